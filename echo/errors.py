@@ -1,0 +1,107 @@
+"""Every failure that a client may be told about, by what went wrong rather than by status code.
+
+The edges (``routes``, ``compat``, ``workers``) translate these into their own wire format; nothing else reaches a
+client.
+"""
+
+from __future__ import annotations
+
+
+class EchoError(Exception):
+    """A failure with a message that is safe to show to a client.
+
+    ``code`` is a short machine-readable reason (the codes of the OpenAI surface), ``param`` the request
+    field that caused it, ``retry_after_s`` a hint for temporary failures.
+    """
+
+    code: str | None = None
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        param: str | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code if code is not None else type(self).code
+        self.param = param
+        self.retry_after_s = retry_after_s
+
+
+class BadRequest(EchoError):
+    """The request itself is wrong: a missing, mistyped or out-of-range field."""
+
+    code = "invalid_value"
+
+
+class VoiceNotFound(EchoError):
+    """No voice of that name; the same message whatever the reason, so that nothing about the disk leaks."""
+
+    code = "voice_not_found"
+
+    def __init__(self, name: str, *, param: str = "voice") -> None:
+        shown = "".join(c for c in name if c.isprintable())[:64]
+        super().__init__(f"Unknown voice '{shown}'. The available voices are listed at GET /v1/voices.", param=param)
+
+
+class TooLarge(EchoError):
+    """A body, sample or voice above a configured size limit."""
+
+    code = "request_too_large"
+
+
+class Unauthorized(EchoError):
+    """An API key is required and was missing or wrong."""
+
+    code = "invalid_api_key"
+
+
+class FeatureDisabled(EchoError):
+    """The operator has switched this feature off."""
+
+    code = "feature_disabled"
+
+
+class Forbidden(EchoError):
+    """The target may not be changed by this operation (a bundled voice, say)."""
+
+    code = "forbidden"
+
+
+class NotFound(EchoError):
+    """A named thing other than a voice to speak with does not exist."""
+
+    code = "not_found"
+
+
+class Overloaded(EchoError):
+    """The queue is full: refused before any device work; ``retry_after_s`` is always set."""
+
+    code = "queue_full"
+
+
+class NotReady(EchoError):
+    """The engine is still loading or the server is shutting down."""
+
+    code = "model_not_ready"
+
+
+class EngineFailed(EchoError):
+    """Generation failed inside the engine; the message says nothing about the internals."""
+
+    code = "generation_failed"
+
+
+class LoadError(EchoError):
+    """Weights could not be loaded; the message is one line with the remedy, meant for the operator."""
+
+    code = "load_failed"
+
+
+class ConfigError(EchoError):
+    """A setting has a wrong value; the message names variable, value and what is allowed."""
+
+    code = "invalid_setting"

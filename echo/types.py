@@ -1,0 +1,261 @@
+"""The values that flow through the server: requests down, audio frames up.
+
+Standard library and numpy only. *chunk* = text, *block* = latents denoised together, *step* = one Euler step,
+*row* = one guidance branch in a batch, *frame* = audio samples, *packet* = fixed-size encoded audio.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+#: Echo-TTS and the S1-DAC decoder work at this rate (Hz), mono.
+SAMPLE_RATE = 44_100
+#: Audio samples per latent: encoder x512, quantiser x4.
+SAMPLES_PER_LATENT = 2_048
+#: Width of one latent after the PCA.
+LATENT_SIZE = 80
+#: Longest generation the model was trained for, in latents (29.72 s); continuation and new blocks together.
+MAX_LATENTS = 640
+#: Flow time that denoising starts at: just below 1, so that 1 - t stays positive where it divides.
+INIT_SCALE = 0.999
+#: Longest text in bytes, BOS included.
+MAX_TEXT_BYTES = 768
+
+Audio = npt.NDArray[np.float32]
+"""Mono samples in -1..1, shape [n]."""
+
+
+class Encoding(StrEnum):
+    """How audio leaves the server."""
+
+    PCM = "pcm"  # s16le, no header
+    WAV = "wav"  # 16-bit PCM behind a 44-byte header
+    MP3 = "mp3"
+    OPUS = "opus"  # Ogg container
+    FLAC = "flac"
+    AAC = "aac"  # ADTS
+    MULAW = "mulaw"  # G.711, no header
+    ALAW = "alaw"
+    WAV_MULAW = "wav_mulaw"  # G.711 behind a WAV header (format tag 7)
+    WAV_ALAW = "wav_alaw"  # (format tag 6)
+    F32 = "f32"  # float32 little-endian, no header: what the Python API reads
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AudioFormat:
+    """The output a client asked for; ``sample_rate`` None means the engine's own rate."""
+
+    encoding: Encoding = Encoding.PCM
+    sample_rate: int | None = None
+    bit_rate: int | None = None
+    #: WAV only: send the header at once with 0xFFFFFFFF sizes instead of waiting for the true ones.
+    unsized: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VoiceRef:
+    """The voice a request names: a library name, raw bytes of an audio file, or neither (the default voice)."""
+
+    name: str | None = None
+    audio: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplerParams:
+    """Sampler settings shared by all blocks of an utterance (ranges: docs/api.md).
+
+    Defaults are the reference pipeline's. ``None`` switches a feature off.
+    """
+
+    cfg_scale_text: float = 3.0
+    cfg_scale_speaker: float = 8.0
+    cfg_min_t: float = 0.5
+    cfg_max_t: float = 1.0
+    rescale_k: float | None = None
+    rescale_sigma: float | None = None
+    speaker_kv_scale: float | None = None
+    speaker_kv_min_t: float | None = None
+    speaker_kv_max_layers: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockSpec:
+    """One block: its size in latents, its number of Euler steps, and the noise it starts from."""
+
+    size: int
+    steps: int
+    truncation: float | None = None
+    init_scale: float = INIT_SCALE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TailRules:
+    """When a finished block counts as the end of speech, and where the flat tail begins."""
+
+    early_stop: bool = True
+    zero_eps: float = 0.02
+    zero_tail_frames: int = 16
+    flat_window: int = 32
+    flat_std: float = 0.02
+    flat_mean: float = 0.02
+    flat_max: float = 0.05
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockPlan:
+    """Everything the sampler needs to know for one utterance, resolved from preset and overrides."""
+
+    blocks: tuple[BlockSpec, ...]
+    params: SamplerParams = field(default_factory=SamplerParams)
+    tail: TailRules = field(default_factory=TailRules)
+
+    @property
+    def latents(self) -> int:
+        """Total latents the plan may generate."""
+        return sum(block.size for block in self.blocks)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkRules:
+    """How a long text is cut: by estimated seconds of speech, and by what one model window can hold."""
+
+    enabled: bool = True
+    target_s: float = 30.0
+    min_s: float = 20.0
+    max_s: float = 40.0
+    chars_per_s: float = 14.0
+    words_per_s: float = 2.7
+    max_bytes: int = MAX_TEXT_BYTES - 1  # BOS takes one
+    #: Hard limit on the characters of a chunk, tag included; a longer sentence is cut at its commas or words.
+    max_chars: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextRules:
+    """What is done to the text before the model reads it (docs/text.md)."""
+
+    normalize_exclamation: bool = True
+    strip_markup: bool = True
+    keep_uppercase: frozenset[str] = frozenset()
+    #: Stage marks the model performs, lower case without brackets ("laughs"): kept, in the form ``(laughs)``.
+    keep_marks: frozenset[str] = frozenset()
+    #: Drop everything that is not ASCII, as the reference streaming server does.
+    ascii_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TextChunk:
+    """A piece of normalised text that fits one model window; with silence around it where its author asked."""
+
+    index: int
+    text: str
+    pause_after_ms: int = 0
+    is_last: bool = False
+    pause_before_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpeechRequest:
+    """What every edge turns its wire body into.
+
+    ``sampler`` and ``chunking`` hold only the fields the client set (already type- and range-checked).
+    ``streaming`` picks the block shape: the preset's small first block, or one large block.
+    """
+
+    text: str
+    voice: VoiceRef = field(default_factory=VoiceRef)
+    format: AudioFormat = field(default_factory=AudioFormat)
+    sampler: dict[str, object] = field(default_factory=dict)
+    chunking: dict[str, object] = field(default_factory=dict)
+    preset: str | None = None
+    seed: int | None = None
+    speed: float = 1.0
+    streaming: bool = True
+
+
+@runtime_checkable
+class VoiceState(Protocol):
+    """A reference clip as the engine has encoded it: opaque outside the engine but for its size."""
+
+    @property
+    def nbytes(self) -> int:
+        """Host plus device memory held, in bytes."""
+        ...
+
+
+@dataclass(slots=True)
+class Listener:
+    """How far ahead of its playback a request is; shared by the request's utterances, written by the engine.
+
+    Playback is taken to start with the first frame and to run in real time.
+    """
+
+    started: float | None = None  # engine clock, seconds
+    produced_s: float = 0.0
+
+    def runs_out(self) -> float | None:
+        """Return the time when all audio made so far has been played; None before the first frame."""
+        return None if self.started is None else self.started + self.produced_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Utterance:
+    """One chunk of text for an engine to speak.
+
+    ``voice`` None = no reference. ``seed`` is the request's; the engine derives noise from
+    (seed + chunk, block, attempt), so neighbours, re-rolls and cancellations cannot shift it.
+    """
+
+    text: str
+    plan: BlockPlan
+    seed: int
+    chunk: int = 0
+    voice: VoiceState | None = None
+    listener: Listener = field(default_factory=Listener)
+
+
+@dataclass(frozen=True, slots=True)
+class AudioFrame:
+    """Audio of one finished block: float32 mono at the engine's rate."""
+
+    samples: Audio
+    sample_rate: int
+    chunk: int = 0
+    block: int = 0
+    is_last: bool = False
+
+
+@dataclass(slots=True)
+class UtteranceStats:
+    """What an engine reports when an utterance ends; times in seconds."""
+
+    blocks: int = 0
+    steps: int = 0
+    rerolls: int = 0
+    early_stopped: bool = False
+    queue_s: float = 0.0
+    first_frame_s: float = 0.0
+    total_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineInfo:
+    """What an engine is and can do, so that no edge ever asks for its type."""
+
+    name: str  # the model id in /v1/models
+    preset_family: str  # section of presets.toml
+    sample_rate: int
+    device: str
+    backend: str
+    license: str
+    preview: bool = False
+    max_latents: int = MAX_LATENTS
+    num_layers: int = 24
+    #: Utterances that the engine makes at the same time when the operator does not say.
+    concurrent: int = 1
+    chunk_rules: ChunkRules = field(default_factory=ChunkRules)
