@@ -1,0 +1,80 @@
+"""What the scheduler needs of a model that speaks in blocks of latents; latents, K/V and states stay opaque to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from echo.types import Audio, BlockSpec, SamplerParams, TailRules, VoiceState
+
+#: Latents [n, 80] of a finished block, wherever the model keeps them.
+Latents = Any
+#: The text and voice of an utterance, encoded.
+Conditions = Any
+#: All latents of an utterance so far, encoded for the blocks to come; immutable.
+Prefix = Any
+#: What the decoder remembers of an utterance; immutable, so a block may be decoded and then drawn again.
+DecodeState = Any
+
+
+class Sampler(Protocol):
+    """One block on its way from noise to latents."""
+
+    @property
+    def done(self) -> bool:
+        """Whether all steps were taken."""
+        ...
+
+    @property
+    def steps_left(self) -> int:
+        """Euler steps still to take."""
+        ...
+
+    @property
+    def next_rows(self) -> int:
+        """Rows that the next step adds to a batch: one, or one per guidance branch."""
+        ...
+
+    @property
+    def latents(self) -> Latents:
+        """The finished block."""
+        ...
+
+
+class BlockModel(Protocol):
+    """A model that speaks block by block. Used by one thread; queues work on its device."""
+
+    def conditions(self, text: str, voice: VoiceState | None) -> Conditions:
+        """Encode what an utterance is spoken from."""
+        ...
+
+    def empty_prefix(self) -> Prefix:
+        """Return the prefix of an utterance that has not begun."""
+        ...
+
+    def extend(self, prefix: Prefix, latents: Latents) -> Prefix:
+        """Return the prefix with a finished block behind it."""
+        ...
+
+    def sampler(
+        self, conditions: Conditions, prefix: Prefix, spec: BlockSpec, params: SamplerParams, draw: tuple[int, ...]
+    ) -> Sampler:
+        """Start a block; ``draw`` is (seed, chunk, block, attempt), on which alone its noise depends."""
+        ...
+
+    def step(self, samplers: Sequence[Any]) -> None:
+        """Take one Euler step of several blocks of one size in one forward."""
+        ...
+
+    def speech_end(self, spoken: Sequence[Latents], rules: TailRules, *, last: bool) -> int | None:
+        """Return where speech ends, in latents from the utterance's start; None when it goes on after this block.
+
+        ``spoken`` are all blocks so far, ``last`` tells that no block follows.
+        """
+        ...
+
+    def decode(
+        self, states: Sequence[DecodeState | None], latents: Sequence[Latents]
+    ) -> list[tuple[Audio, DecodeState]]:
+        """Decode the next latents of several utterances, equally many each; None = the utterance's start."""
+        ...
