@@ -1,0 +1,178 @@
+"""What must not be spoken: stage marks, markdown, HTML and SSML tags, addresses."""
+
+from __future__ import annotations
+
+import html
+import re
+
+from echo.text.pauses import PAUSE_MARK
+from echo.text.sentences import SPEAKER_TAG
+from echo.text.stage import is_stage_direction, narrates
+from echo.text.units import SPAN_LIMIT, Unit, UnitReader
+
+#: A text in square brackets up to this many characters is a mark; a longer one is an aside whose words are spoken.
+LONGEST_BRACKET_MARK = 60
+
+_NESTED_BRACKETS = 2
+
+_COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
+_ATTRIBUTES = r"(?:\s+[\w:.-]+\s*=\s*(?:\"[^\"<>]*\"|'[^'<>]*'|[^\s\"'<>]+))*\s*"
+# Tags that end a line or a paragraph.
+_BLOCK_TAG = re.compile(rf"</?(?:p|div|br|hr|li|ul|ol|tr|td|th|table|h[1-6]|blockquote|title){_ATTRIBUTES}/?>", re.I)
+_TAG = re.compile(rf"</?[A-Za-z][\w:.-]*{_ATTRIBUTES}/?>")
+_AUTOLINK = re.compile(r"<((?:https?://|mailto:)?[^\s<>]+[@.][^\s<>]+)>")
+_DEFINITION = re.compile(r"^[ \t]*\[[^\]\n]{1,60}\]:[ \t]+<?(?:https?:/|www\.|[/#.])\S+[^\n]*$", re.MULTILINE)
+_ADDRESS = r"\((?:[^()\s]{0,300}[/.#:@][^()\s]{0,300})?(?:[ \t]+[\"'][^\n]{0,100}?[\"'])?\)"
+_LINK = re.compile(rf"!?\[([^\[\]\n]{{0,300}})\](?:{_ADDRESS}|\[\d{{1,3}}\])")
+_URL = re.compile(r"(?<!\w)(?:(?:https?|ftp)://|www\.)(?=\w)[^\s<>\"“”`|]+", re.I)
+_URL_TAIL = ".,;:!?)]}'*_~"
+_HOST = re.compile(r"^(?:[a-z]+://)?(?:[^/@\s]*@)?(?:www\.)?([^/:?#\s]+)", re.I)
+_EMAIL = re.compile(r"(?<![\w.+-])(?:mailto:)?([\w.+-]{1,64})@([\w-]{1,63}(?:\.[\w-]{1,63}){1,8})(?!\w)")
+_CODE = re.compile(r"(`+)([^`\n]+)\1")
+_ESCAPE = re.compile(r"\\[*_~`#>|]")
+_SPAN = re.compile(
+    rf"(?<![\w*])(\*{{1,3}})(?![\s*])((?:[^*\n]|\*\*){{1,{SPAN_LIMIT}}}?)(?<![\s*])\1(?![\w*])"
+    rf"|(?<![\w_])(_{{1,3}})(?![\s_])([^\n_]{{1,{SPAN_LIMIT}}}?)(?<![\s_])\3(?![\w_])"
+)
+_LEFT_OVER = re.compile(r"\*{2,}|~~|(?<!\w)__+|__+(?!\w)|`+")
+_PARENTHESIS = re.compile(r"\(([^()\n]{1,60})\)")
+_BRACKET = re.compile(r"\[([^\[\]\n]{0,300})\]")
+_EMOTICON = re.compile(
+    r"(?<!\S)(?:[:;=]['^]?-?[)(DPp/\\|]+|<3|\^_*\^)(?=[\s.,!?]|\Z)"
+    r"|(?<!\w):[a-z][a-z0-9_+-]{1,40}:(?!\w)"
+)
+_ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
+_QUOTE = re.compile(r"^[ \t]*>(?:[ \t]*>)*[ \t]?", re.MULTILINE)
+
+_HEADING = re.compile(r"[ \t]*#{1,6}[ \t]+(.*?)(?:[ \t]+#+)?\s*\Z", re.DOTALL)
+_BULLET = re.compile(r"[ \t]*[-*+•‣◦][ \t]+(?:\[[ xX]\][ \t]+)?")
+_NUMBER = re.compile(r"[ \t]*(\d{1,3})[.)][ \t]+")
+
+# A stage direction stands on its own after one of these and before one of those.
+_BEFORE_ALONE = re.compile(r"(?:\A|[\n.!?…。！？\"“”«»*\])])[ \t]*\Z")
+_AFTER_ALONE = re.compile(r"[ \t]*(?:\Z|[\n\"“«*\[(])")
+_LABEL = re.compile(r"\S+:(?:\s|\Z)|[^\n]*:\Z")
+_CLOSING = "\"'”’»)]*_~ \t\n"
+_PUNCTUATED = tuple(".!?:;,…—。！？،؟।")
+
+
+def strip_markup(text: str, keep_marks: frozenset[str] = frozenset()) -> str:
+    """Remove from a whole text what must not be spoken; speaker tags and pause marks stay.
+
+    ``keep_marks`` are stage marks the model performs (lower case, no brackets); they come out as ``(laughs)``.
+    """
+    reader = UnitReader()
+    units = [strip_unit(unit, keep_marks) for unit in (*reader.feed(text), *reader.flush())]
+    return " ".join(" ".join(units).split())
+
+
+def strip_unit(unit: Unit, keep_marks: frozenset[str] = frozenset()) -> str:
+    """Remove what must not be spoken from one unit; headings, items and paragraphs end with a full stop."""
+    text = unit.text
+    if unit.at_line_start:
+        text = _strip_line_mark(text)
+    text = _strip_inline(text, keep_marks)
+    return _close(text) if unit.closes else text
+
+
+def _strip_line_mark(text: str) -> str:
+    if heading := _HEADING.match(text):
+        return heading[1]
+    if text.lstrip(" \t").startswith("|"):
+        cells = [cell.strip() for cell in text.strip().strip("|").split("|")]
+        return ", ".join(cell for cell in cells if cell)
+    if number := _NUMBER.match(text):
+        return f"{number[1]}. {text[number.end() :]}"
+    bullet = _BULLET.match(text)
+    return text[bullet.end() :] if bullet else text
+
+
+def _strip_inline(text: str, keep_marks: frozenset[str]) -> str:
+    text = _QUOTE.sub("", text)
+    text = _COMMENT.sub(" ", text)
+    text = _AUTOLINK.sub(r"\1", text)
+    text = _strip_tags(text)
+    text = _DEFINITION.sub("", text)
+    text = _LINK.sub(r"\1", text)
+    text = _URL.sub(_speak_url, text)
+    text = _EMAIL.sub(lambda mail: f"{mail[1]} at {_speak_host(mail[2])}", text)
+    text = _CODE.sub(r"\2", text)
+    text = _ESCAPE.sub("", text)
+    text = _SPAN.sub(lambda span: _speak_span(span, keep_marks), text)
+    text = _LEFT_OVER.sub("", text)
+    text = _PARENTHESIS.sub(lambda mark: _speak_parenthesis(mark, keep_marks), text)
+    for _ in range(_NESTED_BRACKETS):
+        text = _BRACKET.sub(lambda mark: _speak_bracket(mark, keep_marks), text)
+    text = _EMOTICON.sub(" ", text)
+    return _ENTITY.sub(lambda entity: html.unescape(entity[0]), text)
+
+
+def _strip_tags(text: str) -> str:
+    def inline(tag: re.Match[str]) -> str:
+        return tag[0] if PAUSE_MARK.fullmatch(tag[0]) or _BLOCK_TAG.fullmatch(tag[0]) else ""
+
+    def block(tag: re.Match[str]) -> str:
+        return ". " if tag.string[: tag.start()].rstrip()[-1:].isalnum() else " "
+
+    return _BLOCK_TAG.sub(block, _TAG.sub(inline, text))
+
+
+def _speak_url(url: re.Match[str]) -> str:
+    address = url[0].rstrip(_URL_TAIL)
+    tail = url[0][len(address) :]
+    if (unclosed := address.count("(") - address.count(")")) > 0:
+        tail = tail.replace(")", "", unclosed)
+    host = _HOST.match(address)
+    return (_speak_host(host[1]) if host else "") + tail
+
+
+def _speak_host(host: str) -> str:
+    return " dot ".join(part for part in host.split(".") if part)
+
+
+def _speak_span(span: re.Match[str], keep_marks: frozenset[str]) -> str:
+    """The words of an emphasis, or nothing for a stage direction."""
+    mark, words = span[1] or span[3], span[2] or span[4]
+    if _name(words) in keep_marks:
+        return f"({_name(words)})"
+    if is_stage_direction(words, sounds_only=False):
+        return " "
+    if mark == "*" and _stands_alone(span) and not _LABEL.match(words):
+        return " "
+    return words
+
+
+def _stands_alone(span: re.Match[str]) -> bool:
+    """True where other sentences surround the span (``*He turns away.* Hello.``); a narration needs one such side."""
+    words = span[2]
+    if len(words.split()) == 1 and not words[0].islower():
+        return False  # *Really* is emphasis wherever it stands
+    rest = span.string[span.end() :]
+    before = bool(_BEFORE_ALONE.search(span.string[: span.start()]))
+    after = bool(_AFTER_ALONE.match(rest)) or rest.lstrip(" \t")[:1].isupper()
+    return (before and after) or ((before or after) and narrates(words))
+
+
+def _speak_parenthesis(mark: re.Match[str], keep_marks: frozenset[str]) -> str:
+    if _name(mark[1]) in keep_marks:
+        return f"({_name(mark[1])})"
+    return " " if is_stage_direction(mark[1], sounds_only=True) else mark[0]
+
+
+def _speak_bracket(mark: re.Match[str], keep_marks: frozenset[str]) -> str:
+    if SPEAKER_TAG.fullmatch(mark[0]) or PAUSE_MARK.fullmatch(mark[0]):
+        return mark[0]
+    if _name(mark[1]) in keep_marks:
+        return f"({_name(mark[1])})"
+    return " " if len(mark[1]) <= LONGEST_BRACKET_MARK else mark[1]
+
+
+def _name(words: str) -> str:
+    return " ".join(words.lower().split()).strip(".!,…~ ")
+
+
+def _close(text: str) -> str:
+    spoken = text.rstrip(_CLOSING)
+    if not spoken or spoken.endswith(_PUNCTUATED) or not any(char.isalnum() for char in spoken):
+        return text
+    return f"{text.rstrip()}."

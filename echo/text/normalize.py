@@ -1,0 +1,127 @@
+"""Spelling the model knows: punctuation, capitals, and the characters it has no use for."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable
+
+from echo.types import TextRules
+
+# The reference streaming server's replacements and deletions, in its order.
+_REPLACEMENTS = (("…", ","), ("—", ", "), ("–", ", "), (":", ","), (";", ","), ("\n", " "))
+_DELETED = str.maketrans("", "", '"“”*')
+
+# What that server would drop with the rest of non-ASCII, but which a text that keeps its letters needs.
+_PLAIN = str.maketrans(
+    {
+        **dict.fromkeys("‘’‚‛´ʼ", "'"),
+        **dict.fromkeys("„‟«»‹›", ""),
+        **dict.fromkeys("‒―", ", "),
+        **dict.fromkeys("‐‑−", "-"),
+        "•": " ",
+    }
+)
+# Symbols (Unicode category So) that are read aloud, unlike pictographs.
+_SPOKEN_SYMBOLS = frozenset("°№℃℉")
+# Joiners are spelling between letters (Persian, Indic scripts) and glue inside emoji.
+_JOINERS = frozenset("\u200c\u200d")
+_LEADING_MARKS = re.compile(r"^[\s,.]+(?=\s)")
+_TIMES = re.compile(r"(?<=\d)\s?\*\s?(?=\d)")
+_EXCLAMATIONS = re.compile(r"!+")
+_WORD = re.compile(r"\b\w{2,}\b")
+_AFTER_END = re.compile(r"([.!?\]]\s)([^\W\d_])")
+_FIRST_LETTER = re.compile(r"^[^\W\d_]")
+_SPACE_BEFORE_MARK = re.compile(r"\s+([,.!?]+)(?=\s|$)")
+_COMMAS = re.compile(r",(?:\s*,)+")
+_COMMA_BEFORE_END = re.compile(r",\s*(?=[.!?](?:\s|$))")
+
+
+def normalize_exclamation(text: str) -> str:
+    """Turn a single ``!`` into ``.`` and a run of them into one ``!``: the model shouts at every exclamation mark."""
+    return _EXCLAMATIONS.sub(lambda run: "." if len(run[0]) == 1 else "!", text)
+
+
+def parse_uppercase_words(lines: Iterable[str]) -> frozenset[str]:
+    """Read a keep-list of upper-case words: one per line, ``#`` starts a comment; for ``TextRules.keep_uppercase``."""
+    words = (line.split("#", 1)[0].strip().upper() for line in lines)
+    return frozenset(word for word in words if word)
+
+
+def preprocess(text: str, rules: TextRules, *, sentence_start: bool = True) -> str:
+    """Rewrite a text in the spelling the model was trained on; no speaker tag is added.
+
+    Follows the reference streaming server: pauses become commas, quotation marks and asterisks go, words in capitals
+    become lower case unless kept, sentences begin with a capital. With ``rules.ascii_only`` that is all, and what is
+    not ASCII is dropped; without it letters of every script stay, and only pictographs and control characters go.
+    ``sentence_start`` False continues a sentence, so the first letter stays as it is.
+    """
+    if not rules.ascii_only:
+        text = unicodedata.normalize("NFC", text).translate(_PLAIN)
+        text = _TIMES.sub(" times ", text)
+    for old, new in _REPLACEMENTS:
+        text = text.replace(old, new)
+    text = text.translate(_DELETED)
+    if rules.normalize_exclamation:
+        text = normalize_exclamation(text)
+    text = _drop_non_ascii(text) if rules.ascii_only else _drop_pictographs(text)
+    text = " ".join(text.split())
+    if not rules.ascii_only:
+        text = _tidy_marks(text)
+    text = _WORD.sub(lambda word: _lower_capitals(word[0], rules.keep_uppercase), text)
+    if sentence_start:
+        text = _FIRST_LETTER.sub(lambda letter: _upper(letter[0]), text)
+    return _AFTER_END.sub(lambda found: found[1] + _upper(found[2]), text)
+
+
+def _lower_capitals(word: str, kept: frozenset[str]) -> str:
+    shouted = word.isalpha() and word.isupper()
+    return word.lower() if shouted and word not in kept else word
+
+
+def _upper(letter: str) -> str:
+    upper = letter.upper()
+    return upper if len(upper) == 1 else letter  # "ß" has no single capital
+
+
+def _drop_non_ascii(text: str) -> str:
+    return "".join(c for c in text if c.isascii() and (c.isspace() or c.isprintable()))
+
+
+def _drop_pictographs(text: str) -> str:
+    if text.isascii() and text.isprintable():
+        return text
+    kept = []
+    for index, char in enumerate(text):
+        if char.isspace():
+            kept.append(" ")
+        elif char in _JOINERS:
+            around = (text[index - 1 : index], text[index + 1 : index + 2])
+            kept.append(char if all(unicodedata.category(c)[0] in "LM" for c in around if c) and all(around) else "")
+        else:
+            kept.append(_replacement(char))
+    return "".join(kept)
+
+
+def _replacement(char: str) -> str:
+    """What becomes of one character: itself, a space where a picture stood between words, or nothing."""
+    if char.isascii():
+        return char if char.isprintable() else ""  # NUL is the model's padding id
+    category = unicodedata.category(char)
+    if category[0] == "C":
+        return ""
+    if category in ("So", "Sk", "Me") and char not in _SPOKEN_SYMBOLS:
+        return " " if category == "So" else ""
+    if "\u2190" <= char <= "\u21ff":  # arrows count as mathematics in part
+        return " "
+    if "\ufe00" <= char <= "\ufe0f" or "\U000e0100" <= char <= "\U000e01ef":  # variation selectors
+        return ""
+    return char
+
+
+def _tidy_marks(text: str) -> str:
+    """Close the gaps that removed words leave before punctuation."""
+    text = _COMMAS.sub(",", text)
+    text = _COMMA_BEFORE_END.sub("", text)
+    text = _SPACE_BEFORE_MARK.sub(r"\1", text)
+    return _LEADING_MARKS.sub("", text).lstrip()
