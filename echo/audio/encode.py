@@ -1,0 +1,211 @@
+"""Samples to the bytes a client asked for: time-stretch, then resample, then ONE continuous encoder per response."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from types import MappingProxyType, TracebackType
+from typing import Protocol, Self
+
+import numpy as np
+
+from echo.audio.compressed import CODECS, CompressedEncoder, available, with_flac_length
+from echo.audio.g711 import alaw_bytes, mulaw_bytes
+from echo.audio.pcm import float_bytes, to_bytes
+from echo.audio.resample import Resampler
+from echo.audio.stretch import TimeStretch
+from echo.audio.wav import FormatTag, WavEncoder
+from echo.errors import BadRequest
+from echo.types import Audio, AudioFormat, Encoding
+
+#: Rates a client may ask for, in Hz: telephone to studio.
+MIN_RATE, MAX_RATE = 8_000, 48_000
+#: G.711 is an 8 kHz code; another rate only when asked for.
+TELEPHONE_RATE = 8_000
+#: Every Opus decoder plays at this rate, whatever rate went in (RFC 7845).
+OPUS_RATE = 48_000
+
+MEDIA_TYPES: Mapping[Encoding, str] = MappingProxyType(
+    {
+        Encoding.PCM: "audio/pcm",
+        Encoding.WAV: "audio/wav",
+        Encoding.MP3: "audio/mpeg",
+        Encoding.OPUS: "audio/opus",
+        Encoding.FLAC: "audio/flac",
+        Encoding.AAC: "audio/aac",
+        Encoding.MULAW: "audio/pcmu",
+        Encoding.ALAW: "audio/pcma",
+        Encoding.WAV_MULAW: "audio/wav",
+        Encoding.WAV_ALAW: "audio/wav",
+        Encoding.F32: "application/octet-stream",
+    }
+)
+
+_RAW: Mapping[Encoding, Callable[[Audio], bytes]] = MappingProxyType(
+    {Encoding.PCM: to_bytes, Encoding.MULAW: mulaw_bytes, Encoding.ALAW: alaw_bytes, Encoding.F32: float_bytes}
+)
+_WAV: Mapping[Encoding, tuple[FormatTag, Callable[[Audio], bytes]]] = MappingProxyType(
+    {
+        Encoding.WAV: (FormatTag.PCM, to_bytes),
+        Encoding.WAV_MULAW: (FormatTag.MULAW, mulaw_bytes),
+        Encoding.WAV_ALAW: (FormatTag.ALAW, alaw_bytes),
+    }
+)
+
+
+class Encoder(Protocol):
+    """One stream of samples to one stream of bytes; ``close`` frees what an abandoned one holds."""
+
+    def push(self, samples: Audio) -> bytes:
+        """Bytes that are ready."""
+        ...
+
+    def finish(self) -> bytes:
+        """The rest."""
+        ...
+
+    def close(self) -> None:
+        """Free it."""
+        ...
+
+
+class RawEncoder:
+    """Samples to headerless bytes, at once."""
+
+    def __init__(self, pack: Callable[[Audio], bytes]) -> None:
+        self._pack = pack
+
+    def push(self, samples: Audio) -> bytes:
+        """The bytes of these samples."""
+        return self._pack(samples)
+
+    def finish(self) -> bytes:
+        """Nothing is ever held back."""
+        return b""
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+
+class Output:
+    """One response's audio: float samples at the engine's rate in, bytes of the asked-for format out.
+
+    ``sample_rate`` is the rate a player will hear (Opus: always 48 kHz). ``push`` any number of times, then
+    ``finish`` once. ``close`` may come at any time and from any thread: it waits for a push that is running, and
+    whatever is pushed afterwards is dropped.
+    """
+
+    def __init__(
+        self, encoding: Encoding, stretch: TimeStretch, resampler: Resampler, encoder: Encoder, coded_rate: int
+    ) -> None:
+        self.encoding = encoding
+        self.media_type = MEDIA_TYPES[encoding]
+        self.sample_rate = OPUS_RATE if encoding is Encoding.OPUS else coded_rate
+        self._coded_rate = coded_rate
+        self._stretch = stretch
+        self._resampler = resampler
+        self._encoder = encoder
+        self._lock = threading.Lock()
+        self._done = False
+        self._coded_samples = 0
+
+    @property
+    def duration_s(self) -> float:
+        """Seconds of audio encoded so far, as a player will hear them; final after ``finish``."""
+        return self._coded_samples / self._coded_rate
+
+    def push(self, samples: Audio) -> bytes:
+        """Bytes that are ready, perhaps none."""
+        with self._lock:
+            if self._done:
+                return b""
+            return self._encode(self._resampler.push(self._stretch.push(samples)))
+
+    def finish(self) -> bytes:
+        """Everything that is still held, and the end of the file; frees the encoder."""
+        with self._lock:
+            if self._done:
+                return b""
+            rest = self._resampler.push(self._stretch.finish())
+            last = self._encode(np.concatenate([rest, self._resampler.finish()])) + self._encoder.finish()
+            self._free()
+            return last
+
+    def whole(self, body: bytes) -> bytes:
+        """All the bytes of a finished output as a file that says its length, where the stream could not know it (FLAC).
+
+        libsndfile refuses a FLAC file of unknown length (libsndfile#1038); FFmpeg and browsers take it.
+        """
+        return with_flac_length(body, self._coded_samples) if self.encoding is Encoding.FLAC else body
+
+    def close(self) -> None:
+        """Free the encoder without finishing the file."""
+        with self._lock:
+            if not self._done:
+                self._free()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _encode(self, samples: Audio) -> bytes:
+        self._coded_samples += len(samples)
+        return self._encoder.push(samples)
+
+    def _free(self) -> None:
+        self._done = True
+        self._stretch.close()
+        self._encoder.close()
+
+
+def supported_encodings() -> frozenset[Encoding]:
+    """The encodings this host can make: the plain ones always, the compressed ones as FFmpeg was built."""
+    return frozenset(_RAW) | frozenset(_WAV) | available()
+
+
+def open_output(format: AudioFormat, source_rate: int, speed: float = 1.0) -> Output:
+    """Open the output of one response for samples at ``source_rate`` Hz.
+
+    A sample rate the codec lacks becomes the nearest it has, a bit rate outside its range the nearest inside.
+    Raises BadRequest: ``response_format`` not available here, ``sample_rate``, ``bit_rate`` or ``speed`` out of range.
+    """
+    encoding = format.encoding
+    if encoding not in supported_encodings():
+        names = ", ".join(sorted(supported_encodings()))
+        raise BadRequest(
+            f"response_format '{encoding}' is not available on this server; supported: {names}.",
+            param="response_format",
+        )
+    if format.sample_rate is not None and not MIN_RATE <= format.sample_rate <= MAX_RATE:
+        raise BadRequest(f"sample_rate must be between {MIN_RATE} and {MAX_RATE} Hz.", param="sample_rate")
+    if format.bit_rate is not None and format.bit_rate <= 0:
+        raise BadRequest("bit_rate must be a positive number of bits per second.", param="bit_rate")
+    stretch = TimeStretch(source_rate, speed)
+    rate = _coded_rate(format, source_rate)
+    return Output(encoding, stretch, Resampler(source_rate, rate), _encoder(format, rate), rate)
+
+
+def _coded_rate(format: AudioFormat, source_rate: int) -> int:
+    """The rate the encoder is fed with, in Hz."""
+    match format.encoding:
+        case Encoding.MULAW | Encoding.ALAW | Encoding.WAV_MULAW | Encoding.WAV_ALAW:
+            return format.sample_rate or TELEPHONE_RATE
+        case Encoding.OPUS:
+            # A rate that Opus knows is noted in the file as the original's; any other is only a wish for playback.
+            return format.sample_rate if format.sample_rate in CODECS[Encoding.OPUS].rates else OPUS_RATE
+        case Encoding.MP3 | Encoding.AAC | Encoding.FLAC:
+            return CODECS[format.encoding].nearest_rate(format.sample_rate or source_rate)
+        case _:
+            return format.sample_rate or source_rate
+
+
+def _encoder(format: AudioFormat, rate: int) -> Encoder:
+    if (pack := _RAW.get(format.encoding)) is not None:
+        return RawEncoder(pack)
+    if (wav := _WAV.get(format.encoding)) is not None:
+        return WavEncoder(wav[0], rate, wav[1], unsized=format.unsized)
+    return CompressedEncoder(CODECS[format.encoding], rate, format.bit_rate)

@@ -1,0 +1,163 @@
+"""Silences inside generated speech, found by the Silero voice activity detector, and the verdict on a block."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from echo.audio.resample import resample
+from echo.types import Audio
+
+#: The detector's own rate, in Hz.
+_RATE = 16_000
+#: Shorter speech is still speech: with the package's 250 ms a "Yes." would count as silence.
+_SHORTEST_SPEECH_MS = 64
+#: Gaps between words below this are part of the speech.
+_SHORTEST_SILENCE_MS = 100
+
+Span = tuple[float, float]
+"""Start and end in seconds."""
+
+
+class SilenceDetector(Protocol):
+    """Anything that finds the silences of a clip."""
+
+    def silences(self, samples: Audio, rate: int) -> Sequence[Span]:
+        """Spans without speech, in order, in seconds from the start of the clip."""
+        ...
+
+
+class SpeechDetector:
+    """Silero VAD with the weights that come in its package: nothing is downloaded.
+
+    Thread-safe. Works in ``threads`` threads of its own, each with its own model and one torch thread: the model's
+    steps are far too small to be shared out, and would only disturb the other work on a busy machine (7 ms per second
+    of audio each). They start with :meth:`load` or the first use; both block, so use neither on an event loop.
+    """
+
+    def __init__(self, threads: int = 2) -> None:
+        self._threads = threads
+        self._lock = threading.Lock()
+        self._local = threading.local()
+        self._pool: ThreadPoolExecutor | None = None
+
+    def load(self) -> None:
+        """Load the models now rather than at the first use."""
+        self._started()
+
+    def speech(self, samples: Audio, rate: int) -> list[Span]:
+        """Spans with speech, in order, in seconds, to about 30 ms."""
+        return self._started().submit(_speech, self._local, samples, rate).result()
+
+    def silences(self, samples: Audio, rate: int) -> list[Span]:
+        """Spans without speech, in order, in seconds; a clip without any speech is one silence."""
+        duration = len(samples) / rate
+        spans = self.speech(samples, rate)
+        starts = [0.0, *(end for _, end in spans)]
+        ends = [*(start for start, _ in spans), duration]
+        return [(start, end) for start, end in zip(starts, ends, strict=True) if end > start]
+
+    def _started(self) -> ThreadPoolExecutor:
+        with self._lock:
+            if self._pool is None:
+                self._pool = self._start()
+            return self._pool
+
+    def _start(self) -> ThreadPoolExecutor:
+        import torch
+
+        torch_threads = torch.get_num_threads()
+        models = [_load_model() for _ in range(self._threads)]
+        ready = threading.Barrier(self._threads + 1)
+        pool = ThreadPoolExecutor(self._threads, "echo-silero", _enter, (self._local, models, ready))
+        for _ in range(self._threads):
+            pool.submit(int)  # a thread starts with each task that finds none idle, and none is before the barrier
+        ready.wait()
+        # set_num_threads is for the calling thread and all that start later: undone here, it lasts in the pool only.
+        torch.set_num_threads(torch_threads)
+        return pool
+
+
+def _load_model() -> Any:
+    import silero_vad
+
+    with warnings.catch_warnings():
+        # The packaged model is TorchScript, whose loader is deprecated; the ONNX copy would need onnxruntime.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return silero_vad.load_silero_vad()  # type: ignore[no-untyped-call]
+
+
+def _enter(local: threading.local, models: list[Any], ready: threading.Barrier) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    local.model = models.pop()
+    ready.wait()
+
+
+def _speech(local: threading.local, samples: Audio, rate: int) -> list[Span]:
+    import silero_vad
+    import torch
+
+    spans = silero_vad.get_speech_timestamps(
+        torch.from_numpy(resample(samples, rate, _RATE)),
+        local.model,
+        sampling_rate=_RATE,
+        min_speech_duration_ms=_SHORTEST_SPEECH_MS,
+        min_silence_duration_ms=_SHORTEST_SILENCE_MS,
+        speech_pad_ms=0,
+    )
+    return [(span["start"] / _RATE, span["end"] / _RATE) for span in spans]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SilenceRules:
+    """A silence of ``threshold_ms`` or more has the block generated again, at most ``max_rerolls`` times."""
+
+    threshold_ms: float = 1000.0
+    max_rerolls: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What was heard in one attempt at a block: its longest silence that counts, and whether it may be sent."""
+
+    longest_silence_ms: float
+    accept: bool
+
+
+class SilenceGate:
+    """Judges finished blocks before they are sent. Thread-safe if its detector is."""
+
+    def __init__(self, rules: SilenceRules, detector: SilenceDetector) -> None:
+        self._rules = rules
+        self._detector = detector
+
+    @property
+    def threshold_ms(self) -> float:
+        """A silence at least this long is too long."""
+        return self._rules.threshold_ms
+
+    @property
+    def max_rerolls(self) -> int:
+        """How many more attempts a block gets after its first."""
+        return self._rules.max_rerolls
+
+    def longest_silence_ms(self, samples: Audio, rate: int, *, is_last: bool = False) -> float:
+        """Longest silence of a block that counts, in milliseconds.
+
+        Silences count inside the block and at both its edges, since speech goes on in the next block. In the block
+        that ends the utterance (``is_last``) the silence at its very end is natural and does not count.
+        """
+        end = len(samples) / rate
+        spans = self._detector.silences(samples, rate)
+        return max((1000.0 * (stop - start) for start, stop in spans if not (is_last and stop >= end)), default=0.0)
+
+    def judge(self, samples: Audio, rate: int, *, is_last: bool = False) -> Verdict:
+        """Judge one attempt at a block."""
+        longest = self.longest_silence_ms(samples, rate, is_last=is_last)
+        return Verdict(longest, accept=longest < self.threshold_ms)

@@ -1,0 +1,147 @@
+import threading
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile as sf
+import torch
+
+from echo.audio.measure import speech_span
+from echo.types import Audio
+from echo.vad import SilenceGate, SilenceRules, Span, SpeechDetector
+
+RATE = 44_100
+PROMPTS = sorted((Path(__file__).parents[2] / "audio_prompts").glob("*.flac"))
+
+
+@pytest.fixture(scope="module")
+def detector() -> SpeechDetector:
+    return SpeechDetector()
+
+
+def spoken(path: Path) -> Audio:
+    samples = np.asarray(sf.read(path, dtype="float32")[0], np.float32)
+    span = speech_span(samples, RATE)
+    assert span is not None
+    return samples[int(span[0] * RATE) : int(span[1] * RATE)]
+
+
+def with_pause(first: Path, second: Path, seconds: float) -> Audio:
+    return np.concatenate([spoken(first), np.zeros(int(seconds * RATE), np.float32), spoken(second)])
+
+
+@pytest.mark.parametrize("index", [0, 2, 4])
+def test_a_pause_between_two_sentences_is_found_where_it_is(detector: SpeechDetector, index: int) -> None:
+    first, second = PROMPTS[index], PROMPTS[index - 1]
+    silences = detector.silences(with_pause(first, second, 1.5), RATE)
+    start, end = max(silences, key=lambda span: span[1] - span[0])
+    assert start == pytest.approx(len(spoken(first)) / RATE, abs=0.15)
+    assert end == pytest.approx(len(spoken(first)) / RATE + 1.5, abs=0.15)
+
+
+@pytest.mark.parametrize("path", PROMPTS[1::3], ids=lambda path: path.stem)
+def test_the_gate_accepts_speech_and_refuses_it_with_a_long_pause(detector: SpeechDetector, path: Path) -> None:
+    gate = SilenceGate(SilenceRules(), detector)
+    assert gate.judge(spoken(path), RATE).accept
+    verdict = gate.judge(with_pause(path, path, 1.5), RATE)
+    assert not verdict.accept
+    assert verdict.longest_silence_ms == pytest.approx(1500, abs=150)
+
+
+def test_a_clip_without_speech_is_one_silence(detector: SpeechDetector) -> None:
+    assert detector.silences(np.zeros(RATE, np.float32), RATE) == [(0.0, 1.0)]
+    assert detector.speech(np.zeros(RATE, np.float32), RATE) == []
+    assert detector.silences(np.zeros(0, np.float32), RATE) == []
+
+
+def test_spans_cover_the_clip_in_order(detector: SpeechDetector) -> None:
+    samples = with_pause(PROMPTS[0], PROMPTS[1], 0.8)
+    spans = sorted([*detector.speech(samples, RATE), *detector.silences(samples, RATE)])
+    assert spans[0][0] == 0
+    assert spans[-1][1] == pytest.approx(len(samples) / RATE, abs=1e-3)
+    for (_, end), (start, _) in pairwise(spans):
+        assert start == end
+
+
+def test_another_sample_rate_gives_the_same_times(detector: SpeechDetector) -> None:
+    samples = with_pause(PROMPTS[2], PROMPTS[3], 1.2)
+    fine, coarse = detector.silences(samples, RATE), detector.silences(samples[::2], RATE // 2)
+    longest = [max(spans, key=lambda span: span[1] - span[0]) for spans in (fine, coarse)]
+    assert longest[0] == pytest.approx(longest[1], abs=0.1)
+
+
+def test_many_threads_share_one_detector(detector: SpeechDetector) -> None:
+    samples = [with_pause(PROMPTS[i], PROMPTS[i + 1], 0.5 + i / 2) for i in range(3)]
+    alone = [detector.silences(clip, RATE) for clip in samples]
+    together: list[list[Span]] = [[], [], []]
+
+    def work(index: int) -> None:
+        together[index] = detector.silences(samples[index], RATE)
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert together == alone
+
+
+def test_loading_leaves_torchs_threads_alone() -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        SpeechDetector().load()
+        seen = [torch.get_num_threads()]
+        later = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
+        later.start()
+        later.join()
+        assert seen == [2, 2]
+    finally:
+        torch.set_num_threads(before)
+
+
+@dataclass
+class Scripted:
+    """Hears the silences it was told of."""
+
+    spans: list[Span]
+
+    def silences(self, samples: Audio, rate: int) -> list[Span]:
+        return self.spans
+
+
+TEN_SECONDS = np.zeros(10 * 1000, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("spans", "is_last", "longest"),
+    [
+        ([], False, 0),
+        ([(4.0, 4.5)], False, 500),
+        ([(0.0, 1.25), (4.0, 4.5)], False, 1250),
+        ([(4.0, 4.5), (8.0, 10.0)], False, 2000),
+        ([(4.0, 4.5), (8.0, 10.0)], True, 500),
+        ([(0.0, 1.25), (8.0, 10.0)], True, 1250),
+        ([(0.0, 10.0)], True, 0),
+        ([(0.0, 10.0)], False, 10_000),
+    ],
+)
+def test_silences_count_inside_and_at_the_edges_but_not_at_the_end_of_the_utterance(
+    spans: list[Span], is_last: bool, longest: float
+) -> None:
+    gate = SilenceGate(SilenceRules(), Scripted(spans))
+    assert gate.longest_silence_ms(TEN_SECONDS, 1000, is_last=is_last) == pytest.approx(longest)
+    assert gate.judge(TEN_SECONDS, 1000, is_last=is_last).longest_silence_ms == pytest.approx(longest)
+
+
+@pytest.mark.parametrize(("seconds", "accept"), [(0.0, True), (0.749, True), (0.75, False), (3.0, False)])
+def test_a_silence_as_long_as_the_threshold_is_refused(seconds: float, accept: bool) -> None:
+    gate = SilenceGate(SilenceRules(threshold_ms=750), Scripted([(1.0, 1.0 + seconds)]))
+    assert gate.judge(TEN_SECONDS, 1000).accept is accept
+
+
+def test_the_gate_tells_its_rules() -> None:
+    gate = SilenceGate(SilenceRules(threshold_ms=300, max_rerolls=2), Scripted([]))
+    assert (gate.threshold_ms, gate.max_rerolls) == (300, 2)
