@@ -1,0 +1,67 @@
+"""What the causal layers remember of a stream, so that a long signal can be run piece by piece."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+Tails = tuple[Tensor, ...]
+"""The memory of every layer in the order in which the layers run, batch first; empty before the first piece."""
+
+
+class History:
+    """Hands each causal layer the end of its previous input while one piece runs through the network.
+
+    A fresh history holds zeros, which is exactly the zero padding at the start of a signal: running a whole
+    signal is the special case of a single piece. Layers call in a fixed order, so their memories need no names.
+    The tensors of ``tails`` are never written to; ``next_tails`` are new ones.
+    """
+
+    def __init__(self, tails: Tails = ()) -> None:
+        self._previous: Iterator[Tensor] | None = iter(tails) if tails else None
+        self._next: list[Tensor] = []
+
+    def prepend(self, x: Tensor, count: int, dim: int = -1) -> Tensor:
+        """``x`` with the ``count`` values that came before it along ``dim`` (zeros at the start of the signal)."""
+        if count == 0:
+            return x
+        if self._previous is None:
+            shape = list(x.shape)
+            shape[dim] = count
+            before = x.new_zeros(shape)
+        else:
+            before = next(self._previous)
+        joined = torch.cat((before, x), dim)
+        # A copy, because a view would keep the whole activation alive.
+        self._next.append(joined.narrow(dim, joined.shape[dim] - count, count).clone())
+        return joined
+
+    def advance(self, x: Tensor, count: int) -> Tensor:
+        """Position [batch] of the first of the next ``count`` frames; kept on the device of ``x``."""
+        start = (
+            torch.zeros(x.shape[0], dtype=torch.long, device=x.device)
+            if self._previous is None
+            else next(self._previous)
+        )
+        self._next.append(start + count)
+        return start
+
+    def next_tails(self) -> Tails:
+        """The memories to continue with after this piece."""
+        return tuple(self._next)
+
+
+def stack_tails(rows: Sequence[Tails]) -> Tails:
+    """Join the memories of several streams along the batch; streams that have not started count as silence."""
+    if len(rows) == 1:
+        return rows[0]
+    template = next((row for row in rows if row), ())
+    filled = [row or tuple(torch.zeros_like(tail) for tail in template) for row in rows]
+    return tuple(torch.cat(tails) for tails in zip(*filled, strict=True))
+
+
+def split_tails(tails: Tails) -> list[Tails]:
+    """The inverse of ``stack_tails``: one entry per row (views of the batched memory)."""
+    return [tuple(tail[row : row + 1] for tail in tails) for row in range(tails[0].shape[0])]

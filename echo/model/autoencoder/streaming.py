@@ -1,0 +1,81 @@
+"""Latents -> audio as they are generated, with the cost of the new latents only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from echo.model.autoencoder.dac import Autoencoder
+from echo.model.autoencoder.history import Tails, split_tails, stack_tails
+from echo.model.pca import Pca
+from echo.types import Audio
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeState:
+    """What the decoder remembers of one stream.
+
+    Immutable: keeping an old state costs nothing, and decoding from it again replaces what followed it.
+    """
+
+    tails: Tails = ()
+    #: Latents decoded so far.
+    position: int = 0
+
+    @property
+    def nbytes(self) -> int:
+        """Device memory held, in bytes (8.9 MB for the released decoder in float32)."""
+        return sum(tail.nbytes for tail in self.tails)
+
+
+class StreamingDecoder:
+    """Decodes streams piece by piece; together the pieces are the audio of decoding all latents at once.
+
+    The post-module keeps the rotated keys and the values of its window, every convolution the end of its own
+    input, so nothing is computed twice and no context is approximated. One decoder serves any number of streams:
+    all memory is in their states, of one size whatever their age.
+    """
+
+    def __init__(self, autoencoder: Autoencoder, pca: Pca) -> None:
+        self._autoencoder = autoencoder
+        self._pca = pca.to(autoencoder.device)
+
+    def start(self) -> DecodeState:
+        """The state before the first latent."""
+        return DecodeState()
+
+    def decode(self, state: DecodeState, latents: Tensor) -> tuple[Audio, DecodeState]:
+        """Decode the next latents [n, 80] of a stream -> (samples [n · 2048] float32, the state after them)."""
+        return self.decode_batch([state], [latents])[0]
+
+    @torch.inference_mode()
+    def decode_batch(
+        self, states: Sequence[DecodeState | None], latents: Sequence[Tensor]
+    ) -> list[tuple[Audio, DecodeState]]:
+        """Decode the next latents of several streams, [n, 80] each, n the same for all and at least 1.
+
+        The streams may be of any age; None is a stream's start. Raises ValueError when n differs or a stream
+        grows beyond the rotary table (190 s in the released model).
+        """
+        past = [state or DecodeState() for state in states]
+        n = latents[0].shape[0]
+        limit = self._autoencoder.config.max_decode_latents
+        if n == 0 or any(piece.shape[0] != n for piece in latents):
+            raise ValueError(f"streams take at least 1 latent, equally many each, got {[len(p) for p in latents]}")
+        if max(state.position for state in past) + n > limit:
+            raise ValueError(f"a stream takes {limit} latents in all")
+        rows = torch.stack(list(latents))
+        z_q = self._pca.decode(rows.to(self._autoencoder.device)).to(self._autoencoder.dtype)
+        tails = stack_tails([state.tails for state in past])
+        pieces: list[Tensor] = []
+        for piece in self._autoencoder.pieces(z_q):
+            audio, tails = self._autoencoder.decode_piece(piece, tails)
+            pieces.append(audio)
+        samples = torch.cat(pieces, -1).squeeze(1).float().cpu().numpy()
+        return [
+            (row, DecodeState(tails, state.position + n))
+            for row, tails, state in zip(samples, split_tails(tails), past, strict=True)
+        ]

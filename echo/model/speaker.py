@@ -1,0 +1,92 @@
+"""Reference audio -> the latents from which the speaker encoder reads a voice."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from echo.errors import BadRequest
+from echo.model.autoencoder.dac import Autoencoder, cut
+from echo.model.pca import Pca
+from echo.types import SAMPLE_RATE
+
+
+class SpeakerLatents(NamedTuple):
+    """Latents [n, 80] float32, of which the first ``valid`` hold audio and the others padding."""
+
+    latents: Tensor
+    valid: int
+
+    @property
+    def mask(self) -> Tensor:
+        """True where a latent holds audio, [n]."""
+        return torch.arange(self.latents.shape[0], device=self.latents.device) < self.valid
+
+
+def speaker_latents(
+    autoencoder: Autoencoder,
+    pca: Pca,
+    audio: Tensor,
+    *,
+    max_latents: int = 6400,
+    chunk_latents: int = 640,
+    divis: int | None = 4,
+) -> SpeakerLatents:
+    """Encode mono 44.1 kHz audio [samples]; raises BadRequest when it is shorter than ``divis`` latents (186 ms).
+
+    Audio beyond ``max_latents`` (297 s) is cut, and so are the last latents that fill no group of ``divis``: the
+    speaker encoder reads patches. Chunks of ``chunk_latents`` are encoded independently, as the model was trained;
+    only what is kept is encoded, which changes nothing because the encoder is causal.
+    """
+    hop = autoencoder.config.samples_per_latent
+    valid = min(audio.shape[0] // hop, max_latents)
+    valid -= valid % (divis or 1)
+    if valid == 0:
+        needed_ms = -(-(divis or 1) * hop * 1000 // SAMPLE_RATE)
+        raise BadRequest(
+            f"The reference audio is too short: {audio.shape[0] * 1000 // SAMPLE_RATE} ms; "
+            f"at least {needed_ms} ms are needed, and 5 to 30 s are best.",
+            param="voice",
+        )
+    return SpeakerLatents(_encode(autoencoder, pca, audio[: valid * hop], chunk_latents), valid)
+
+
+def padded_speaker_latents(
+    autoencoder: Autoencoder,
+    pca: Pca,
+    audio: Tensor,
+    *,
+    max_latents: int = 6400,
+    chunk_latents: int = 640,
+    pad_to_max: bool = False,
+    divis: int | None = 4,
+) -> SpeakerLatents:
+    """Encode as the reference implementation does: the last chunk zero-padded to full length, no lower limit.
+
+    The valid latents are those of ``speaker_latents`` at several times the cost for short audio. With
+    ``pad_to_max`` the result is ``max_latents`` long: encodings of silence up to the end of the last chunk, then
+    zeros. For comparison with recorded results.
+    """
+    hop = autoencoder.config.samples_per_latent
+    audio = audio[: max_latents * hop]
+    valid = audio.shape[0] // hop
+    padded = F.pad(audio, (0, -audio.shape[0] % (chunk_latents * hop)))
+    latents = _encode(autoencoder, pca, padded, chunk_latents)
+    length = max_latents if pad_to_max else valid
+    length -= length % (divis or 1)
+    latents = F.pad(latents, (0, 0, 0, max(0, length - latents.shape[0])))[:length]
+    return SpeakerLatents(latents, min(valid, length))
+
+
+@torch.inference_mode()
+def _encode(autoencoder: Autoencoder, pca: Pca, audio: Tensor, chunk_latents: int) -> Tensor:
+    chunk = chunk_latents * autoencoder.config.samples_per_latent
+    pca = pca.to(autoencoder.device)
+    pieces = [
+        pca.encode(autoencoder.encode_zq(piece[None, None].to(autoencoder.device, autoencoder.dtype)))[0]
+        for piece in cut(audio, chunk)
+    ]
+    return torch.cat(pieces)
