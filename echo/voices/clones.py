@@ -1,0 +1,233 @@
+"""Cloned voices: uploaded by clients, stored as ``{workspace}__{name}``; no other voice is ever written or deleted."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import secrets
+import threading
+import wave
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from echo.errors import BadRequest, EchoError, FeatureDisabled, Forbidden, TooLarge, VoiceNotFound
+from echo.types import SAMPLE_RATE, Audio
+from echo.voices.container import Container, sniff
+from echo.voices.library import VoiceLibrary
+from echo.voices.metadata import VoiceMetadata, read_metadata
+from echo.voices.names import CloneId
+from echo.voices.reference import ClipJoiner, check_reference, decode_clip
+from echo.voices.voice import Voice, VoiceKind
+
+#: What clients may upload; other formats are for files that the operator puts there.
+ACCEPTED = frozenset({Container.WAV, Container.MP3})
+
+#: Below these a clone is made but its maker is told: the released model's authors advise 10 s and more.
+_SHORT_SECONDS = 5.0
+_QUIET_PEAK = 0.05
+#: This much more than fits is decoded of a sample, to see whether it can be and whether something is lost.
+_PROBE_SECONDS = 1.0
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class SampleReport:
+    """What was found about one uploaded sample; any error means that nothing was stored."""
+
+    errors: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+class SamplesRejected(BadRequest):
+    """At least one sample cannot be used; ``reports`` has one entry per sample, in order."""
+
+    def __init__(self, reports: Sequence[SampleReport]) -> None:
+        self.reports = tuple(reports)
+        parts = [f"sample {n}: {' '.join(r.errors)}" for n, r in enumerate(self.reports, start=1) if r.errors]
+        super().__init__(f"The voice was not made. {' '.join(parts)}", param="voiceSamples")
+
+
+class CloneStore:
+    """Makes, describes and deletes clones in one folder of the library.
+
+    A clone is the file ``{workspace}__{name}.clone.wav`` in that folder, described by the ``.json`` beside it. All
+    other files, with whatever names, are out of reach. Thread-safe; readers never see a half-written file.
+    """
+
+    def __init__(self, library: VoiceLibrary, folder: Path, *, max_bytes: int, enabled: bool) -> None:
+        if folder not in library.folders:
+            raise ValueError("the clones' folder must be one of the library's")
+        self.enabled = enabled
+        self.max_bytes = max_bytes
+        self._library = library
+        self._folder = folder
+        self._writing = threading.Lock()
+
+    def publish(
+        self,
+        workspace: str,
+        display_name: str,
+        samples: Sequence[bytes],
+        *,
+        lang: str = "",
+        description: str = "",
+        tags: Sequence[str] = (),
+    ) -> tuple[Voice, tuple[SampleReport, ...]]:
+        """Make a voice of one or more WAV or MP3 files, joined in order; replace an existing clone of that name.
+
+        The voice can be used as soon as this returns. Raises FeatureDisabled; BadRequest for a name of which nothing
+        is left; TooLarge where the samples together exceed ``max_bytes``; SamplesRejected where one is not WAV or MP3,
+        cannot be decoded, is silent or too short.
+        """
+        self._require_enabled()
+        clone = CloneId.make(workspace, display_name)
+        metadata = VoiceMetadata(
+            display_name=display_name, description=description, tags=tuple(tags), lang=lang
+        ).checked()
+        if not samples:
+            raise BadRequest("'voiceSamples' needs at least one sample.", param="voiceSamples")
+        if sum(len(sample) for sample in samples) > self.max_bytes:
+            raise TooLarge(
+                f"The samples are larger than the limit of {self.max_bytes} bytes in all.", param="voiceSamples"
+            )
+        audio, reports = _join(samples)
+        path = self._folder / clone.file_name
+        with self._writing, _storage_errors():
+            self._folder.mkdir(parents=True, exist_ok=True)
+            # The audio comes last: it is what makes the voice exist.
+            _write_atomically(_metadata_path(path), metadata.to_json())
+            _write_atomically(path, _wav(audio))
+        return self._library.get(str(clone)), reports
+
+    def delete(self, voice_id: str) -> None:
+        """Delete the clone with exactly this id.
+
+        Raises FeatureDisabled; Forbidden for a voice not made by cloning; VoiceNotFound.
+        """
+        self._require_enabled()
+        with self._writing, _storage_errors():
+            path = self._path(voice_id)
+            try:
+                path.unlink()
+            except FileNotFoundError:
+                raise VoiceNotFound(voice_id) from None
+            _metadata_path(path).unlink(missing_ok=True)
+
+    def update(
+        self,
+        voice_id: str,
+        *,
+        display_name: str | None = None,
+        description: str | None = None,
+        tags: Sequence[str] | None = None,
+    ) -> Voice:
+        """Change what is shown about a clone; its id and its audio stay. None leaves a field as it is.
+
+        Raises FeatureDisabled, Forbidden, VoiceNotFound, BadRequest.
+        """
+        self._require_enabled()
+        if display_name is not None and not display_name.strip():
+            raise BadRequest("'displayName' must not be empty.", param="displayName")
+        with self._writing, _storage_errors():
+            path = _metadata_path(self._path(voice_id))
+            old = read_metadata(path)
+            new = VoiceMetadata(
+                display_name=old.display_name if display_name is None else display_name,
+                description=old.description if description is None else description,
+                tags=old.tags if tags is None else tuple(tags),
+                lang=old.lang,
+            )
+            _write_atomically(path, new.checked().to_json())
+        return self._library.get(voice_id)
+
+    def _require_enabled(self) -> None:
+        if not self.enabled:
+            raise FeatureDisabled("Voice cloning is switched off on this server.")
+
+    def _path(self, voice_id: str) -> Path:
+        """Return the file of a clone, as the library has found it; no path is built from ``voice_id``."""
+        voice = self._library.get(voice_id)
+        path = voice.files[0]
+        if voice.kind is not VoiceKind.CLONE or path.parent != self._folder:
+            raise Forbidden("This voice was not made by cloning and cannot be changed here.", param="voice")
+        return path
+
+
+def _join(samples: Sequence[bytes]) -> tuple[Audio, tuple[SampleReport, ...]]:
+    joiner = ClipJoiner()
+    reports = []
+    for sample in samples:
+        room = joiner.seconds_left
+        try:
+            if sniff(sample) not in ACCEPTED:
+                raise BadRequest("Only WAV and MP3 files are accepted.")
+            clip = check_reference(decode_clip(sample, room + _PROBE_SECONDS))
+        except BadRequest as error:
+            reports.append(SampleReport(errors=(error.message,)))
+            continue
+        reports.append(SampleReport(warnings=_warnings(clip, room)))
+        joiner.add(clip)
+    if any(report.errors for report in reports):
+        raise SamplesRejected(reports)
+    return joiner.audio(), tuple(reports)
+
+
+def _warnings(clip: Audio, room: float) -> tuple[str, ...]:
+    warnings = []
+    seconds = len(clip) / SAMPLE_RATE
+    if seconds > room:
+        warnings.append("Not all of this sample is used: a voice holds five minutes.")
+    elif seconds < _SHORT_SECONDS:
+        warnings.append("This sample is short; 10 seconds or more give a better likeness.")
+    if np.abs(clip).max() < _QUIET_PEAK:
+        warnings.append("This sample is very quiet.")
+    return tuple(warnings)
+
+
+def _wav(audio: Audio) -> bytes:
+    target = io.BytesIO()
+    with wave.open(target, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(SAMPLE_RATE)
+        file.writeframes(np.rint(audio * 32767.0).astype("<i2").tobytes())
+    return target.getvalue()
+
+
+def _metadata_path(path: Path) -> Path:
+    return path.with_suffix(".json")
+
+
+def _write_atomically(path: Path, data: bytes) -> None:
+    """Put ``data`` at ``path`` so that a reader, or a restart after a crash, finds the old file or the new one."""
+    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    if os.name == "posix":
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+@contextmanager
+def _storage_errors() -> Iterator[None]:
+    """Turn a full disk or a folder without write permission into a message that says nothing of paths."""
+    try:
+        yield
+    except OSError as error:
+        _log.error("cannot write to the clones' folder: %s", error)
+        raise EchoError("The server could not store the change.", code="storage_failed") from None

@@ -1,0 +1,81 @@
+"""Reference clips for the tests of voices, written in every format that is accepted."""
+
+from __future__ import annotations
+
+import io
+import os
+import wave
+from pathlib import Path
+
+import av
+import numpy as np
+
+from echo.types import Audio
+
+#: Suffix -> (container, codec) that FFmpeg writes it with.
+FORMATS = {
+    ".wav": ("wav", "pcm_s16le"),
+    ".mp3": ("mp3", "libmp3lame"),
+    ".m4a": ("ipod", "aac"),
+    ".ogg": ("ogg", "libopus"),
+    ".flac": ("flac", "flac"),
+    ".webm": ("webm", "libopus"),
+    ".aac": ("adts", "aac"),
+    ".opus": ("ogg", "libopus"),
+}
+
+
+def tone(seconds: float = 0.5, hertz: float = 440.0, level: float = 0.5, rate: int = 44_100) -> Audio:
+    times = np.arange(round(seconds * rate)) / rate
+    return (level * np.sin(2 * np.pi * hertz * times)).astype(np.float32)
+
+
+def wav_bytes(samples: Audio, rate: int = 44_100, channels: int = 1) -> bytes:
+    """Write interleaved samples as 16-bit WAV."""
+    target = io.BytesIO()
+    with wave.open(target, "wb") as file:
+        file.setnchannels(channels)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes(np.rint(np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes())
+    return target.getvalue()
+
+
+def encoded(suffix: str, samples: Audio, rate: int = 48_000) -> bytes:
+    """Encode mono audio as the format that ``suffix`` stands for."""
+    container, codec = FORMATS[suffix]
+    target = io.BytesIO()
+    with av.open(target, "w", format=container) as file:
+        stream = file.add_stream(codec, rate=rate, layout="mono")
+        assert isinstance(stream, av.AudioStream)
+        pcm = np.rint(samples * 32767).astype(np.int16).reshape(1, -1)
+        frame = av.AudioFrame.from_ndarray(pcm, format="s16", layout="mono")
+        frame.sample_rate = rate
+        file.mux(stream.encode(frame))
+        file.mux(stream.encode(None))
+    return target.getvalue()
+
+
+def level(value: int, seconds: float = 0.2) -> bytes:
+    """Return a WAV file whose every sample is ``value`` (of 32767), so that the audio tells which file it was."""
+    return wav_bytes(np.full(round(seconds * 44_100), value / 32767, np.float32))
+
+
+def level_of(audio: Audio) -> int:
+    """Read back the value of `level`: the reader's full scale is 32768."""
+    return round(float(audio[len(audio) // 2]) * 32768)
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Publish ``data`` as writers should: a rename from a name that is never read."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_bytes(data)
+    os.replace(temporary, path)
+
+
+def touch_clips(folder: Path, *names: str) -> None:
+    """Create clips that are only listed, never decoded."""
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"not decoded here")
