@@ -1,0 +1,106 @@
+"""The engine options a client may set, their types and ranges: the one place that knows them.
+
+Every wire format that takes engine options (the OpenAI body, its ``extra_body``, the Inworld extension) validates with
+these models, so a range is written once and shows up in the OpenAPI schema.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, model_validator
+
+# A number, but not a bool or a numeric string: JSON clients that send "3" have a bug worth hearing about.
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+BlockSize = Annotated[StrictInt, Field(ge=1, le=640)]
+Steps = Annotated[StrictInt, Field(ge=1, le=100)]
+Truncation = Annotated[Number, Field(gt=0, le=10)]
+InitScale = Annotated[Number, Field(gt=0, lt=1)]
+T = TypeVar("T")
+PerBlock = Annotated[list[T], Field(min_length=1, max_length=16)]
+
+
+class EngineOptions(BaseModel):
+    """Sampler and chunking options; a field that is absent or null keeps the preset's value."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    block_sizes: PerBlock[BlockSize] | None = Field(
+        None,
+        description="Latents per block (one latent is 46.4 ms); at most 640 together, multiples of 4 advised.",
+    )
+    num_steps: Steps | PerBlock[Steps] | None = Field(None, description="Denoising steps, one number or one per block.")
+    cfg_scale_text: Annotated[Number, Field(ge=0, le=20)] | None = Field(None, description="Text guidance.")
+    cfg_scale_speaker: Annotated[Number, Field(ge=0, le=20)] | None = Field(None, description="Speaker guidance.")
+    cfg_min_t: Annotated[Number, Field(ge=0, le=1)] | None = Field(None, description="Guidance ends below this time.")
+    cfg_max_t: Annotated[Number, Field(ge=0, le=1)] | None = Field(None, description="Guidance starts at this time.")
+    truncation_factor: Truncation | PerBlock[Truncation] | None = Field(
+        None, description="Scale of the noise, one number or one per block."
+    )
+    init_scale: InitScale | PerBlock[InitScale] | None = Field(
+        None, description="Flow time that denoising starts at, one number or one per block; 0.999 as trained."
+    )
+    guidance_mode: Literal["independent"] | None = Field(None, description="The only mode there is.")
+    early_stop_on_zero: StrictBool | None = Field(None, description="Stop after a block that ends in silence.")
+    zero_eps: Annotated[Number, Field(ge=0, le=10)] | None = Field(
+        None, description="Latents up to this magnitude count as silence."
+    )
+    zero_tail_min_frac: Annotated[Number, Field(ge=0, le=1)] | None = Field(
+        None, description="Accepted; the whole tail has to be silent anyway."
+    )
+    zero_tail_frames: Annotated[StrictInt, Field(ge=1, le=640)] | None = Field(
+        None, description="Latents at a block's end that have to be silent."
+    )
+    rescale_k: Annotated[Number, Field(gt=0, le=100)] | None = Field(None, description="Temporal score rescale, k.")
+    rescale_sigma: Annotated[Number, Field(gt=0, le=100)] | None = Field(
+        None, description="Temporal score rescale, sigma; only used together with rescale_k."
+    )
+    speaker_kv_scale: Annotated[Number, Field(ge=0.5, le=3)] | None = Field(
+        None, description="Forces the speaker: 1.1 to 1.5, the lowest that works."
+    )
+    speaker_kv_min_t: Annotated[Number, Field(ge=0, le=1)] | None = Field(
+        None, description="The speaker is forced down to this time."
+    )
+    speaker_kv_max_layers: Annotated[StrictInt, Field(ge=0, le=24)] | None = Field(
+        None, description="The speaker is forced in this many layers."
+    )
+    sequence_length: Annotated[StrictInt, Field(ge=1, le=640)] | None = Field(
+        None, description="Longest generation of one chunk, in latents."
+    )
+    chunking_enabled: StrictBool | None = Field(None, description="Split long text into chunks.")
+    chunk_target_seconds: Annotated[Number, Field(ge=1, le=60)] | None = Field(None, description="Aim of a chunk.")
+    chunk_min_seconds: Annotated[Number, Field(ge=1, le=60)] | None = Field(None, description="Shortest chunk.")
+    chunk_max_seconds: Annotated[Number, Field(ge=1, le=60)] | None = Field(None, description="Longest chunk.")
+    chunk_chars_per_second: Annotated[Number, Field(gt=0, le=1000)] | None = Field(
+        None, description="Characters spoken per second, for the duration estimate."
+    )
+    chunk_words_per_second: Annotated[Number, Field(gt=0, le=1000)] | None = Field(
+        None, description="Words spoken per second, for the duration estimate."
+    )
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.block_sizes is not None and sum(self.block_sizes) > 640:
+            raise ValueError("block_sizes: the sum must be at most 640 latents")
+        steps = self.num_steps
+        if isinstance(steps, list) and self.block_sizes is not None and len(steps) != len(self.block_sizes):
+            raise ValueError("num_steps: a list must be as long as block_sizes")
+        if self.cfg_min_t is not None and self.cfg_max_t is not None and self.cfg_min_t > self.cfg_max_t:
+            raise ValueError("cfg_min_t: must be at most cfg_max_t")
+        low, aim, high = self.chunk_min_seconds, self.chunk_target_seconds, self.chunk_max_seconds
+        if low is not None and high is not None and low > high:
+            raise ValueError("chunk_min_seconds: must be at most chunk_max_seconds")
+        if aim is not None and ((low is not None and aim < low) or (high is not None and aim > high)):
+            raise ValueError("chunk_target_seconds: must lie between chunk_min_seconds and chunk_max_seconds")
+        return self
+
+    def sampler_overrides(self) -> dict[str, object]:
+        """Sampler options the client set, by name."""
+        return {name: value for name, value in self._set().items() if not name.startswith("chunk")}
+
+    def chunking_overrides(self) -> dict[str, object]:
+        """Chunking options the client set, by name."""
+        return {name: value for name, value in self._set().items() if name.startswith("chunk")}
+
+    def _set(self) -> dict[str, object]:
+        return {name: value for name in EngineOptions.model_fields if (value := getattr(self, name)) is not None}

@@ -1,0 +1,358 @@
+"""Every environment variable the server reads, typed, frozen, documented; nothing else reads the environment."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+
+from echo.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+#: The released Echo-TTS weights and decoder on the hub.
+BASE_MODEL = "jordand/echo-tts-base"
+BASE_DECODER = "jordand/fish-s1-dac-min"
+#: Names the embedded model, which needs neither a network nor a GPU.
+TINY_MODEL = "tiny"
+
+#: Repository root when run from a checkout; presets.toml and audio_prompts/ lie there.
+HOME = Path(__file__).resolve().parent.parent
+
+Dtype = Literal["float32", "float16", "bfloat16"]
+_DTYPE_NAMES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+
+
+#: Written with commas in the environment.
+CommaList = tuple[str, ...]
+
+
+def _env(name: str, default: Any, description: str, **limits: Any) -> Any:
+    return Field(default, alias=name, description=description, **limits)
+
+
+class Settings(BaseModel):
+    """The server's settings. Names of existing Echo servers keep their name, default and meaning."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_by_name=True, validate_by_alias=True)
+
+    # -- where to listen
+    host: str = _env("HOST", "127.0.0.1", "Address to listen on; 0.0.0.0 for every interface (the container's value).")
+    port: int = _env("PORT", 8000, "Port to listen on; 0 picks a free one.", ge=0, le=65535)
+
+    # -- model and devices
+    model_repo: str = _env(
+        "ECHO_MODEL_REPO",
+        "",
+        f"Main model: a hub repository, a local folder in the same layout, or `tiny` (the embedded model). Unset: "
+        f"`{BASE_MODEL}` where there is a CUDA device, else `tiny`.",
+    )
+    pca_repo: str = _env("ECHO_PCA_REPO", "", "Where `pca_state.safetensors` is. Unset: the model's repository.")
+    fish_repo: str = _env(
+        "ECHO_FISH_REPO",
+        BASE_DECODER,
+        "The S1-DAC decoder: a hub repository or a local folder. The embedded model brings its own.",
+    )
+    device: str = _env(
+        "ECHO_DEVICE",
+        "auto",
+        "Device of the model: `auto` (cuda, then mps, then cpu), `cuda`, `cuda:1`, `mps`, `cpu`.",
+    )
+    fish_device: str = _env(
+        "ECHO_FISH_DEVICE",
+        "auto",
+        "Device of the decoder; may differ from the model's. `auto`: the model's device.",
+    )
+    model_dtype: Dtype | None = _env(
+        "ECHO_MODEL_DTYPE",
+        None,
+        "Number format of the model: `float32`, `float16` or `bfloat16`. Unset: bfloat16, on a CPU float32.",
+    )
+    fish_dtype: Dtype = _env("ECHO_FISH_DTYPE", "float32", "Number format of the decoder; `bf16` for small GPUs.")
+    compile: bool = _env("ECHO_COMPILE", False, "Compile the model with torch.compile at start-up (CUDA only).")
+    compile_ae: bool = _env(
+        "ECHO_COMPILE_AE", True, "Compile the decoder at start-up, where a compiler and CUDA are there."
+    )
+    compile_lora_only: bool = _env(
+        "ECHO_COMPILE_LORA_ONLY", False, "Accepted for old set-ups; has no effect without a LoRA."
+    )
+    cache_dir: Path = _env(
+        "ECHO_CACHE_DIR",
+        Path("~/.cache/echo-tts"),
+        "Folder of compile artifacts: loaded at start, saved once after warm-up.",
+    )
+    cache_version: str = _env(
+        "ECHO_CACHE_VERSION",
+        "v1",
+        "Change it to start a fresh set of compile artifacts.",
+        pattern=r"^[\w.-]+$",
+    )
+    cache_speaker_on_gpu: bool = _env(
+        "ECHO_CACHE_SPEAKER_ON_GPU", False, "Keep the speaker state of voices on the device."
+    )
+    cpu_threads: int = _env(
+        "ECHO_CPU_THREADS", 0, "Threads of the model on a CPU; 0 leaves it to torch.", ge=0, le=1024
+    )
+
+    # -- voices
+    voices_dir: CommaList = _env(
+        "ECHO_VOICES_DIR",
+        ("audio_prompts",),
+        "Folder of reference voices; several with commas, the first also takes clones.",
+    )
+    default_voice: str = _env(
+        "ECHO_DEFAULT_VOICE",
+        "",
+        "Voice of a request that names none. Unset: the first listed; `none`: no reference.",
+    )
+    voice_aliases: CommaList = _env("ECHO_VOICE_ALIASES", (), "Other names of voices: `alloy=anna,onyx=dan`.")
+    folder_support: bool = _env("ECHO_FOLDER_SUPPORT", True, "A folder of clips in the voices folder is one voice.")
+    max_speaker_latents: int = _env(
+        "ECHO_MAX_SPEAKER_LATENT_LENGTH",
+        6400,
+        "Longest reference, in latents of 46.4 ms (6400 is about 5 minutes).",
+        ge=4,
+        le=6400,
+    )
+    max_voice_bytes: int = _env(
+        "ECHO_MAX_VOICE_BYTES",
+        25 * 2**20,
+        "Largest base64 voice of a request after decoding, in bytes.",
+        ge=1024,
+    )
+    voice_cache_bytes: int = _env(
+        "ECHO_VOICE_CACHE_BYTES",
+        512 * 2**20,
+        "Memory for encoded voices, in bytes; the least recently used leave first.",
+        ge=0,
+    )
+
+    # -- sampling
+    performance_preset: str = _env(
+        "ECHO_PERFORMANCE_PRESET",
+        "default",
+        "Preset of presets.toml: `default`, `low_mid`, `low`, `equal`, or your own. Unknown: a warning, `default`.",
+    )
+    presets_file: Path = _env("ECHO_PRESETS_FILE", Path("presets.toml"), "File with the presets.")
+    num_steps_nonstream: int | None = _env(
+        "ECHO_NUM_STEPS_NONSTREAM",
+        None,
+        "Denoising steps of non-stream requests (one block of 640 latents), 10 to 40 sensible. Unset: 20; the embedded "
+        "model's preset has its own.",
+        ge=1,
+        le=100,
+    )
+
+    # -- text
+    chunking: bool = _env("ECHO_CHUNKING", True, "Split long text into chunks of about 30 s (20 to 40 s).")
+    chunk_chars_per_second: float = _env(
+        "ECHO_CHUNK_CHARS_PER_SECOND", 14.0, "Characters spoken per second, for the duration estimate.", gt=0
+    )
+    chunk_words_per_second: float = _env(
+        "ECHO_CHUNK_WORDS_PER_SECOND", 2.7, "Words spoken per second, for the duration estimate.", gt=0
+    )
+    secondary_streaming: bool = _env(
+        "ECHO_SECONDARY_STREAMING",
+        False,
+        "Chunks after the first keep the streaming block shape instead of one large block.",
+    )
+    normalize_exclamation: bool = _env(
+        "ECHO_NORMALIZE_EXCLAMATION", True, "A single `!` becomes `.`, a run of them one `!`."
+    )
+    strip_markup: bool = _env(
+        "ECHO_STRIP_MARKUP", True, "Stage marks, markdown, URLs and emoji are not spoken (docs/text.md)."
+    )
+    uppercase_words_file: Path | None = _env(
+        "ECHO_UPPERCASE_WORDS_FILE", None, "Words that keep their capitals, one per line, `#` comments."
+    )
+    max_input_chars: int = _env("ECHO_MAX_INPUT_CHARS", 4096, "Longest `input` of a request, in characters.", ge=1)
+
+    # -- silence re-roll
+    vad_reroll_enabled: bool = _env(
+        "ECHO_VAD_REROLL_ENABLED", False, "Draw a block again when it holds a long silence."
+    )
+    vad_silence_threshold_ms: int = _env(
+        "ECHO_VAD_SILENCE_THRESHOLD_MS",
+        1000,
+        "Silence that counts as long, in milliseconds.",
+        ge=100,
+        le=30000,
+    )
+    vad_max_rerolls: int = _env(
+        "ECHO_VAD_MAX_REROLLS",
+        3,
+        "Most draws beyond the first for one block; the least silent is kept.",
+        ge=0,
+        le=20,
+    )
+
+    # -- output
+    pcm_sample_rate: Literal[8000, 16000, 22050, 24000, 44100, 48000] | None = _env(
+        "ECHO_PCM_SAMPLE_RATE",
+        None,
+        "Rate of `pcm` where a request names none, in Hz. Unset: 24000 for OpenAI's model names, else 44100.",
+    )
+    wav_streaming: bool = _env(
+        "ECHO_WAV_STREAMING",
+        False,
+        "Send `wav` progressively (sizes 0xFFFFFFFF) where a request does not say.",
+    )
+
+    # -- other wire formats
+    inworld_compat: bool = _env("ECHO_INWORLD_COMPAT", True, "Serve Inworld's routes.")
+    inworld_clone_enabled: bool = _env(
+        "ECHO_INWORLD_CLONE_ENABLED", False, "Allow cloning and deleting voices over HTTP."
+    )
+    inworld_max_sample_size: int = _env(
+        "ECHO_INWORLD_MAX_SAMPLE_SIZE",
+        104_857_600,
+        "Largest sum of a clone's samples after decoding, in bytes.",
+        ge=1024,
+    )
+    inworld_max_text_chars: int = _env(
+        "ECHO_INWORLD_MAX_TEXT_CHARS", 2000, "Longest text of an Inworld request, in characters.", ge=1
+    )
+    xtts_compat: bool = _env("ECHO_XTTS_COMPAT", True, "Serve the XTTS routes (Mantella, SillyTavern, SkyrimNet).")
+
+    # -- operation
+    api_keys: tuple[SecretStr, ...] = _env(
+        "ECHO_API_KEYS",
+        (),
+        "Keys of which a request must carry one; several with commas. Unset: no key is asked for.",
+    )
+    cors_origins: CommaList = _env("ECHO_CORS_ORIGINS", (), "Origins that browsers may call from; `*` for all.")
+    max_concurrent: int = _env(
+        "ECHO_MAX_CONCURRENT",
+        0,
+        "Utterances denoised at the same time; 1 is lock-step, 0 is sized by device and memory.",
+        ge=0,
+        le=1024,
+    )
+    max_queue: int = _env(
+        "ECHO_MAX_QUEUE",
+        32,
+        "Requests that may wait beyond that; more are refused with 429.",
+        ge=0,
+        le=100_000,
+    )
+    max_body_bytes: int = _env(
+        "ECHO_MAX_BODY_BYTES",
+        40 * 2**20,
+        "Largest request body, in bytes (clone uploads have their own limit).",
+        ge=1024,
+    )
+    warmup_voice: str = _env("ECHO_WARMUP_VOICE", "", "Voice of the warm-up. Unset: the default voice.")
+    warmup_text: str = _env("ECHO_WARMUP_TEXT", "This is a short sentence to warm up.", "Text of the warm-up.")
+    shutdown_grace_s: float = _env(
+        "ECHO_SHUTDOWN_GRACE_S", 10.0, "Seconds that open streams get after SIGTERM.", ge=0, le=3600
+    )
+    log_format: Literal["text", "json"] = _env("ECHO_LOG_FORMAT", "text", "Log lines for people or for machines.")
+    debug_logs: bool = _env(
+        "ECHO_DEBUG_LOGS",
+        False,
+        "Per-request timings in the log; the last generation is saved to `api_generation.wav`.",
+    )
+
+    @field_validator("model_dtype", "fish_dtype", mode="before")
+    @classmethod
+    def _dtype_name(cls, value: object) -> object:
+        return _DTYPE_NAMES.get(value, value) if isinstance(value, str) else value
+
+    @field_validator("voices_dir", "voice_aliases", "cors_origins", "api_keys", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("voice_aliases")
+    @classmethod
+    def _pairs(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if wrong := [pair for pair in value if pair.count("=") != 1]:
+            raise ValueError(f"{wrong[0]!r} is not of the form name=voice")
+        return value
+
+    @field_validator("device", "fish_device")
+    @classmethod
+    def _device_name(cls, value: str) -> str:
+        kind, _, index = value.partition(":")
+        if kind not in {"auto", "cuda", "mps", "cpu"} or (index and not index.isdigit()):
+            raise ValueError("must be auto, cuda, cuda:<number>, mps or cpu")
+        return value
+
+    @property
+    def voice_folders(self) -> tuple[Path, ...]:
+        """The voices folders; relative ones start at the working directory, else at the checkout."""
+        return tuple(_existing(Path(folder)) for folder in self.voices_dir)
+
+    @property
+    def presets_path(self) -> Path:
+        """The presets file, found like the voices folders."""
+        return _existing(self.presets_file)
+
+    @property
+    def aliases(self) -> dict[str, str]:
+        """Voice aliases as a mapping."""
+        return dict(pair.split("=", 1) for pair in self.voice_aliases)
+
+
+def load_settings(environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
+    """Read the settings from the environment.
+
+    ``overrides`` are field values from the command line and win. Raises ConfigError naming variable, value and what is
+    allowed; warns of every unknown ``ECHO_*`` name with the nearest known one.
+    """
+    environ = os.environ if environ is None else environ
+    for name, nearest in unknown_variables(environ):
+        hint = f"; did you mean {nearest}?" if nearest else ""
+        log.warning("unknown setting %s is ignored%s", name, hint)
+    values: dict[str, Any] = {}
+    for field in Settings.model_fields:
+        name = env_name(field)
+        if field in overrides and overrides[field] is not None:
+            values[name] = overrides[field]
+        elif environ.get(name, "") != "":
+            values[name] = environ[name]
+    try:
+        return Settings(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0])
+        shown = "***" if "KEY" in name else repr(values.get(name))
+        message = first["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"{name}={shown}: {message}.") from None
+
+
+def env_name(field: str) -> str:
+    """Return the environment variable of a field."""
+    return str(Settings.model_fields[field].alias)
+
+
+def unknown_variables(environ: Iterable[str]) -> list[tuple[str, str | None]]:
+    """Return every ``ECHO_*`` name that no setting has, with the nearest known one."""
+    known = [env_name(field) for field in Settings.model_fields]
+    unknown = sorted(name for name in environ if name.startswith("ECHO_") and name not in known)
+    return [(name, next(iter(difflib.get_close_matches(name, known, n=1)), None)) for name in unknown]
+
+
+def describe(settings: Settings) -> list[str]:
+    """Return the effective settings as ``NAME=value`` lines, secrets masked."""
+    lines = []
+    for field in Settings.model_fields:
+        value = getattr(settings, field)
+        if isinstance(value, tuple):
+            value = ",".join(str(part) for part in value)
+        elif isinstance(value, bool):
+            value = int(value)
+        lines.append(f"{env_name(field)}={'' if value is None else value}")
+    return lines
+
+
+def _existing(path: Path) -> Path:
+    path = path.expanduser()
+    if path.is_absolute() or path.exists():
+        return path.absolute()
+    return (HOME / path).absolute()
