@@ -1,0 +1,1 @@
+"""Engines: things that speak."""

@@ -1,0 +1,45 @@
+"""The engine interface: what the service needs from anything that can speak."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from echo.stream import FrameStream
+from echo.types import Audio, EngineInfo, Utterance, VoiceState
+
+
+class Engine(Protocol):
+    """Something that speaks. Thread-safe; owns its device and its worker threads.
+
+    ``encode_voice``, ``warm_up`` and ``close`` block and are called off the event loop; ``admit`` and ``speak``
+    return at once.
+    """
+
+    @property
+    def info(self) -> EngineInfo:
+        """Name, rate, device and limits of this engine."""
+        ...
+
+    def admit(self) -> None:
+        """Refuse a new request before any device work; raises Overloaded (with a retry hint) or NotReady."""
+        ...
+
+    def encode_voice(self, audio: Audio) -> VoiceState:
+        """Encode reference audio (mono, 44.1 kHz) into the state that ``speak`` takes."""
+        ...
+
+    def speak(self, utterance: Utterance) -> FrameStream:
+        """Queue one utterance and return its stream at once."""
+        ...
+
+    def warm_up(self, utterance: Utterance) -> None:
+        """Run every shape that a request will use, so that the first listener does not wait for it."""
+        ...
+
+    def healthy(self) -> bool:
+        """False after the device thread has died or stopped making progress."""
+        ...
+
+    def close(self) -> None:
+        """Fail what is queued, stop the threads, free the device."""
+        ...

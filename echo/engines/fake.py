@@ -1,0 +1,132 @@
+"""An engine without a model: a sine per chunk, with scripted delays and failures; for tests and overhead figures."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from echo.errors import EngineFailed, Overloaded
+from echo.stream import FrameStream
+from echo.types import (
+    SAMPLE_RATE,
+    SAMPLES_PER_LATENT,
+    Audio,
+    AudioFrame,
+    EngineInfo,
+    Utterance,
+    VoiceState,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class FakeVoice:
+    """The state of a fake voice: only its length."""
+
+    samples: int
+    nbytes: int
+
+
+@dataclass(slots=True)
+class FakeScript:
+    """What the fake does: seconds per block, how much of a plan's audio it makes, when it fails."""
+
+    block_s: float = 0.0
+    #: Seconds of audio per character of text; the plan's blocks are the upper limit.
+    audio_s_per_char: float = 0.06
+    fail_before: bool = False
+    fail_after_blocks: int | None = None
+    refuse: bool = False
+    #: Replaces the sine: (utterance, block index, samples) -> audio.
+    render: Callable[[Utterance, int, int], Audio] | None = None
+    #: Every utterance the engine was given, in order.
+    spoken: list[Utterance] = field(default_factory=list)
+    cancelled: list[Utterance] = field(default_factory=list)
+
+
+class FakeEngine:
+    """Implements the engine interface with sines: frequency from the seed and chunk, amplitude 0.3."""
+
+    def __init__(self, script: FakeScript | None = None, info: EngineInfo | None = None) -> None:
+        self.script = script or FakeScript()
+        self._info = info or EngineInfo(
+            name="echo-tts",
+            preset_family="echo",
+            sample_rate=SAMPLE_RATE,
+            device="cpu",
+            backend="fake",
+            license="none",
+        )
+
+    @property
+    def info(self) -> EngineInfo:
+        """Describe the fake as an Echo engine on the CPU."""
+        return self._info
+
+    def admit(self) -> None:
+        """Refuse when the script says so."""
+        if self.script.refuse:
+            raise Overloaded("The server is busy. Try again shortly.", retry_after_s=1.0)
+
+    def encode_voice(self, audio: Audio) -> VoiceState:
+        """Remember only the size of the clip."""
+        return FakeVoice(samples=len(audio), nbytes=max(1, len(audio) // 100))
+
+    def speak(self, utterance: Utterance) -> FrameStream:
+        """Speak in a thread of its own, block by block."""
+        stream = FrameStream()
+        self.script.spoken.append(utterance)
+        threading.Thread(target=self._run, args=(utterance, stream), daemon=True).start()
+        return stream
+
+    def warm_up(self, utterance: Utterance) -> None:
+        """Do nothing: there is nothing to compile."""
+
+    def healthy(self) -> bool:
+        """Report health; a fake has no device to lose."""
+        return True
+
+    def close(self) -> None:
+        """Do nothing: threads end with their utterance."""
+
+    def _run(self, utterance: Utterance, stream: FrameStream) -> None:
+        script = self.script
+        started = time.perf_counter()
+        if script.fail_before:
+            stream.finish(EngineFailed("Generation failed."))
+            return
+        left = max(SAMPLES_PER_LATENT, int(len(utterance.text) * script.audio_s_per_char * SAMPLE_RATE))
+        blocks = utterance.plan.blocks
+        for index, block in enumerate(blocks):
+            if script.block_s:
+                time.sleep(script.block_s)
+            if stream.cancelled:
+                script.cancelled.append(utterance)
+                break
+            if script.fail_after_blocks is not None and index >= script.fail_after_blocks:
+                stream.finish(EngineFailed("Generation failed."))
+                return
+            count = min(left, block.size * SAMPLES_PER_LATENT)
+            left -= count
+            samples = self._render(utterance, index, count)
+            last = left <= 0 or index == len(blocks) - 1
+            stream.stats.blocks += 1
+            stream.stats.steps += block.steps
+            if index == 0:
+                stream.stats.first_frame_s = time.perf_counter() - started
+            stream.put(AudioFrame(samples, SAMPLE_RATE, utterance.chunk, index, last))
+            if last:
+                break
+        stream.stats.total_s = time.perf_counter() - started
+        stream.finish()
+
+    def _render(self, utterance: Utterance, block: int, count: int) -> Audio:
+        if self.script.render is not None:
+            return self.script.render(utterance, block, count)
+        start = sum(b.size for b in utterance.plan.blocks[:block]) * SAMPLES_PER_LATENT
+        hertz = 200.0 + (utterance.seed + utterance.chunk) % 200
+        phase = 2 * np.pi * hertz / SAMPLE_RATE * np.arange(start, start + count)
+        return np.asarray(0.3 * np.sin(phase), dtype=np.float32)

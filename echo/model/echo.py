@@ -1,0 +1,128 @@
+"""EchoModel: the transformer, the decoder and the PCA as one model that speaks in blocks."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from echo.model.autoencoder.streaming import DecodeState, StreamingDecoder
+from echo.model.dit import EchoDiT
+from echo.model.guidance import Conditions
+from echo.model.kv import KV
+from echo.model.modulation import ModulationCache
+from echo.model.prefix import Prefix
+from echo.model.sampler import BlockSampler, draw_noise, make_conditions, step_together
+from echo.model.speaker import speaker_latents
+from echo.model.tail import ends_in_silence, flat_tail_start
+from echo.model.weights import LoadedEcho
+from echo.types import Audio, BlockSpec, SamplerParams, TailRules, VoiceState
+
+
+class EchoVoice:
+    """A reference voice: the speaker's K/V, kept on the host or on the device.
+
+    A voice that is kept on the host is copied to the device once for all utterances that use it at a time.
+    """
+
+    def __init__(self, kv: KV, device: torch.device, *, keep_on_device: bool) -> None:
+        self._kept = kv if keep_on_device else kv.cpu()
+        self._device = device
+        self._in_use: weakref.ref[KV] | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of what is kept."""
+        return self._kept.nbytes
+
+    def kv(self) -> KV:
+        """The K/V on the device; called by the device's thread."""
+        if self._kept.device == self._device:
+            return self._kept
+        kv = self._in_use() if self._in_use is not None else None
+        if kv is None:
+            kv = self._kept.to(self._device)
+            self._in_use = weakref.ref(kv)
+        return kv
+
+
+class EchoModel:
+    """Implements ``BlockModel`` for Echo-TTS, and encodes reference voices. Used by one thread.
+
+    ``tokenize`` maps a text to byte ids, BOS first.
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedEcho,
+        tokenize: Callable[[str], Sequence[int]],
+        *,
+        max_speaker_latents: int,
+        voices_on_device: bool = False,
+    ) -> None:
+        self.dit: EchoDiT = loaded.dit
+        self.autoencoder = loaded.autoencoder
+        self.pca = loaded.pca
+        self._tokenize = tokenize
+        self._decoder = StreamingDecoder(loaded.autoencoder, loaded.pca)
+        self._tables = ModulationCache(self.dit.modulation)
+        self._max_speaker_latents = max_speaker_latents
+        self._voices_on_device = voices_on_device
+
+    @torch.inference_mode()
+    def encode_voice(self, audio: Audio) -> EchoVoice:
+        """Encode a reference clip, mono 44.1 kHz; raises BadRequest for one that is too short."""
+        latents, valid = speaker_latents(
+            self.autoencoder, self.pca, torch.from_numpy(audio), max_latents=self._max_speaker_latents
+        )
+        kv = self.dit.encode_speaker(latents, valid)
+        return EchoVoice(kv, self.dit.device, keep_on_device=self._voices_on_device)
+
+    def conditions(self, text: str, voice: VoiceState | None) -> Conditions:
+        """Encode a normalised text."""
+        ids = torch.tensor(self._tokenize(text), dtype=torch.int32)
+        assert voice is None or isinstance(voice, EchoVoice), "a voice of another engine"
+        return make_conditions(self.dit, ids, voice.kv() if voice is not None else None)
+
+    def empty_prefix(self) -> Prefix:
+        """Return the prefix of an utterance that has not begun."""
+        return Prefix(self.dit)
+
+    def extend(self, prefix: Prefix, latents: Tensor) -> Prefix:
+        """Return the prefix with a finished block behind it."""
+        return prefix.append(latents)
+
+    def sampler(
+        self, conditions: Conditions, prefix: Prefix, spec: BlockSpec, params: SamplerParams, draw: tuple[int, ...]
+    ) -> BlockSampler:
+        """Start a block with the noise of (seed, chunk, block, attempt)."""
+        seed, chunk, block, attempt = draw
+        noise = draw_noise(seed, chunk, block, attempt, spec.size)
+        return BlockSampler(self.dit, conditions, prefix, spec, params, noise, tables=self._tables)
+
+    def step(self, samplers: Sequence[BlockSampler]) -> None:
+        """Take one Euler step of several blocks of one size."""
+        step_together(self.dit, samplers)
+
+    def speech_end(self, spoken: Sequence[Tensor], rules: TailRules, *, last: bool) -> int | None:
+        """Return where speech ends, in latents; None when it goes on after this block."""
+        if not last and not (rules.early_stop and ends_in_silence(spoken[-1], rules)):
+            return None
+        latents = torch.cat(list(spoken))
+        emitted = len(latents) - len(spoken[-1])
+        end = flat_tail_start(latents, rules.flat_window, rules.flat_std, mean=rules.flat_mean, largest=rules.flat_max)
+        return max(emitted, end)
+
+    def decode(
+        self, states: Sequence[DecodeState | None], latents: Sequence[Tensor]
+    ) -> list[tuple[Audio, DecodeState]]:
+        """Decode the next latents of several utterances, equally many each.
+
+        On a CPU one after the other: batching convolutions saves nothing there, and their rounding would depend on
+        who else is being served.
+        """
+        if self.autoencoder.device.type == "cpu":
+            return [self._decoder.decode_batch([state], [new])[0] for state, new in zip(states, latents, strict=True)]
+        return self._decoder.decode_batch(states, latents)

@@ -1,0 +1,1 @@
+"""Step-level continuous batching: which work the device does next, and doing it."""

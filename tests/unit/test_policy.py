@@ -1,0 +1,143 @@
+from dataclasses import dataclass
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from echo.scheduler.policy import Limits, Phase, activate, next_work
+
+LIMITS = Limits(max_jobs=8, max_rows=6, max_tokens=1000, max_decode=2, max_unread_s=10)
+
+
+@dataclass
+class Plain:
+    order: int
+    due: float = 0.0
+    phase: Phase = Phase.STEP
+    size: int = 32
+    rows: int = 3
+    unread_s: float = 0.0
+
+
+def test_the_earliest_due_decides_what_is_done() -> None:
+    late, early = Plain(0, due=5.0, phase=Phase.STEP), Plain(1, due=1.0, phase=Phase.DECODE)
+    work = next_work([late, early], LIMITS)
+    assert work is not None
+    assert (work.phase, work.jobs) == (Phase.DECODE, (early,))
+
+
+def test_equal_blocks_share_a_tick_as_far_as_rows_allow() -> None:
+    jobs = [Plain(i, due=float(-i)) for i in range(4)]
+    work = next_work(jobs, LIMITS)
+    assert work is not None
+    assert [job.order for job in work.jobs] == [3, 2]  # six rows: the two most urgent
+
+
+def test_blocks_of_another_size_wait_for_their_own_tick() -> None:
+    work = next_work([Plain(0, due=0), Plain(1, due=1, size=64), Plain(2, due=2)], LIMITS)
+    assert work is not None
+    assert [job.order for job in work.jobs] == [0, 2]
+
+
+def test_a_full_device_is_not_given_more() -> None:
+    work = next_work([Plain(0, size=300), Plain(1, size=300)], LIMITS)  # 900 row-latents each
+    assert work is not None
+    assert len(work.jobs) == 1
+
+
+def test_one_job_is_worked_on_however_large_it_is() -> None:
+    assert next_work([Plain(0, size=10_000, rows=50)], LIMITS) is not None
+
+
+def test_decoding_is_batched_in_slices() -> None:
+    work = next_work([Plain(i, phase=Phase.DECODE) for i in range(5)], LIMITS)
+    assert work is not None
+    assert len(work.jobs) == LIMITS.max_decode
+
+
+def test_preparing_is_done_one_by_one() -> None:
+    work = next_work([Plain(i, phase=Phase.PREPARE) for i in range(3)], LIMITS)
+    assert work is not None
+    assert len(work.jobs) == 1
+
+
+def test_an_arrival_is_prepared_before_the_next_step_but_not_two_in_a_row() -> None:
+    jobs = [Plain(0, due=0), Plain(1, due=5, phase=Phase.PREPARE), Plain(2, due=6, phase=Phase.PREPARE)]
+    first = next_work(jobs, LIMITS, after=Phase.STEP)
+    second = next_work(jobs, LIMITS, after=Phase.PREPARE)
+    assert first is not None
+    assert second is not None
+    assert [job.order for job in first.jobs] == [1]
+    assert [job.order for job in second.jobs] == [0]
+
+
+def test_jobs_that_wait_for_a_verdict_or_a_reader_are_skipped() -> None:
+    assert next_work([Plain(0, phase=Phase.JUDGE), Plain(1, unread_s=11.0)], LIMITS) is None
+    assert next_work([], LIMITS) is None
+
+
+def test_ties_go_by_arrival() -> None:
+    work = next_work([Plain(7, phase=Phase.PREPARE), Plain(3, phase=Phase.PREPARE)], LIMITS)
+    assert work is not None
+    assert work.jobs[0].order == 3
+
+
+def test_only_as_many_become_active_as_there_is_room() -> None:
+    waiting = [Plain(0, due=3.0), Plain(1, due=1.0), Plain(2, due=2.0)]
+    assert [job.order for job in activate(waiting, 6, LIMITS)] == [1, 2]
+    assert activate(waiting, 8, LIMITS) == []
+    assert activate(waiting, 9, LIMITS) == []
+
+
+jobs = st.lists(
+    st.builds(
+        Plain,
+        order=st.integers(0, 10_000),
+        due=st.floats(-100, 100),
+        phase=st.sampled_from(Phase),
+        size=st.sampled_from([32, 128, 480]),
+        rows=st.integers(1, 3),
+        unread_s=st.sampled_from([0.0, 5.0, 50.0]),
+    ),
+    max_size=20,
+    unique_by=lambda job: job.order,
+)
+
+
+@given(jobs)
+@settings(deadline=None, derandomize=True, max_examples=300)
+def test_whatever_waits_the_choice_keeps_its_promises(jobs: list[Plain]) -> None:
+    ready = [job for job in jobs if job.phase is not Phase.JUDGE and job.unread_s <= LIMITS.max_unread_s]
+    work = next_work(jobs, LIMITS)
+    if not ready:
+        assert work is None
+        return
+    assert work is not None
+    assert len({job.order for job in work.jobs}) == len(work.jobs)  # nobody twice
+    assert all(job in ready and job.phase is work.phase for job in work.jobs)
+    assert len({job.size for job in work.jobs}) == 1
+    rivals = [job for job in ready if job.phase is work.phase or work.phase is not Phase.PREPARE]
+    assert work.jobs[0] == min(rivals, key=lambda job: (job.due, job.order))
+    if len(work.jobs) > 1 and work.phase is Phase.STEP:
+        assert sum(job.rows for job in work.jobs) <= LIMITS.max_rows
+
+
+@given(st.lists(st.tuples(st.integers(0, 30), st.integers(1, 4), st.sampled_from([32, 64])), min_size=1, max_size=12))
+@settings(deadline=None, derandomize=True, max_examples=100)
+def test_nobody_starves(arrivals: list[tuple[int, int, int]]) -> None:
+    """Jobs (tick of arrival, steps, size) that keep arriving all end, within as many ticks as there are steps."""
+    limits = Limits(max_jobs=3, max_rows=6)
+    left = {i: steps for i, (_, steps, _) in enumerate(arrivals)}
+    active: list[Plain] = []
+    budget = 31 + sum(left.values())
+    for tick in range(budget):
+        waiting = [
+            Plain(i, due=float(arrivals[i][0]), size=arrivals[i][2])
+            for i, steps in left.items()
+            if steps and arrivals[i][0] <= tick and i not in {job.order for job in active}
+        ]
+        active += [job for job in activate(waiting, len(active), limits) if isinstance(job, Plain)]
+        work = next_work(active, limits)
+        for job in work.jobs if work else ():
+            left[job.order] -= 1
+        active = [job for job in active if left[job.order]]
+    assert not any(left.values())

@@ -1,0 +1,257 @@
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+
+from echo.errors import EngineFailed, NotReady
+from echo.scheduler.loop import Scheduler
+from echo.scheduler.policy import Limits
+from echo.types import SAMPLES_PER_LATENT, Audio
+
+from .toy_model import ToyModel, utterance
+
+
+@contextmanager
+def scheduler(model: ToyModel, *, max_jobs: int = 8, **more: Any) -> Iterator[Scheduler]:
+    made = Scheduler(model, sample_rate=44_100, limits=Limits(max_jobs=max_jobs, max_rows=24), **more)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end, "timed out"
+        time.sleep(0.002)
+
+
+def test_an_utterance_is_spoken_block_by_block() -> None:
+    with scheduler(ToyModel()) as device:
+        stream = device.submit(utterance(seed=5))
+        frames = list(stream)
+    assert [len(f.samples) // SAMPLES_PER_LATENT for f in frames] == [4, 8]
+    assert [f.is_last for f in frames] == [False, True]
+    assert [f.block for f in frames] == [0, 1]
+    np.testing.assert_allclose([f.samples[0] for f in frames], [0.005, 0.00501], rtol=1e-5)
+    assert stream.stats.blocks == 2
+    assert stream.stats.steps == 5
+    assert not stream.stats.early_stopped
+
+
+def test_speech_that_ends_early_ends_the_utterance_and_its_tail_is_not_sent() -> None:
+    with scheduler(ToyModel(speech_latents=3)) as device:
+        stream = device.submit(utterance())
+        frames = list(stream)
+    assert [len(f.samples) // SAMPLES_PER_LATENT for f in frames] == [3]
+    assert frames[0].is_last
+    assert stream.stats.early_stopped
+
+
+def test_a_block_without_speech_still_ends_the_stream() -> None:
+    with scheduler(ToyModel(speech_latents=4)) as device:
+        frames = list(device.submit(utterance()))
+    assert sum(len(f.samples) for f in frames) == 4 * SAMPLES_PER_LATENT
+    assert frames[-1].is_last
+
+
+def test_an_arrival_joins_at_the_next_step() -> None:
+    go, joined = threading.Event(), threading.Event()
+
+    def on_step(draws: list[tuple[int, ...]]) -> None:
+        if len(draws) == 1 and not go.is_set():
+            go.set()
+            joined.wait(5)
+
+    model = ToyModel(on_step=on_step)
+    with scheduler(model) as device:
+        first = device.submit(utterance(seed=1, blocks=((8, 20),)))
+        assert go.wait(5)
+        second = device.submit(utterance(seed=2, blocks=((8, 20),)))
+        joined.set()
+        list(first), list(second)
+    together = [tick for tick in model.ticks if len(tick) == 2]
+    assert len(together) == 19
+    assert len(model.ticks[0]) == 1
+
+
+def test_lock_step_finishes_one_utterance_before_the_next() -> None:
+    model = ToyModel()
+    with scheduler(model, max_jobs=1) as device:
+        streams = [device.submit(utterance(seed=seed)) for seed in (1, 2, 3)]
+        for stream in streams:
+            list(stream)
+    seeds = [tick[0][0] for tick in model.ticks]
+    assert all(len(tick) == 1 for tick in model.ticks)
+    assert seeds == sorted(seeds)
+
+
+def test_batched_equals_lock_step() -> None:
+    def speak(max_jobs: int) -> list[np.ndarray]:
+        with scheduler(ToyModel(speech_latents=9), max_jobs=max_jobs) as device:
+            streams = [device.submit(utterance(seed=seed, chunk=seed % 2)) for seed in range(6)]
+            return [np.concatenate([f.samples for f in stream]) for stream in streams]
+
+    for alone, together in zip(speak(1), speak(6), strict=True):
+        np.testing.assert_array_equal(alone, together)
+
+
+def test_a_cancelled_utterance_is_dropped_at_the_next_step() -> None:
+    stepping, go_on = threading.Event(), threading.Event()
+
+    def on_step(draws: list[tuple[int, ...]]) -> None:
+        stepping.set()
+        go_on.wait(5)
+
+    model = ToyModel(on_step=on_step)
+    with scheduler(model) as device:
+        stream = device.submit(utterance(blocks=((4, 100),)))
+        assert stepping.wait(5)
+        stream.cancel()
+        go_on.set()
+        wait_for(lambda: device.jobs == 0)
+    assert len(model.ticks) <= 2
+    assert stream.finished
+
+
+def test_a_cancelled_utterance_that_waits_is_dropped_too() -> None:
+    go_on = threading.Event()
+    with scheduler(ToyModel(on_step=lambda _: go_on.wait(5) and None), max_jobs=1) as device:
+        first, second = device.submit(utterance(seed=1)), device.submit(utterance(seed=2))
+        second.cancel()
+        go_on.set()
+        list(first)
+        wait_for(lambda: second.finished)
+
+
+def test_a_failed_tick_fails_its_own_jobs_only() -> None:
+    model = ToyModel(fail_on=(2, 0, 1, 0))
+    with scheduler(model) as device:
+        good = device.submit(utterance(seed=1, blocks=((4, 2), (8, 3))))
+        bad = device.submit(utterance(seed=2, blocks=((4, 2), (16, 3))))
+        unreadable = device.submit(utterance(seed=3, text="fail"))
+        assert len(list(good)) == 2
+        assert next(bad).block == 0
+        with pytest.raises(EngineFailed):
+            next(bad)
+        with pytest.raises(EngineFailed):
+            list(unreadable)
+        assert len(list(device.submit(utterance(seed=4)))) == 2
+
+
+def test_everything_runs_in_one_thread() -> None:
+    model = ToyModel()
+    with scheduler(model) as device:
+        device.run(lambda: model.encode_voice(np.zeros(1, np.float32)))
+        list(device.submit(utterance()))
+    assert len(model.threads) == 1
+    assert threading.get_ident() not in model.threads
+
+
+def test_an_errand_returns_or_raises() -> None:
+    def fail() -> None:
+        raise ValueError("no")
+
+    with scheduler(ToyModel()) as device:
+        assert device.run(lambda: 42) == 42
+        with pytest.raises(ValueError, match="no"):
+            device.run(fail)
+        assert device.run(lambda: 43) == 43
+
+
+def test_closing_fails_what_is_left_and_refuses_more() -> None:
+    go_on = threading.Event()
+    device = Scheduler(
+        ToyModel(on_step=lambda _: go_on.wait(5) and None), sample_rate=44_100, limits=Limits(max_jobs=1)
+    )
+    first, waiting = device.submit(utterance(seed=1, blocks=((4, 50),))), device.submit(utterance(seed=2))
+    closer = threading.Thread(target=device.close)
+    closer.start()
+    time.sleep(0.01)
+    go_on.set()
+    closer.join()
+    for stream in (first, waiting):
+        with pytest.raises(EngineFailed):
+            list(stream)
+    with pytest.raises(NotReady):
+        list(device.submit(utterance()))
+    with pytest.raises(NotReady):
+        device.run(lambda: 1)
+    assert not device.healthy()
+
+
+def test_an_utterance_that_nobody_reads_does_not_run_far_ahead() -> None:
+    model = ToyModel()
+    limits = Limits(max_jobs=8, max_unread_s=0.1)
+    device = Scheduler(model, sample_rate=44_100, limits=limits)
+    try:
+        stream = device.submit(utterance(blocks=((4, 1),) * 10))
+        wait_for(lambda: stream.produced_samples > 0)
+        time.sleep(0.05)
+        assert len(model.ticks) <= 2
+        assert len(list(stream)) == 10
+    finally:
+        device.close()
+
+
+class Gate:
+    """Judges a draw by its attempt number, which the toy model's audio carries."""
+
+    threshold_ms = 1000.0
+    max_rerolls = 3
+
+    def __init__(self, silences: dict[int, list[float]]) -> None:
+        self.silences = silences
+        self.judged: list[tuple[int, int]] = []
+
+    def longest_silence_ms(self, samples: Audio, rate: int, *, is_last: bool) -> float:
+        code = round(float(samples[0]) * 1e6)
+        block, attempt = code // 10 % 10, code % 10
+        self.judged.append((block, attempt))
+        return self.silences.get(block, [0.0])[attempt]
+
+
+def spoken_draws(gate: Gate, blocks: int = 2) -> tuple[list[int], int]:
+    with ThreadPoolExecutor(1) as workers, scheduler(ToyModel(), gate=gate, workers=workers) as device:
+        stream = device.submit(utterance(seed=1, blocks=((4, 2),) * blocks))
+        frames = list(stream)
+    return [round(float(f.samples[0]) * 1e6) % 10 for f in frames], stream.stats.rerolls
+
+
+def test_a_silent_block_is_drawn_again_before_it_is_sent() -> None:
+    assert spoken_draws(Gate({0: [1500.0, 200.0]})) == ([1, 0], 1)
+
+
+def test_the_least_silent_draw_is_kept_when_all_are_silent() -> None:
+    assert spoken_draws(Gate({0: [3000.0, 1200.0, 2000.0, 1800.0]})) == ([1, 0], 3)
+
+
+def test_the_last_block_is_judged_too() -> None:
+    assert spoken_draws(Gate({1: [1000.0, 999.0]})) == ([0, 1], 1)
+
+
+def test_the_next_block_waits_for_the_verdict() -> None:
+    model = ToyModel()
+    judging, go_on = threading.Event(), threading.Event()
+
+    class Slow(Gate):
+        def longest_silence_ms(self, samples: Audio, rate: int, *, is_last: bool) -> float:
+            judging.set()
+            go_on.wait(5)
+            return 0.0
+
+    with ThreadPoolExecutor(1) as workers, scheduler(model, gate=Slow({}), workers=workers) as device:
+        stream = device.submit(utterance(blocks=((4, 2), (4, 2))))
+        assert judging.wait(5)
+        neighbour_ticks = len(model.ticks)
+        time.sleep(0.02)
+        assert len(model.ticks) == neighbour_ticks
+        assert stream.produced_samples == 0
+        go_on.set()
+        assert len(list(stream)) == 2
