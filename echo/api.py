@@ -1,0 +1,164 @@
+"""The Python API: ``echo.load()`` -> speak to an array, to a file's bytes, or to an iterator of frames.
+
+It drives the same runtime and service as the server, on an event loop of its own in a thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import numpy as np
+from pydantic import ValidationError
+
+from echo.errors import BadRequest
+from echo.options import EngineOptions
+from echo.runtime import Runtime
+from echo.service import SpeechStream
+from echo.settings import Settings, load_settings
+from echo.types import Audio, AudioFormat, Encoding, EngineInfo, SpeechRequest, VoiceRef
+
+T = TypeVar("T")
+
+
+def load(model: str | None = None, **settings: Any) -> Speech:
+    """Load a model and return something that speaks.
+
+    ``model`` is a hub repository, a local folder or ``"tiny"``; None picks as the server does. ``settings`` are fields
+    of :class:`echo.settings.Settings` (``device="cuda"``, ``voices_dir=...``); the environment fills in the rest.
+    Raises ConfigError for a wrong setting and NotReady, with the reason, when the model cannot be loaded.
+    """
+    return Speech(load_settings(model_repo=model, **settings))
+
+
+class Speech:
+    """A loaded model that speaks. A context manager; ``close`` frees the device."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="echo-api", daemon=True)
+        self._thread.start()
+        self._runtime = Runtime(settings)
+        try:
+            self._call(self._runtime.__aenter__())
+            self._call(self._runtime.ready())
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def info(self) -> EngineInfo:
+        """Name, device and limits of the engine."""
+        return self._runtime.service.engine.info
+
+    @property
+    def sample_rate(self) -> int:
+        """Rate of what ``speak`` and ``stream`` return, in Hz."""
+        return self.info.sample_rate
+
+    def voices(self) -> list[str]:
+        """Return the names of the voices, sorted."""
+        return [voice.id for voice in self._runtime.voices.list()]
+
+    def speak(self, text: str, *, voice: str | Path | bytes | None = None, **options: Any) -> Audio:
+        """Speak a text and return mono float32 samples in -1..1, shape [n]; arguments as for :meth:`stream`."""
+        return np.concatenate([np.zeros(0, np.float32), *self.stream(text, voice=voice, **options)])
+
+    def stream(
+        self,
+        text: str,
+        *,
+        voice: str | Path | bytes | None = None,
+        seed: int | None = None,
+        speed: float = 1.0,
+        preset: str | None = None,
+        **options: Any,
+    ) -> Iterator[Audio]:
+        """Speak a text and yield samples as they are made, float32 [n] each.
+
+        ``voice`` is a name of the library, a path to a clip, or the bytes of one. ``options`` are engine options
+        (``num_steps``, ``cfg_scale_text``, …). Dropping the iterator stops the generation. Raises BadRequest,
+        VoiceNotFound or EngineFailed.
+        """
+        for data in self.encode(
+            text, AudioFormat(encoding=Encoding.F32), voice=voice, seed=seed, speed=speed, preset=preset, **options
+        ):
+            yield np.frombuffer(data, np.float32)
+
+    def encode(
+        self,
+        text: str,
+        audio_format: AudioFormat,
+        *,
+        voice: str | Path | bytes | None = None,
+        seed: int | None = None,
+        speed: float = 1.0,
+        preset: str | None = None,
+        **options: Any,
+    ) -> Iterator[bytes]:
+        """Speak a text and yield the bytes of a file in ``audio_format``; other arguments as for :meth:`stream`."""
+        engine_options = _options(options)
+        request = SpeechRequest(
+            text=text,
+            voice=_voice(voice),
+            format=audio_format,
+            sampler=engine_options.sampler_overrides(),
+            chunking=engine_options.chunking_overrides(),
+            preset=preset,
+            seed=seed,
+            speed=speed,
+        )
+        stream = self._call(self._runtime.service.open(request))
+        try:
+            while (data := self._call(_next(stream))) is not None:
+                yield data
+        finally:
+            self._loop.call_soon_threadsafe(stream.close)
+
+    def close(self) -> None:
+        """Stop and free the device."""
+        if self._loop.is_closed():
+            return
+        self._call(self._runtime.__aexit__(None, None, None))
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _call(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+
+async def _next(stream: SpeechStream) -> bytes | None:
+    return await anext(stream, None)
+
+
+def _voice(voice: str | Path | bytes | None) -> VoiceRef:
+    if isinstance(voice, bytes):
+        return VoiceRef(audio=voice)
+    if isinstance(voice, Path):
+        return VoiceRef(audio=voice.read_bytes())
+    return VoiceRef(name=voice)
+
+
+def _options(options: dict[str, Any]) -> EngineOptions:
+    if unknown := sorted(set(options) - set(EngineOptions.model_fields)):
+        raise BadRequest(f"{unknown[0]}: unknown option.", param=unknown[0])
+    try:
+        return EngineOptions.model_validate(options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0]) if first["loc"] else None
+        message = first["msg"].removeprefix("Value error, ")
+        raise BadRequest(f"{name}: {message}." if name else f"{message}.", param=name) from error

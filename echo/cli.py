@@ -1,0 +1,109 @@
+"""The command line: ``python -m echo say`` and ``voices``. Serving is api_server's."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from itertools import chain
+from pathlib import Path
+
+from tqdm import tqdm
+
+from echo import __version__
+from echo.api import Speech, load
+from echo.errors import EchoError
+from echo.telemetry import set_up_log
+from echo.types import AudioFormat, Encoding
+
+_BY_SUFFIX = {
+    ".wav": Encoding.WAV,
+    ".mp3": Encoding.MP3,
+    ".opus": Encoding.OPUS,
+    ".ogg": Encoding.OPUS,
+    ".flac": Encoding.FLAC,
+    ".aac": Encoding.AAC,
+    ".pcm": Encoding.PCM,
+    ".raw": Encoding.PCM,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit status: 0 done, 1 failed, 2 wrong arguments."""
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    set_up_log()
+    try:
+        return int(given.run(given))
+    except EchoError as error:
+        print(f"echo-tts: {error.message}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"echo-tts: {error.filename or 'output'}: {error.strerror}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="echo-tts", description="Speak with Echo-TTS.")
+    parser.add_argument("--version", action="version", version=__version__)
+    parser.add_argument("--model", help="hub repository, local folder, or 'tiny' (default: as the server chooses)")
+    parser.add_argument("--device", help="auto, cuda, cuda:1, mps or cpu")
+    commands = parser.add_subparsers(required=True, metavar="command")
+    say = commands.add_parser("say", help="speak a text into a file")
+    say.add_argument("text", help="the text, or '-' to read it from standard input")
+    say.add_argument("-o", "--output", type=Path, default=Path("speech.wav"), help=f"one of {' '.join(_BY_SUFFIX)}")
+    say.add_argument("--voice", help="a voice's name, or the path of a clip to speak like")
+    say.add_argument("--seed", type=int, help="makes the result repeatable")
+    say.add_argument("--speed", type=float, default=1.0, help="0.25 to 4")
+    say.add_argument("--preset", help="sampler preset of presets.toml")
+    say.add_argument("--steps", type=int, help="denoising steps per block")
+    say.add_argument("--sample-rate", type=int, help="of the file, in Hz")
+    say.set_defaults(run=_say)
+    voices = commands.add_parser("voices", help="list the voices")
+    voices.set_defaults(run=_voices)
+    return parser
+
+
+def _say(given: argparse.Namespace) -> int:
+    encoding = _BY_SUFFIX.get(given.output.suffix.lower())
+    if encoding is None:
+        print(f"echo-tts: {given.output}: the name must end in one of {' '.join(_BY_SUFFIX)}", file=sys.stderr)
+        return 2
+    if not given.output.parent.is_dir():
+        print(f"echo-tts: {given.output}: there is no such folder", file=sys.stderr)
+        return 2
+    text = sys.stdin.read() if given.text == "-" else given.text
+    options = {"num_steps": given.steps} if given.steps is not None else {}
+    with load(given.model, device=given.device) as speech:
+        pieces = speech.encode(
+            text,
+            AudioFormat(encoding=encoding, sample_rate=given.sample_rate),
+            voice=_voice(speech, given.voice),
+            seed=given.seed,
+            speed=given.speed,
+            preset=given.preset,
+            **options,
+        )
+        first = next(pieces, b"")  # whatever is wrong with the request shows here, before a file is touched
+        with tqdm(unit="B", unit_scale=True, desc=given.output.name) as bar, given.output.open("wb") as file:
+            for data in chain((first,), pieces):
+                file.write(data)
+                bar.update(len(data))
+    return 0
+
+
+def _voice(speech: Speech, name: str | None) -> str | Path | None:
+    if name is not None and name not in speech.voices() and Path(name).is_file():
+        return Path(name)
+    return name
+
+
+def _voices(given: argparse.Namespace) -> int:
+    from echo.runtime import open_voices
+    from echo.settings import load_settings
+
+    for voice in open_voices(load_settings()).list():
+        print(voice.id)
+    return 0

@@ -1,0 +1,236 @@
+"""The composition root: settings -> engine, voices, metrics, service. ``async with Runtime(settings)``."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from enum import StrEnum
+from types import TracebackType
+from typing import Self
+
+from echo.admission import Admission
+from echo.audio.join import JoinRules
+from echo.engines.base import Engine
+from echo.errors import ConfigError, EchoError, NotReady
+from echo.presets import load_presets
+from echo.service import ServiceRules, SpeechService
+from echo.settings import Settings
+from echo.telemetry import Metrics
+from echo.text import split
+from echo.text.normalize import parse_uppercase_words
+from echo.types import ChunkRules, EngineInfo, TextRules, Utterance, VoiceRef
+from echo.vad import SilenceGate, SilenceRules, SpeechDetector
+from echo.voices.cache import VoiceCache
+from echo.voices.clones import CloneStore
+from echo.voices.library import VoiceLibrary, VoiceRules
+
+log = logging.getLogger(__name__)
+
+EngineLoader = Callable[[Settings, "SilenceGate | None"], Engine]
+
+#: Threads for reading clips, encoding audio and VAD: work that releases the interpreter lock.
+_WORKERS = 8
+
+
+class Status(StrEnum):
+    """Where the runtime is in its life."""
+
+    LOADING = "loading"
+    READY = "ready"
+    FAILED = "failed"
+    CLOSING = "closing"
+
+
+class Runtime:
+    """Everything with a lifetime. Entering it starts the loading and returns at once; leaving it frees the device."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        load_engine: EngineLoader | None = None,
+        on_failure: Callable[[], None] | None = None,
+    ) -> None:
+        self.settings = settings
+        self.status = Status.LOADING
+        #: Why loading failed: one line for the operator.
+        self.failure: str | None = None
+        self.metrics = Metrics()
+        self.voices = open_voices(settings)
+        self.clones = _clones(settings, self.voices)
+        self.workers = ThreadPoolExecutor(_WORKERS, thread_name_prefix="echo-worker")
+        self.cache = VoiceCache(settings.voice_cache_bytes, executor=self.workers)
+        self._load_engine = load_engine or _load_engine
+        self._on_failure = on_failure
+        self._engine: Engine | None = None
+        self._service: SpeechService | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def service(self) -> SpeechService:
+        """The speech service; raises NotReady until the engine is warm."""
+        if self._service is None or self.status is not Status.READY:
+            raise NotReady(
+                "The model is still loading." if self.status is Status.LOADING else "Not serving.", retry_after_s=5
+            )
+        return self._service
+
+    @property
+    def is_ready(self) -> bool:
+        """True while requests can be served: loaded, warm, and the device thread alive."""
+        return self.status is Status.READY and self._engine is not None and self._engine.healthy()
+
+    @property
+    def info(self) -> EngineInfo | None:
+        """What the engine says of itself; None until it is loaded."""
+        return self._engine.info if self._engine is not None else None
+
+    @property
+    def preset_names(self) -> list[str]:
+        """Names of the presets; empty until the engine is loaded."""
+        return list(self._service.presets.by_name) if self._service is not None else []
+
+    async def __aenter__(self) -> Self:
+        self._tasks = [asyncio.create_task(self._load()), asyncio.create_task(self.metrics.observe_loop())]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.drain()
+        for task in self._tasks:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        await self.cache.close()
+        if self._engine is not None:
+            await asyncio.to_thread(self._engine.close)
+        self.workers.shutdown(wait=False, cancel_futures=True)
+
+    def drain(self) -> None:
+        """Refuse new requests; open ones go on."""
+        self.status = Status.CLOSING
+        if self._service is not None:
+            self._service.admission.close()
+
+    async def ready(self) -> None:
+        """Wait until the engine is warm; raises EchoError with the operator's line when loading failed."""
+        await asyncio.wait(self._tasks[:1])
+        if self.failure is not None:
+            raise NotReady(self.failure)
+
+    async def _load(self) -> None:
+        started = time.monotonic()
+        loading = asyncio.get_running_loop().run_in_executor(self.workers, self._open_engine)
+        try:
+            service = await asyncio.shield(loading)
+            await self._warm_up(service)
+        except asyncio.CancelledError:
+            loading.add_done_callback(lambda done: done.exception())  # closing: nobody waits for it any more
+            raise
+        except Exception as error:
+            self.failure = error.message if isinstance(error, EchoError) else "The model could not be loaded."
+            self.status = Status.FAILED
+            log.error("%s", self.failure, exc_info=None if isinstance(error, EchoError) else error)
+            if self._on_failure is not None:
+                self._on_failure()
+            return
+        self._service = service
+        if self.status is Status.LOADING:
+            self.status = Status.READY
+            log.info("ready after %.1f s", time.monotonic() - started)
+
+    def _open_engine(self) -> SpeechService:
+        settings = self.settings
+        gate = None
+        if settings.vad_reroll_enabled:
+            rules = SilenceRules(threshold_ms=settings.vad_silence_threshold_ms, max_rerolls=settings.vad_max_rerolls)
+            gate = SilenceGate(rules, SpeechDetector())
+        engine = self._load_engine(settings, gate)
+        self._engine = engine
+        info = engine.info
+        presets = load_presets(
+            settings.presets_path,
+            info.preset_family,
+            settings.performance_preset,
+            nonstream_steps=settings.num_steps_nonstream,
+            max_latents=info.max_latents,
+            max_layers=info.num_layers,
+        )
+        service = SpeechService(
+            engine=engine,
+            voices=self.voices,
+            cache=self.cache,
+            presets=presets,
+            admission=Admission(concurrent=settings.max_concurrent or info.concurrent, queue=settings.max_queue),
+            rules=_service_rules(settings, info.chunk_rules),
+            workers=self.workers,
+            metrics=self.metrics,
+        )
+        return service
+
+    async def _warm_up(self, service: SpeechService) -> None:
+        """Speak with every shape that a request without options uses, and have the default voice encoded."""
+        chunk = split(self.settings.warmup_text, service.rules.text, service.rules.chunks)[0]
+        voice = await service.voice_state(VoiceRef(name=self.settings.warmup_voice or None))
+        for streaming in (True, False):
+            plan = service.presets.plan({}, streaming=streaming)
+            utterance = Utterance(text=chunk.text, plan=plan, seed=0, voice=voice)
+            await asyncio.to_thread(service.engine.warm_up, utterance)
+
+
+def open_voices(settings: Settings) -> VoiceLibrary:
+    """Return the library of the configured voices folders."""
+    rules = VoiceRules(
+        folders=settings.folder_support, default=settings.default_voice, max_inline_bytes=settings.max_voice_bytes
+    )
+    return VoiceLibrary(settings.voice_folders, rules=rules, aliases=settings.aliases)
+
+
+def _clones(settings: Settings, voices: VoiceLibrary) -> CloneStore:
+    return CloneStore(
+        voices,
+        settings.voice_folders[0],
+        max_bytes=settings.inworld_max_sample_size,
+        enabled=settings.inworld_clone_enabled,
+    )
+
+
+def _service_rules(settings: Settings, engine: ChunkRules) -> ServiceRules:
+    chunks = replace(
+        engine,
+        enabled=settings.chunking,
+        chars_per_s=settings.chunk_chars_per_second,
+        words_per_s=settings.chunk_words_per_second,
+    )
+    return ServiceRules(
+        text=TextRules(
+            normalize_exclamation=settings.normalize_exclamation,
+            strip_markup=settings.strip_markup,
+            keep_uppercase=_uppercase_words(settings),
+        ),
+        chunks=chunks,
+        join=JoinRules(),
+        max_input_chars=settings.max_input_chars,
+        secondary_streaming=settings.secondary_streaming,
+    )
+
+
+def _uppercase_words(settings: Settings) -> frozenset[str]:
+    if settings.uppercase_words_file is None:
+        return frozenset()
+    try:
+        lines = settings.uppercase_words_file.expanduser().read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError("ECHO_UPPERCASE_WORDS_FILE: the file cannot be read as UTF-8 text.") from error
+    return parse_uppercase_words(lines)
+
+
+def _load_engine(settings: Settings, gate: SilenceGate | None) -> Engine:
+    from echo.engines.load import load_engine  # imports torch: only a runtime that serves a real model pays for it
+
+    return load_engine(settings, gate)

@@ -1,0 +1,79 @@
+"""Metrics in Prometheus form and the set-up of the log. Injected; there is no global registry."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+#: Seconds; the first-audio targets (40 ms, 400 ms) and a client's patience (30 s) each fall on a border.
+_LATENCY_BUCKETS = (0.01, 0.02, 0.04, 0.08, 0.15, 0.25, 0.4, 0.6, 1.0, 2.0, 5.0, 10.0, 30.0)
+#: Seconds between two looks at the event loop's lag.
+_LAG_INTERVAL_S = 0.1
+_LAG_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5)
+
+
+class Metrics:
+    """The server's counters, gauges and histograms."""
+
+    content_type = "text/plain; version=0.0.4; charset=utf-8"
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        r = self.registry
+        self.requests = Counter("echo_requests", "Speech requests by outcome.", ["outcome"], registry=r)
+        self.audio_seconds = Counter("echo_audio_seconds", "Audio generated, in seconds.", registry=r)
+        self.rerolls = Counter("echo_rerolls", "Blocks drawn again because of a silence.", registry=r)
+        self.first_frame = Histogram(
+            "echo_first_frame_seconds", "Request to first audio.", buckets=_LATENCY_BUCKETS, registry=r
+        )
+        self.open_streams = Gauge("echo_open_streams", "Requests that hold a slot.", registry=r)
+        self.loop_lag = Histogram("echo_event_loop_lag_seconds", "Event-loop lag.", buckets=_LAG_BUCKETS, registry=r)
+
+    def watch(self, name: str, description: str, read: Callable[[], float]) -> None:
+        """Add a gauge that is read when the metrics are."""
+        Gauge(name, description, registry=self.registry).set_function(read)
+
+    def render(self) -> bytes:
+        """Return the Prometheus text format."""
+        return generate_latest(self.registry)
+
+    async def observe_loop(self) -> None:
+        """Measure the event loop's lag until cancelled."""
+        while True:
+            due = time.perf_counter() + _LAG_INTERVAL_S
+            await asyncio.sleep(_LAG_INTERVAL_S)
+            self.loop_lag.observe(max(0.0, time.perf_counter() - due))
+
+
+class _JsonLines(logging.Formatter):
+    """One JSON object per record."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False)
+
+
+def set_up_log(form: str = "text", *, debug: bool = False) -> None:
+    """Send the log to standard error, as text or as JSON lines."""
+    handler = logging.StreamHandler(sys.stderr)
+    plain = logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+    handler.setFormatter(_JsonLines() if form == "json" else plain)
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.INFO)
+    logging.getLogger("echo").setLevel(logging.DEBUG if debug else logging.INFO)
+    for noisy in ("httpx", "httpcore", "uvicorn.access"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)

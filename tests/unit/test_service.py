@@ -1,0 +1,232 @@
+"""The orchestration, against an engine that only makes sines."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from echo.admission import Admission
+from echo.audio.join import JoinRules
+from echo.audio.pcm import from_bytes
+from echo.engines.fake import FakeEngine, FakeScript
+from echo.errors import BadRequest, EngineFailed, Overloaded, VoiceNotFound
+from echo.presets import load_presets
+from echo.service import ServiceRules, SpeechService
+from echo.settings import HOME
+from echo.telemetry import Metrics
+from echo.types import AudioFormat, ChunkRules, Encoding, SpeechRequest, TextRules, VoiceRef
+from echo.voices.cache import VoiceCache
+from echo.voices.library import VoiceLibrary
+
+SENTENCE = "This is one sentence of the text. "
+SHORT_CHUNKS = ChunkRules(target_s=2, min_s=1, max_s=4)
+
+
+@asynccontextmanager
+async def speech(
+    script: FakeScript | None = None, *, folder: Path = HOME / "audio_prompts", queue: int = 4, **rules: Any
+) -> AsyncIterator[SpeechService]:
+    with ThreadPoolExecutor(4) as workers:
+        yield SpeechService(
+            engine=FakeEngine(script),
+            voices=VoiceLibrary([folder]),
+            cache=VoiceCache(2**20, executor=workers),
+            presets=load_presets(
+                HOME / "presets.toml", "echo", "default", nonstream_steps=None, max_latents=640, max_layers=24
+            ),
+            admission=Admission(concurrent=1, queue=queue),
+            rules=ServiceRules(**{"text": TextRules(), "chunks": SHORT_CHUNKS, "join": JoinRules(), **rules}),
+            workers=workers,
+            metrics=Metrics(),
+        )
+
+
+def request(text: str = SENTENCE, **fields: Any) -> SpeechRequest:
+    return SpeechRequest(text=text, voice=VoiceRef(name="tiny_anna"), **fields)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():  # noqa: ASYNC110 - the engine's thread has no event to wait for
+            await asyncio.sleep(0.002)
+
+
+async def test_text_becomes_pcm() -> None:
+    async with speech() as service:
+        stream = await service.open(request(seed=7))
+        body = await stream.collect()
+    samples = from_bytes(body)
+    assert len(samples) / 44_100 == pytest.approx(stream.stats.audio_s)
+    assert np.abs(samples).max() == pytest.approx(0.3, abs=0.01)
+    assert stream.seed == 7
+    assert stream.stats.total_s is not None
+    assert service.admission.open == 0
+
+
+async def test_the_same_seed_repeats_and_a_missing_one_is_drawn() -> None:
+    async with speech() as service:
+        first, second = [await (await service.open(request(seed=3))).collect() for _ in range(2)]
+        drawn = [await service.open(request(seed=seed)) for seed in (None, -1)]
+        for stream in drawn:
+            assert stream.seed >= 0
+            stream.close()
+    assert first == second
+    assert drawn[0].seed != drawn[1].seed
+
+
+async def test_long_text_is_spoken_in_order_and_the_next_chunk_is_made_ahead() -> None:
+    script = FakeScript()
+    async with speech(script) as service:
+        stream = await service.open(request(SENTENCE * 6, seed=1))
+        await until(lambda: len(script.spoken) == 2)  # the second chunk while the first has hardly been read
+        await stream.collect()
+    assert stream.stats.chunks == 6
+    assert [utterance.chunk for utterance in script.spoken] == list(range(6))
+    assert [block.size for block in script.spoken[0].plan.blocks] == [32, 128, 480]
+    assert [block.size for block in script.spoken[1].plan.blocks] == [640]
+    assert len({id(utterance.listener) for utterance in script.spoken}) == 1
+
+
+async def test_chunks_may_keep_the_streaming_shape() -> None:
+    script = FakeScript()
+    async with speech(script, secondary_streaming=True) as service:
+        await (await service.open(request(SENTENCE * 2))).collect()
+    assert [block.size for block in script.spoken[1].plan.blocks] == [32, 128, 480]
+
+
+async def test_a_pause_is_silence_in_its_place() -> None:
+    async with speech() as service:
+        plain = await (await service.open(request("One two three. Four five six.", seed=1))).collect()
+        paused = await (await service.open(request("One two three. [pause:1.5s] Four five six.", seed=1))).collect()
+        before = await (await service.open(request("[pause:1s] One two three.", seed=1))).collect()
+    assert len(from_bytes(paused)) - len(from_bytes(plain)) > 44_100
+    silent = np.flatnonzero(np.abs(from_bytes(paused)) > 1e-3)
+    assert np.diff(silent).max() >= 1.5 * 44_100
+    assert not from_bytes(before)[:44_000].any()
+
+
+@pytest.mark.parametrize("encoding", [e for e in Encoding if e is not Encoding.F32])
+async def test_every_format_comes_out_of_the_same_path(encoding: Encoding) -> None:
+    async with speech() as service:
+        stream = await service.open(request(format=AudioFormat(encoding=encoding)))
+        assert len(await stream.collect()) > 500
+
+
+async def test_closing_a_stream_stops_the_engine_and_frees_the_slot() -> None:
+    script = FakeScript(block_s=0.02)
+    async with speech(script) as service:
+        stream = await service.open(request(SENTENCE * 40))
+        assert service.admission.open == 1
+        stream.close()
+        stream.close()
+        assert service.admission.open == 0
+        await until(lambda: len(script.cancelled) == len(script.spoken))
+        assert [piece async for piece in stream] == []
+
+
+async def test_cancelling_the_opening_frees_everything() -> None:
+    script = FakeScript(block_s=0.05)
+    async with speech(script) as service:
+        task = asyncio.create_task(service.open(request(format=AudioFormat(encoding=Encoding.WAV))))
+        await until(lambda: bool(script.spoken))
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert service.admission.open == 0
+        await until(lambda: len(script.cancelled) == 1)
+
+
+async def test_a_failure_before_the_first_frame_is_raised_by_open() -> None:
+    async with speech(FakeScript(fail_before=True)) as service:
+        with pytest.raises(EngineFailed):
+            await service.open(request())
+        assert service.admission.open == 0
+
+
+async def test_a_failure_later_is_raised_to_the_reader_never_a_short_stream() -> None:
+    script = FakeScript(fail_after_blocks=1, audio_s_per_char=1.0)
+    async with speech(script) as service:
+        stream = await service.open(request())
+        with pytest.raises(EngineFailed):
+            await stream.collect()
+        assert service.admission.open == 0
+        assert stream.stats.failed
+
+
+async def test_a_whole_file_that_fails_has_no_first_byte() -> None:
+    async with speech(FakeScript(fail_after_blocks=1, audio_s_per_char=1.0)) as service:
+        with pytest.raises(EngineFailed):
+            await service.open(request(format=AudioFormat(encoding=Encoding.WAV)))
+
+
+async def test_beyond_the_queue_requests_are_refused_before_any_work() -> None:
+    script = FakeScript()
+    async with speech(script, queue=0) as service:
+        stream = await service.open(request())
+        with pytest.raises(Overloaded):
+            await service.open(request())
+        assert len(script.spoken) == 1
+        stream.close()
+        (await service.open(request())).close()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "param"),
+    [
+        ({"text": "   "}, "input"),
+        ({"text": "x" * 5000}, "input"),
+        ({"text": "🙂 *sighs*"}, "input"),
+        ({"preset": "fastest"}, "preset"),
+        ({"sampler": {"block_sizes": [640, 640], "num_steps": 1}}, "block_sizes"),
+        ({"format": AudioFormat(sample_rate=1)}, "sample_rate"),
+        ({"speed": 9.0}, "speed"),
+    ],
+)
+async def test_a_wrong_request_names_the_field_and_takes_no_slot(wrong: dict[str, Any], param: str) -> None:
+    script = FakeScript()
+    async with speech(script) as service:
+        with pytest.raises(BadRequest) as caught:
+            await service.open(replace(request(), **wrong))
+        assert caught.value.param == param
+        assert service.admission.open == 0
+        assert script.spoken == []
+
+
+async def test_an_unknown_voice_takes_no_slot() -> None:
+    async with speech() as service:
+        with pytest.raises(VoiceNotFound):
+            await service.open(replace(request(), voice=VoiceRef(name="nobody")))
+        assert service.admission.open == 0
+
+
+async def test_no_reference_at_all_is_a_voice_too() -> None:
+    script = FakeScript()
+    async with speech(script) as service:
+        await (await service.open(replace(request(), voice=VoiceRef(name="none")))).collect()
+    assert script.spoken[0].voice is None
+
+
+async def test_the_speech_span_follows_the_listeners_clock() -> None:
+    async with speech() as service:
+        plain = await service.open(request(seed=1))
+        await plain.collect()
+        fast = await service.open(request(seed=1, speed=2.0))
+        await fast.collect()
+    assert plain.stats.speech_end_s is not None
+    assert fast.stats.speech_end_s == pytest.approx(plain.stats.speech_end_s / 2)
+    assert fast.output.duration_s == pytest.approx(plain.output.duration_s / 2, rel=0.02)
+
+
+async def test_what_was_done_is_counted() -> None:
+    async with speech() as service:
+        await (await service.open(request())).collect()
+        (await service.open(request())).close()
+        text = service._metrics.render().decode()
+    assert 'echo_requests_total{outcome="done"} 1.0' in text
+    assert 'echo_requests_total{outcome="cancelled"} 1.0' in text
