@@ -1,0 +1,100 @@
+"""The server: one application of all wire formats, and its command line. ``python api_server.py --help``."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import math
+import sys
+import time
+from collections import ChainMap
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import uvicorn
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from compat import inworld, xtts
+from echo import __version__
+from echo.errors import ConfigError
+from echo.runtime import Runtime
+from echo.settings import Settings, describe, env_name, load_settings
+from echo.telemetry import set_up_log
+from routes import models, ops, speech, voices
+from routes.errors import ErrorShapes
+from routes.middleware import surround
+from routes.surface import Surface
+
+log = logging.getLogger("echo.server")
+
+#: The settings that have a flag too.
+_FLAGS = dict(host="host", port="port", model="model_repo", device="device", preset="performance_preset")
+
+
+def create_app(settings: Settings | None = None, runtime: Runtime | None = None) -> FastAPI:
+    """Build the application; the runtime opens and closes with it. Without settings the environment's are read."""
+    settings = settings or (runtime.settings if runtime else load_settings())
+    runtime = runtime or Runtime(settings)
+    surfaces = [Surface(router=own.router) for own in (speech, voices, models, ops)]
+    if settings.inworld_compat:
+        surfaces.append(inworld.surface(settings))
+    if settings.xtts_compat:
+        surfaces.append(xtts.surface(settings))
+    shapes = ErrorShapes(ChainMap(*(dict(surface.error_shapes) for surface in surfaces)))
+    limits = ChainMap(*(dict(surface.body_limits) for surface in surfaces))
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with runtime:
+            yield
+
+    app = FastAPI(
+        title="Echo TTS Server",
+        version=__version__,
+        lifespan=lifespan,
+        redirect_slashes=False,
+        exception_handlers={HTTPException: shapes.handle, RequestValidationError: shapes.handle},
+        middleware=surround(settings, shapes, limits),
+    )
+    app.state.runtime = runtime
+    app.state.created = int(time.time())
+    for surface in surfaces:
+        app.include_router(surface.router)
+    return app
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve until a signal; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="api_server.py", description="Serve Echo-TTS over HTTP.")
+    parser.add_argument("--version", action="version", version=__version__)
+    for flag, field in _FLAGS.items():
+        text = f"{Settings.model_fields[field].description} ({env_name(field)})"
+        parser.add_argument(f"--{flag}", dest=field, metavar=flag.upper(), help=text.replace("%", "%%"))
+    try:
+        settings = load_settings(**vars(parser.parse_args(arguments)))
+    except ConfigError as error:
+        parser.exit(2, f"{error.message}\n")
+    set_up_log(settings.log_format, debug=settings.debug_logs)
+    for line in describe(settings):
+        log.info("%s", line)
+    # What broke a response off has been logged with its reason by then.
+    logging.getLogger("uvicorn.error").addFilter(lambda line: "without completing" not in line.getMessage())
+
+    def stop() -> None:
+        server.should_exit = True
+
+    runtime = Runtime(settings, on_failure=stop)
+    app, grace = create_app(settings, runtime), math.ceil(settings.shutdown_grace_s)
+    server = uvicorn.Server(
+        uvicorn.Config(app, settings.host, settings.port, log_config=None, timeout_graceful_shutdown=grace)
+    )
+    with contextlib.suppress(KeyboardInterrupt):
+        server.run()
+    return 1 if runtime.failure is not None or not server.started else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,80 @@
+"""``POST /tts/v1/voice`` and ``/tts/v1/voice:stream``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from compat.inworld.errors import RPC_RESPONSES, late_status
+from compat.inworld.payload import payloads, whole
+from compat.inworld.schemas import SynthesizeBody, documented
+from compat.wire import decode
+from echo.errors import BadRequest
+from echo.runtime import Runtime
+from echo.service import SpeechService, SpeechStream
+from routes.deps import RuntimeDep
+from routes.response import SpeechResponse, until_disconnect
+from routes.speech import audio_headers
+
+router = APIRouter(tags=["Inworld"], responses=RPC_RESPONSES)
+
+
+@router.post("/tts/v1/voice", openapi_extra=documented(SynthesizeBody))
+async def synthesize(request: Request, runtime: RuntimeDep) -> Response:
+    """Speak a text; the whole file comes back as base64 in JSON."""
+    body = await _body(request, runtime)
+    return await until_disconnect(request, _speak(runtime.service, body))
+
+
+@router.post("/tts/v1/voice:stream", openapi_extra=documented(SynthesizeBody))
+async def synthesize_stream(request: Request, runtime: RuntimeDep) -> Response:
+    """Speak a text; base64 audio comes back as it is made, one JSON object per line."""
+    body = await _body(request, runtime)
+    speech = body.to_request(body.text, body.audio_config.streamed(), streaming=True)
+    stream = await until_disconnect(request, runtime.service.open(speech))
+    return SpeechResponse(Lines(stream, body), media_type="application/json", headers=audio_headers(stream))
+
+
+class Lines:
+    """A speech stream as newline-delimited JSON; a late failure becomes a last line with an ``error`` key."""
+
+    def __init__(self, stream: SpeechStream, body: SynthesizeBody) -> None:
+        self._stream = stream
+        self._body = body
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            async for payload in payloads(self._stream, self._body, self._body.text):
+                yield _line({"result": payload})
+        except Exception as error:
+            yield _line({"error": late_status(error, "Inworld stream")})
+
+    def close(self) -> None:
+        """Stop speaking."""
+        self._stream.close()
+
+
+async def _speak(service: SpeechService, body: SynthesizeBody) -> Response:
+    # The streaming block shape although nothing is streamed: games send short lines, whose blocks can stop early.
+    stream = await service.open(body.to_request(body.text, body.audio_config.whole(), streaming=True))
+    try:
+        audio = stream.output.whole(await stream.collect())
+    finally:
+        stream.close()
+    return JSONResponse(whole(stream, audio, body, body.text), headers=audio_headers(stream))
+
+
+async def _body(request: Request, runtime: Runtime) -> SynthesizeBody:
+    body = SynthesizeBody.parse(decode(await request.body()))
+    limit = runtime.settings.inworld_max_text_chars
+    if not body.text.strip() or len(body.text) > limit:
+        raise BadRequest(f"text: must have 1 to {limit} characters.", param="text")
+    return body if body.model_id else body.model_copy(update={"model_id": runtime.service.engine.info.name})
+
+
+def _line(value: dict[str, object]) -> bytes:
+    return json.dumps(value).encode() + b"\n"

@@ -1,0 +1,208 @@
+"""Inworld's voice routes: list, look at, clone, describe and delete voices."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from compat.inworld.errors import RPC_RESPONSES, rpc_status
+from compat.inworld.listing import Page, as_tts_voice, as_voice, languages_wanted, page, speaks
+from compat.inworld.schemas import CloneBody, VoicePatch, documented
+from compat.wire import decode
+from echo.errors import BadRequest, FeatureDisabled, VoiceNotFound
+from echo.runtime import Runtime
+from echo.voices.clones import SampleReport, SamplesRejected
+from echo.voices.inline import parse_audio_base64
+from echo.voices.names import DEFAULT_WORKSPACE, SEPARATOR, reduce_workspace
+from echo.voices.voice import Voice, VoiceKind
+from routes.deps import RuntimeDep
+from routes.errors import describe
+
+router = APIRouter(tags=["Inworld voices"], responses=RPC_RESPONSES)
+
+PageSize = Annotated[int, Query(alias="pageSize", ge=0)]
+PageToken = Annotated[str, Query(alias="pageToken")]
+
+# Plain functions run in FastAPI's thread pool: looking for voices reads folders.
+
+
+@router.get("/tts/v1/voices")
+def list_tts_voices(runtime: RuntimeDep, filter: str = "") -> dict[str, object]:
+    """Every voice; ``filter=language=en`` narrows them to a language."""
+    wanted = languages_wanted(filter)
+    return {"voices": [as_tts_voice(voice) for voice in runtime.voices.list() if speaks(voice, wanted)]}
+
+
+@router.get("/voices/v1/voices")
+def list_voices(
+    runtime: RuntimeDep, page_size: PageSize = 0, page_token: PageToken = "", filter: str = ""
+) -> dict[str, object]:
+    """Every voice, page by page; without a ``pageSize`` all at once."""
+    return _list(runtime, None, page_size, page_token, filter)
+
+
+@router.get("/voices/v1/workspaces/{workspace}/voices")
+def list_workspace_voices(
+    workspace: str, runtime: RuntimeDep, page_size: PageSize = 0, page_token: PageToken = "", filter: str = ""
+) -> dict[str, object]:
+    """The voices cloned in a workspace and those that every workspace has."""
+    return _list(runtime, workspace, page_size, page_token, filter)
+
+
+@router.get("/voices/v1/voices/{voice}")
+def get_voice(voice: str, runtime: RuntimeDep) -> dict[str, object]:
+    """One voice by full id, or by the short name of a clone in the default workspace."""
+    return as_voice(_find(runtime, None, voice), DEFAULT_WORKSPACE)
+
+
+@router.get("/voices/v1/workspaces/{workspace}/voices/{voice}")
+def get_workspace_voice(workspace: str, voice: str, runtime: RuntimeDep) -> dict[str, object]:
+    """One voice by full id or short name."""
+    return as_voice(_find(runtime, workspace, voice), reduce_workspace(workspace))
+
+
+@router.post("/voices/v1/voices:clone", openapi_extra=documented(CloneBody))
+async def clone_voice(request: Request, runtime: RuntimeDep) -> Response:
+    """Make a voice of one or more recordings, in the default workspace."""
+    return await _clone(request, runtime, DEFAULT_WORKSPACE)
+
+
+@router.post("/voices/v1/workspaces/{workspace}/voices:clone", openapi_extra=documented(CloneBody))
+async def clone_workspace_voice(workspace: str, request: Request, runtime: RuntimeDep) -> Response:
+    """Make a voice of one or more recordings."""
+    return await _clone(request, runtime, workspace)
+
+
+@router.patch("/voices/v1/voices/{voice}", openapi_extra=documented(VoicePatch))
+async def describe_voice(voice: str, request: Request, runtime: RuntimeDep) -> dict[str, object]:
+    """Change name, description or tags of a clone."""
+    return await _describe(request, runtime, None, voice)
+
+
+@router.patch("/voices/v1/workspaces/{workspace}/voices/{voice}", openapi_extra=documented(VoicePatch))
+async def describe_workspace_voice(
+    workspace: str, voice: str, request: Request, runtime: RuntimeDep
+) -> dict[str, object]:
+    """Change name, description or tags of a clone."""
+    return await _describe(request, runtime, workspace, voice)
+
+
+@router.delete("/voices/v1/voices/{voice}")
+async def delete_voice(voice: str, runtime: RuntimeDep) -> dict[str, object]:
+    """Delete a clone by full id, or by its short name in the default workspace."""
+    return await _delete(runtime, None, voice)
+
+
+@router.delete("/voices/v1/workspaces/{workspace}/voices/{voice}")
+async def delete_workspace_voice(workspace: str, voice: str, runtime: RuntimeDep) -> dict[str, object]:
+    """Delete a clone by full id or short name."""
+    return await _delete(runtime, workspace, voice)
+
+
+def _list(runtime: Runtime, workspace: str | None, size: int, token: str, filter: str) -> dict[str, object]:
+    wanted = languages_wanted(filter)
+    voices = [v for v in runtime.voices.list() if _belongs(v, workspace) and speaks(v, wanted)]
+    shown: Page[Voice] = page(voices, size, token)
+    return {
+        "voices": [as_voice(voice, reduce_workspace(workspace or DEFAULT_WORKSPACE)) for voice in shown.items],
+        "totalSize": len(voices),
+        "nextPageToken": shown.next_token,
+    }
+
+
+def _belongs(voice: Voice, workspace: str | None) -> bool:
+    """Tell whether a workspace has this voice; the form of the routes without a workspace reaches all of them."""
+    return workspace is None or voice.kind is not VoiceKind.CLONE or voice.workspace == reduce_workspace(workspace)
+
+
+def _find(runtime: Runtime, workspace: str | None, name: str) -> Voice:
+    voice = runtime.voices.find(name, workspace=workspace or DEFAULT_WORKSPACE)
+    if not _belongs(voice, workspace):
+        raise VoiceNotFound(name)
+    return voice
+
+
+def _changeable(runtime: Runtime, workspace: str | None, name: str) -> str:
+    """Return the id of the voice to change or delete: the forgiving look-up of a voice to speak with is not enough."""
+    if not runtime.clones.enabled:
+        raise FeatureDisabled("Cloning, changing and deleting voices is switched off on this server.")
+    voice = _find(runtime, workspace, name)
+    if name not in (voice.id, voice.id.partition(SEPARATOR)[2]):
+        raise VoiceNotFound(name)
+    return voice.id
+
+
+async def _clone(request: Request, runtime: Runtime, workspace: str) -> Response:
+    if not runtime.clones.enabled:
+        raise FeatureDisabled("Cloning voices is switched off on this server.")
+    data = await request.body()
+    # Off the event loop: a large upload takes seconds to parse and decode.
+    body = await asyncio.to_thread(lambda: CloneBody.parse(decode(data)))
+    try:
+        voice, reports = await asyncio.to_thread(_publish, runtime, workspace, body)
+    except SamplesRejected as error:
+        answer = {**rpc_status(describe(error)), "audioSamplesValidated": _validated(body, error.reports)}
+        return JSONResponse(answer, 400)
+    runtime.cache.forget(voice.id)  # what a clone of the same name sounded like
+    return JSONResponse({"voice": as_voice(voice, workspace), "audioSamplesValidated": _validated(body, reports)})
+
+
+def _publish(runtime: Runtime, workspace: str, body: CloneBody) -> tuple[Voice, tuple[SampleReport, ...]]:
+    samples = _decoded(body, runtime.settings.inworld_max_sample_size)
+    return runtime.clones.publish(
+        workspace, body.display_name, samples, lang=body.lang_code, description=body.description, tags=body.tags
+    )
+
+
+def _decoded(body: CloneBody, max_bytes: int) -> list[bytes]:
+    samples, reports = [], []
+    for index, sample in enumerate(body.voice_samples):
+        try:
+            samples.append(parse_audio_base64(sample.audio_data, max_bytes, param=f"voiceSamples.{index}.audioData"))
+            reports.append(SampleReport())
+            max_bytes -= len(samples[-1])
+        except BadRequest:
+            reports.append(SampleReport(errors=("This is not an audio file in base64.",)))
+    if len(samples) < len(reports):
+        raise SamplesRejected(reports)
+    return samples
+
+
+def _validated(body: CloneBody, reports: tuple[SampleReport, ...]) -> list[dict[str, Any]]:
+    return [
+        {
+            "langCode": body.lang_code,
+            "warnings": [{"text": text} for text in report.warnings],
+            "errors": [{"text": text} for text in report.errors],
+            "transcription": sample.transcription,
+        }
+        for sample, report in zip(body.voice_samples, reports, strict=True)
+    ]
+
+
+async def _describe(request: Request, runtime: Runtime, workspace: str | None, name: str) -> dict[str, object]:
+    body = VoicePatch.parse(decode(await request.body()))
+
+    def change() -> Voice:
+        return runtime.clones.update(
+            _changeable(runtime, workspace, name),
+            display_name=body.display_name,
+            description=body.description,
+            tags=body.tags,
+        )
+
+    return as_voice(await asyncio.to_thread(change), DEFAULT_WORKSPACE)
+
+
+async def _delete(runtime: Runtime, workspace: str | None, name: str) -> dict[str, object]:
+    def delete() -> str:
+        voice_id = _changeable(runtime, workspace, name)
+        runtime.clones.delete(voice_id)
+        return voice_id
+
+    runtime.cache.forget(await asyncio.to_thread(delete))
+    return {}

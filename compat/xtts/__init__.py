@@ -1,0 +1,30 @@
+"""The interface of XTTS servers, as Mantella, SillyTavern and SkyrimNet use it."""
+
+from __future__ import annotations
+
+from compat.xtts.errors import detail_shape
+from compat.xtts.routes import router
+from echo.settings import Settings
+from routes.surface import Surface
+
+_PATHS = (
+    "/tts_to_audio",
+    "/tts_stream",
+    "/speakers_list",
+    "/speakers",
+    "/get_models_list",
+    "/set_tts_settings",
+    "/switch_model",
+    "/create_and_store_latents",
+)
+#: Room in an upload for what is not audio: field names and boundaries.
+_BESIDES_AUDIO = 2**20
+
+
+def surface(settings: Settings) -> Surface:
+    """Return the routes, their error shape and the size limit of uploads."""
+    return Surface(
+        router=router,
+        error_shapes=dict.fromkeys(_PATHS, detail_shape),
+        body_limits={"/create_and_store_latents": settings.inworld_max_sample_size + _BESIDES_AUDIO},
+    )

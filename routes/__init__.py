@@ -1,0 +1,1 @@
+"""The server's own HTTP surface, in OpenAI's shape."""

@@ -1,0 +1,69 @@
+"""For operators and load balancers: health, readiness, metrics, and a card at the root."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.responses import JSONResponse, Response
+
+from echo import __version__
+from echo.runtime import Runtime, Status
+from routes.deps import RuntimeDep
+
+router = APIRouter(tags=["operation"])
+
+
+@router.get("/")
+async def root() -> dict[str, Any]:
+    """What this is and where to go on; answers at once, because clients probe it before they speak."""
+    return {
+        "name": "Echo TTS Server",
+        "version": __version__,
+        "docs": "/docs",
+        "links": {
+            "speech": "/v1/audio/speech",
+            "voices": "/v1/voices",
+            "models": "/v1/models",
+            "health": "/health",
+            "ready": "/ready",
+            "metrics": "/metrics",
+        },
+    }
+
+
+@router.get("/health")
+async def health(runtime: RuntimeDep) -> dict[str, Any]:
+    """The process is up: 200 at once, while the model is still loading too."""
+    info = runtime.info
+    cache = runtime.cache.stats()
+    return {
+        "status": _status(runtime),
+        "model_loaded": runtime.is_ready,
+        "device": info.device if info is not None else None,
+        "backend": info.backend if info is not None else None,
+        "cached_voices": cache.entries,
+        "cached_paths": cache.paths,
+        "version": __version__,
+        "presets": runtime.preset_names,
+    }
+
+
+@router.get("/ready", responses={503: {"description": "Loading, failed or shutting down."}})
+async def ready(runtime: RuntimeDep) -> Response:
+    """The engine is warm: 200, else 503, for load balancers."""
+    if runtime.is_ready:
+        return JSONResponse({"status": "ready"})
+    return JSONResponse({"status": _status(runtime)}, 503, headers={"Retry-After": "5"})
+
+
+@router.get("/metrics", response_class=Response)
+async def metrics(runtime: RuntimeDep) -> Response:
+    """Counters, gauges and histograms in Prometheus' text format."""
+    return Response(runtime.metrics.render(), headers={"Content-Type": runtime.metrics.content_type})
+
+
+def _status(runtime: Runtime) -> str:
+    if runtime.status is Status.READY:
+        return "healthy" if runtime.is_ready else "unhealthy"
+    return runtime.status.value

@@ -1,0 +1,88 @@
+"""Audio as server-sent events: OpenAI's ``stream_format: "sse"``."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import logging
+import math
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from typing import Any
+
+from echo.errors import EchoError
+from echo.service import SpeechStream
+from echo.types import SAMPLE_RATE, SAMPLES_PER_LATENT
+from routes.errors import describe, error_info
+
+log = logging.getLogger(__name__)
+
+#: The Content-Type, sent without a charset: an event stream is UTF-8 by definition.
+MEDIA_TYPE = "text/event-stream"
+#: Audio bytes per event; line readers of some clients give up at 64 KiB, which base64 reaches at 48 KiB. Even, so
+#: that no 16-bit sample is split.
+_DELTA_BYTES = 32 * 1024
+#: A comment after this much silence keeps clients and proxies from giving up (livekit waits 30 s).
+_PING_S = 10.0
+
+
+class SpeechEvents:
+    """Wraps a SpeechStream: delta events, then one ``done`` or one ``error``.
+
+    ``usage`` counts a token per four bytes of input (rounded up) and one per latent of audio, 46.4 ms (rounded up).
+    """
+
+    def __init__(self, stream: SpeechStream, text: str, *, ping_s: float = _PING_S) -> None:
+        self._stream = stream
+        self._input_tokens = math.ceil(len(text.encode()) / 4)
+        self._ping_s = ping_s
+        self._events = self._produce()
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self._events
+
+    def close(self) -> None:
+        """Stop the speech."""
+        self._stream.close()
+
+    async def _produce(self) -> AsyncGenerator[bytes]:
+        try:
+            async for piece in self._pieces():
+                if piece is None:
+                    yield b": ping\n\n"
+                    continue
+                for start in range(0, len(piece), _DELTA_BYTES):
+                    audio = base64.b64encode(piece[start : start + _DELTA_BYTES]).decode("ascii")
+                    yield _event({"type": "speech.audio.delta", "audio": audio})
+        except Exception as error:
+            if not isinstance(error, EchoError):
+                log.exception("speech failed after the first byte")
+            yield _event({"error": error_info(describe(error)).model_dump()})
+            return
+        yield _event({"type": "speech.audio.done", "usage": self._usage()})
+
+    async def _pieces(self) -> AsyncGenerator[bytes | None]:
+        """The stream's pieces; None for every ``ping_s`` seconds without one."""
+        while True:
+            waiting = asyncio.ensure_future(_next(self._stream))
+            try:
+                while not (await asyncio.wait((waiting,), timeout=self._ping_s))[0]:
+                    yield None
+            finally:
+                waiting.cancel()  # only what is abandoned is still waiting here
+            if (piece := waiting.result()) is None:
+                return
+            yield piece
+
+    def _usage(self) -> dict[str, int]:
+        output = math.ceil(self._stream.stats.audio_s * SAMPLE_RATE / SAMPLES_PER_LATENT)
+        total = self._input_tokens + output
+        return {"input_tokens": self._input_tokens, "output_tokens": output, "total_tokens": total}
+
+
+async def _next(stream: SpeechStream) -> bytes | None:
+    return await anext(stream, None)
+
+
+def _event(data: Mapping[str, Any]) -> bytes:
+    return b"data: " + json.dumps(data, separators=(",", ":")).encode() + b"\n\n"

@@ -1,0 +1,23 @@
+"""What a family of wire formats brings along when it is mounted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from fastapi import APIRouter
+
+from routes.errors import ErrorShape
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surface:
+    """Routes, and what holds for the paths they own.
+
+    Paths are registered without a trailing slash: the server removes one before it routes. ``error_shapes`` and
+    ``body_limits`` (bytes) are keyed by path prefix, the longest wins; other paths have the server's defaults.
+    """
+
+    router: APIRouter
+    error_shapes: Mapping[str, ErrorShape] = field(default_factory=dict)
+    body_limits: Mapping[str, int] = field(default_factory=dict)

@@ -1,0 +1,48 @@
+"""Lists of voices, in the forms that OpenAI-style clients read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+
+from echo.voices.voice import Voice, VoiceKind
+from routes.deps import RuntimeDep
+from routes.errors import ERROR_RESPONSES
+
+router = APIRouter(tags=["voices"], responses=ERROR_RESPONSES)
+
+# Plain functions, which FastAPI runs in its thread pool: a listing reads folders.
+
+
+@router.get("/v1/voices")
+def list_voices(runtime: RuntimeDep) -> dict[str, Any]:
+    """Every voice, sorted; ``voices`` is the same in ElevenLabs' form, which shares this path."""
+    voices = runtime.voices.list()
+    return {
+        "object": "list",
+        "data": [{"object": "voice", "id": voice.id, "name": voice.name} for voice in voices],
+        "voices": [{"voice_id": voice.id, "name": voice.name, "category": _category(voice)} for voice in voices],
+    }
+
+
+@router.get("/v1/audio/voices")
+def list_audio_voices(runtime: RuntimeDep, legacy: bool = False) -> dict[str, Any]:
+    """Every voice for Open WebUI; ``legacy=true`` gives bare names instead of objects."""
+    voices = runtime.voices.list()
+    return {"voices": [voice.id for voice in voices] if legacy else [_entry(voice) for voice in voices]}
+
+
+@router.get("/v1/audio/voices/{model:path}")
+def list_audio_voices_of(model: str, runtime: RuntimeDep) -> dict[str, Any]:
+    """The same whatever the model: every voice speaks with each of them."""
+    return {"voices": [_entry(voice) for voice in runtime.voices.list()]}
+
+
+def _entry(voice: Voice) -> dict[str, str]:
+    # SillyTavern's TTS-WebUI provider reads value and label.
+    return {"id": voice.id, "name": voice.name, "value": voice.id, "label": voice.name}
+
+
+def _category(voice: Voice) -> str:
+    return "cloned" if voice.kind is VoiceKind.CLONE else "premade"

@@ -1,0 +1,51 @@
+"""Fixtures of the contract tests: servers on real ports."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from echo.engines.fake import FakeScript
+from echo.runtime import EngineLoader
+from echo.settings import Settings
+from tests.contract.serving import Serve, Served, serving, write_voice
+
+
+@pytest.fixture(scope="session")
+def voices_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the voices ``anna`` (the first, so the default), ``bob`` and ``Old Man``; not to be changed."""
+    folder = tmp_path_factory.mktemp("voices")
+    for name in ("anna", "bob", "Old Man"):
+        write_voice(folder / f"{name}.wav")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def running(voices_dir: Path) -> Iterator[Served]:
+    """One server for all tests that need no settings of their own; use ``server``."""
+    with serving(Settings(voices_dir=(str(voices_dir),))) as served:
+        yield served
+
+
+@pytest.fixture
+def server(running: Served) -> Iterator[Served]:
+    """A ready server with default settings, three voices and a fresh script."""
+    running.engine.script = FakeScript()
+    yield running
+    running.wait_idle()
+
+
+@pytest.fixture
+def serve(voices_dir: Path) -> Iterator[Serve]:
+    """Start servers with other settings; ``voices_dir`` defaults to the three voices."""
+    with ExitStack() as stack:
+
+        def start(load_engine: EngineLoader | None = None, **settings: Any) -> Served:
+            values = {"voices_dir": (str(voices_dir),), **settings}
+            return stack.enter_context(serving(Settings(**values), load_engine))
+
+        yield start
