@@ -147,9 +147,7 @@ def test_noise_is_given_by_its_place_alone() -> None:
     assert abs(float(draw_noise(1, 0, 0, 0, 640).std()) - 1) < 0.02
 
 
-def test_noise_of_another_size_is_refused(
-    dit: EchoDiT, conditions: list[Conditions], tables: ModulationCache
-) -> None:
+def test_noise_of_another_size_is_refused(dit: EchoDiT, conditions: list[Conditions], tables: ModulationCache) -> None:
     with pytest.raises(ValueError, match="noise"):
         BlockSampler(
             dit, conditions[0], Prefix(dit), BlockSpec(size=8, steps=1), GUIDED, torch.zeros(9, 80), tables=tables
