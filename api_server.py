@@ -11,6 +11,7 @@ import time
 from collections import ChainMap
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
@@ -66,6 +67,18 @@ def create_app(settings: Settings | None = None, runtime: Runtime | None = None)
     return app
 
 
+class _Server(uvicorn.Server):
+    """Refuses new requests from the signal on; open streams get their grace."""
+
+    def __init__(self, config: uvicorn.Config, runtime: Runtime) -> None:
+        super().__init__(config)
+        self._runtime = runtime
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._runtime.drain()
+        super().handle_exit(sig, frame)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until a signal; returns the exit status."""
     parser = argparse.ArgumentParser(prog="api_server.py", description="Serve Echo-TTS over HTTP.")
@@ -88,8 +101,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     runtime = Runtime(settings, on_failure=stop)
     app, grace = create_app(settings, runtime), math.ceil(settings.shutdown_grace_s)
-    server = uvicorn.Server(
-        uvicorn.Config(app, settings.host, settings.port, log_config=None, timeout_graceful_shutdown=grace)
+    server = _Server(
+        uvicorn.Config(
+            app,
+            settings.host,
+            settings.port,
+            log_config=None,
+            timeout_graceful_shutdown=grace,
+            ws_per_message_deflate=False,  # base64 audio does not shrink enough to pay for the event loop's time
+            ws_max_size=2**20,
+        ),
+        runtime,
     )
     with contextlib.suppress(KeyboardInterrupt):
         server.run()

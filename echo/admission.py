@@ -24,7 +24,8 @@ class Admission:
         self._open = 0
         self._held_s = 1.0
         self._closing = False
-        self._lock = threading.Lock()
+        #: Re-entrant: ``close`` may come from a signal handler that interrupts ``enter``.
+        self._lock = threading.RLock()
 
     @property
     def open(self) -> int:

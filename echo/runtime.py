@@ -63,7 +63,8 @@ class Runtime:
         self.voices = open_voices(settings)
         self.clones = _clones(settings, self.voices)
         self.workers = ThreadPoolExecutor(_WORKERS, thread_name_prefix="echo-worker")
-        self.cache = VoiceCache(settings.voice_cache_bytes, executor=self.workers)
+        #: In threads of its own: a burst of new voices must not hold up the encoding of audio.
+        self.cache = VoiceCache(settings.voice_cache_bytes)
         self._load_engine = load_engine or _load_engine
         self._on_failure = on_failure
         self._engine: Engine | None = None
