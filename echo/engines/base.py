@@ -11,8 +11,8 @@ from echo.types import Audio, EngineInfo, Utterance, VoiceState
 class Engine(Protocol):
     """Something that speaks. Thread-safe; owns its device and its worker threads.
 
-    ``encode_voice``, ``warm_up`` and ``close`` block and are called off the event loop; ``admit`` and ``speak``
-    return at once.
+    ``encode_voice``, ``warm_up``, ``warmed`` and ``close`` block and are called off the event loop; ``admit``
+    and ``speak`` return at once.
     """
 
     @property
@@ -34,6 +34,10 @@ class Engine(Protocol):
 
     def warm_up(self, utterance: Utterance) -> None:
         """Run every shape that a request will use, so that the first listener does not wait for it."""
+        ...
+
+    def warmed(self) -> None:
+        """Note that the last warm-up has run; called once, before the first request."""
         ...
 
     def healthy(self) -> bool:

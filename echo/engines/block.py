@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Protocol
 
@@ -22,7 +23,10 @@ class SpeakingModel(BlockModel, Protocol):
 
 
 class BlockEngine(Engine):
-    """Speaks with a block model; see the engine interface for the methods."""
+    """Speaks with a block model; see the engine interface for the methods.
+
+    ``after_warm_up`` runs on the device thread between the last warm-up and the first request.
+    """
 
     def __init__(
         self,
@@ -32,9 +36,11 @@ class BlockEngine(Engine):
         *,
         gate: Gate | None = None,
         workers: Executor | None = None,
+        after_warm_up: Callable[[], None] | None = None,
     ) -> None:
         self._model = model
         self._info = info
+        self._after_warm_up = after_warm_up
         self._scheduler = Scheduler(model, sample_rate=info.sample_rate, limits=limits, gate=gate, workers=workers)
 
     @property
@@ -57,6 +63,11 @@ class BlockEngine(Engine):
         """Speak an utterance to its end, so that every shape of its plan has run once."""
         for _ in self.speak(utterance):
             pass
+
+    def warmed(self) -> None:
+        """Run ``after_warm_up``."""
+        if self._after_warm_up is not None:
+            self._scheduler.run(self._after_warm_up)
 
     def healthy(self) -> bool:
         """False after the device thread has died or got stuck."""

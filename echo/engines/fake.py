@@ -85,6 +85,9 @@ class FakeEngine:
     def warm_up(self, utterance: Utterance) -> None:
         """Do nothing: there is nothing to compile."""
 
+    def warmed(self) -> None:
+        """Do nothing: nothing was prepared."""
+
     def healthy(self) -> bool:
         """Report health; a fake has no device to lose."""
         return True

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import torch
+from torch import nn
 
 from echo.engines.block import BlockEngine
 from echo.errors import ConfigError
+from echo.model.compile import Artifacts, Compiler, artifact_key, obstacle
 from echo.model.echo import EchoModel
 from echo.model.weights import LoadedEcho, load_echo
 from echo.scheduler.policy import Limits
@@ -57,7 +61,61 @@ def load_engine(settings: Settings, gate: SilenceGate | None) -> BlockEngine:
     info = describe(loaded, device, settings.max_concurrent or _CONCURRENT[device.type])
     log.info("%s on %s: %.1f M parameters", source, device, sum(p.numel() for p in loaded.dit.parameters()) / 1e6)
     workers = ThreadPoolExecutor(2, thread_name_prefix="echo-vad") if gate is not None else None
-    return BlockEngine(model, info, Limits(max_jobs=info.concurrent), gate=gate, workers=workers)
+    return BlockEngine(
+        model,
+        info,
+        Limits(max_jobs=info.concurrent),
+        gate=gate,
+        workers=workers,
+        after_warm_up=compile_parts(settings, loaded, source),
+    )
+
+
+def compile_parts(
+    settings: Settings,
+    loaded: LoadedEcho,
+    source: str,
+    *,
+    compile: Callable[..., Any] = torch.compile,
+    anywhere: bool = False,
+) -> Callable[[], None] | None:
+    """Have the parts that the settings name compiled by the warm-up; None when there are none.
+
+    Returns what is to be called once after the warm-up. ``anywhere`` compiles for every device, not only where it is
+    expected to work.
+    """
+    dit, autoencoder = loaded.dit, loaded.autoencoder
+    # Parts of a block, not the whole: its attention fills and reads overlapping views of the keys, which torch.compile
+    # refuses, and takes a list as long as the batch, for each length of which it would compile anew.
+    block_methods = [(block, method) for block in dit.blocks for method in ("before_attention", "after_attention")]
+    parts: list[tuple[str, bool, torch.device, list[tuple[nn.Module, str]]]] = [
+        ("the model", settings.compile, dit.device, block_methods),
+        ("the decoder", settings.compile_ae, autoencoder.device, [(autoencoder, "decode_piece")]),
+    ]
+    compilers = []
+    for name, wanted, device, methods in parts:
+        reason = None if anywhere else obstacle(device)
+        if wanted and reason is not None:
+            log.info("%s is not compiled: %s", name, reason)
+        elif wanted:
+            compiler = Compiler(name, compile)
+            for owner, method in methods:
+                compiler.add(owner, method)
+            compilers.append(compiler)
+    if not compilers:
+        return None
+    device_name = torch.cuda.get_device_name(dit.device) if dit.device.type == "cuda" else dit.device.type
+    folder = settings.cache_dir.expanduser() / settings.cache_version
+    artifacts = Artifacts(folder / f"{artifact_key(device_name, source)}.bin")
+    artifacts.load()
+
+    def after_warm_up() -> None:
+        for compiler in compilers:
+            compiler.seal()
+        if any(compiler.active for compiler in compilers):
+            artifacts.save()
+
+    return after_warm_up
 
 
 def describe(loaded: LoadedEcho, device: torch.device, concurrent: int) -> EngineInfo:

@@ -57,26 +57,37 @@ class JointAttention(nn.Module):
             k = rotate_half_the_heads(k, angles)
         return torch.stack((k, v)).transpose(1, 2)
 
-    def forward(self, x: Tensor, angles: Tensor, keys: Sequence[Tensor], own: Sequence[Tensor]) -> Tensor:
-        """One attention of every row.
+    def project(self, x: Tensor, angles: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values ``[rows, heads, size, d]`` of ``x [rows, size, M]``.
 
-        x       [rows, size, M]
         angles  [rows or 1, size, 2, d/2]   of the rows' positions
-        keys    per row [2, heads, size + n, d], n differing between rows
-        own     per row [2, heads, size, d], the part of ``keys`` to be filled with the row's own keys here
-        returns [rows, size, M]
-
-        The projections run on all rows together. Without masks every row needs its own attention call.
         """
         q = rotate_half_the_heads(self.q_norm(split_heads(self.wq(x), self.heads)), angles).transpose(1, 2)
         k = rotate_half_the_heads(self.k_norm(split_heads(self.wk(x), self.heads)), angles).transpose(1, 2)
-        v = split_heads(self.wv(x), self.heads).transpose(1, 2)
-        out = x.new_empty(*x.shape[:2], self.heads, x.shape[2] // self.heads)
-        for row in range(x.shape[0]):
-            own[row][0].copy_(k[row])
-            own[row][1].copy_(v[row])
-            seen = keys[row]
-            attended = F.scaled_dot_product_attention(q[row : row + 1], seen[:1], seen[1:])
-            out[row].copy_(attended[0].transpose(0, 1))
-        gated: Tensor = self.wo(out.flatten(2) * torch.sigmoid(self.gate(x)))
-        return gated
+        return q, k, split_heads(self.wv(x), self.heads).transpose(1, 2)
+
+    def gated(self, attended: Tensor, x: Tensor) -> Tensor:
+        """What ``attend`` returned, gated by ``x`` and projected: ``[rows, size, M]``."""
+        out: Tensor = self.wo(attended.flatten(2) * torch.sigmoid(self.gate(x)))
+        return out
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, keys: Sequence[Tensor], own: Sequence[Tensor]) -> Tensor:
+    """One attention of every row.
+
+    q, k, v  [rows, heads, size, d]      as ``project`` gives them
+    keys     per row [2, heads, size + n, d], n differing between rows
+    own      per row [2, heads, size, d], the part of ``keys`` to be filled with the row's own keys here
+    returns  [rows, size, heads, d]
+
+    Without masks every row needs its own attention call. Not to be compiled: ``own`` and ``keys`` overlap.
+    """
+    rows, heads, size, d = q.shape
+    out = q.new_empty(rows, size, heads, d)
+    for row in range(rows):
+        own[row][0].copy_(k[row])
+        own[row][1].copy_(v[row])
+        seen = keys[row]
+        attended = F.scaled_dot_product_attention(q[row : row + 1], seen[:1], seen[1:])
+        out[row].copy_(attended[0].transpose(0, 1))
+    return out

@@ -8,7 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from echo.model.attention import JointAttention, Source
+from echo.model.attention import JointAttention, Source, attend
 from echo.model.config import DiTConfig
 from echo.model.encoders import Encoded, LatentEncoder, TextEncoder
 from echo.model.kv import KV, RowContext, pack_context
@@ -34,9 +34,20 @@ class Block(nn.Module):
     def forward(
         self, h: Tensor, modulation: Tensor, angles: Tensor, keys: Sequence[Tensor], own: Sequence[Tensor]
     ) -> Tensor:
-        """``h [rows, size, M]`` -> the same; modulation ``[rows or 1, 6, M]``, the rest as JointAttention."""
-        shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = modulation.unsqueeze(2).unbind(1)
-        h = h + gate * self.attention(modulate(h, shift, scale, self.eps), angles, keys, own)
+        """``h [rows, size, M]`` -> the same; modulation ``[rows or 1, 6, M]``, the rest as the attention's."""
+        x, q, k, v = self.before_attention(h, modulation, angles)
+        return self.after_attention(h, x, attend(q, k, v, keys, own), modulation)
+
+    def before_attention(self, h: Tensor, modulation: Tensor, angles: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The attention's input and its queries, keys and values."""
+        shift, scale, *_ = modulation.unsqueeze(2).unbind(1)
+        x = modulate(h, shift, scale, self.eps)
+        return x, *self.attention.project(x, angles)
+
+    def after_attention(self, h: Tensor, x: Tensor, attended: Tensor, modulation: Tensor) -> Tensor:
+        """Everything behind the attention: ``[rows, size, M]``."""
+        _, _, gate, mlp_shift, mlp_scale, mlp_gate = modulation.unsqueeze(2).unbind(1)
+        h = h + gate * self.attention.gated(attended, x)
         out: Tensor = h + mlp_gate * self.mlp(modulate(h, mlp_shift, mlp_scale, self.eps))
         return out
 

@@ -125,7 +125,7 @@ def test_hidden_states_of_every_block(dit: EchoDiT, vectors: Any, stages: dict[s
     expected, recorded = vectors("dit_hidden_case3"), vectors("dit_forward")
     parts = {"in_proj.out": "in_proj", "out_norm.out": "out_norm"}
     for i in range(3):
-        parts |= {f"block{i}.attention": f"blocks.{i}.attention", f"block{i}.mlp": f"blocks.{i}.mlp"}
+        parts |= {f"block{i}.attention": f"blocks.{i}.attention.wo", f"block{i}.mlp": f"blocks.{i}.mlp"}
         parts[f"block{i}.out"] = f"blocks.{i}"
     assert parts.keys() == expected.keys()
     seen: dict[str, Tensor] = {}
