@@ -15,6 +15,7 @@ from typing import Self
 
 from echo.admission import Admission
 from echo.audio.join import JoinRules
+from echo.debug import Recorder
 from echo.engines.base import Engine
 from echo.errors import ConfigError, EchoError, NotReady
 from echo.presets import load_presets
@@ -141,6 +142,7 @@ class Runtime:
                 self._on_failure()
             return
         self._service = service
+        self.metrics.open_streams.set_function(lambda: service.admission.open)
         if self.status is Status.LOADING:
             self.status = Status.READY
             log.info("ready after %.1f s", time.monotonic() - started)
@@ -171,6 +173,7 @@ class Runtime:
             rules=_service_rules(settings, info.chunk_rules),
             workers=self.workers,
             metrics=self.metrics,
+            on_open=Recorder(info.sample_rate, self.workers).watch if settings.debug_logs else None,
         )
         return service
 
@@ -182,6 +185,7 @@ class Runtime:
             plan = service.presets.plan({}, streaming=streaming)
             utterance = Utterance(text=chunk.text, plan=plan, seed=0, voice=voice)
             await asyncio.to_thread(service.engine.warm_up, utterance)
+        await asyncio.to_thread(service.engine.warmed)
 
 
 def open_voices(settings: Settings) -> VoiceLibrary:

@@ -44,6 +44,9 @@ log = logging.getLogger(__name__)
 _SLICE_S = 1.0
 #: Louder than this counts as audible when the speech span is measured (-40 dBFS).
 _AUDIBLE = 0.01
+#: What a text sounds like in which there is nothing to speak ("*sighs*", "."), or of which the model made nothing: Home
+#: Assistant checks a server with such a text, game mods send them, and both take an error or no audio for a fault.
+_UNSPEAKABLE_S = 0.1
 #: Seeds drawn by us stay within what every JSON client can hold in a signed 32-bit integer.
 _SEED_LIMIT = 2**31
 
@@ -60,6 +63,8 @@ class SpeechStats:
     audio_s: float = 0.0
     speech_start_s: float | None = None
     speech_end_s: float | None = None
+    #: Wait of the first chunk before the engine took it up.
+    queue_s: float | None = None
     first_frame_s: float | None = None
     total_s: float | None = None
     failed: bool = False
@@ -78,7 +83,10 @@ class ServiceRules:
 
 
 class SpeechService:
-    """Turns requests into streams of encoded audio. One per runtime; used from the event loop."""
+    """Turns requests into streams of encoded audio. One per runtime; used from the event loop.
+
+    ``on_open`` is shown every stream before it begins.
+    """
 
     def __init__(
         self,
@@ -91,6 +99,7 @@ class SpeechService:
         rules: ServiceRules,
         workers: Executor,
         metrics: Metrics,
+        on_open: Callable[[SpeechStream], None] | None = None,
     ) -> None:
         self.engine = engine
         self.voices = voices
@@ -100,6 +109,7 @@ class SpeechService:
         self._cache = cache
         self._workers = workers
         self._metrics = metrics
+        self._on_open = on_open
 
     async def open(self, request: SpeechRequest) -> SpeechStream:
         """Start speaking and return the stream once its first bytes exist.
@@ -126,10 +136,12 @@ class SpeechService:
             for chunk, plan in zip(chunks, plans, strict=True)
         ]
         joiner = Joiner(self.engine.info.sample_rate, self.rules.join)
-        stream = SpeechStream(self.engine, work, chunks, output, joiner, self._workers, request.speed)
+        stream = SpeechStream(self.engine, work, chunks, output, joiner, self._workers, request.speed, seed)
         stream.on_end(ticket.release)
         stream.on_end(lambda: self._count(stream.stats))
         stream.started = started
+        if self._on_open is not None:
+            self._on_open(stream)
         await stream.prime()
         return stream
 
@@ -157,10 +169,7 @@ class SpeechService:
                 param="input",
                 code="string_above_max_length",
             )
-        chunks = split(text, self.rules.text, chunk_rules(self.rules.chunks, request.chunking))
-        if not chunks:
-            raise BadRequest("input: holds nothing that can be spoken.", param="input")
-        return chunks
+        return split(text, self.rules.text, chunk_rules(self.rules.chunks, request.chunking))
 
     def _plan(self, request: SpeechRequest, chunk: TextChunk) -> BlockPlan:
         secondary = chunk.index > 0 and not self.rules.secondary_streaming
@@ -188,9 +197,10 @@ class SpeechStream:
         joiner: Joiner,
         workers: Executor,
         speed: float,
+        seed: int,
     ) -> None:
         self.stats = SpeechStats(chunks=len(work))
-        self.seed = work[0].seed
+        self.seed = seed
         self.output = output
         self._engine = engine
         self._work = work
@@ -199,6 +209,7 @@ class SpeechStream:
         self._workers = workers
         self._speed = speed
         self._when_ended: list[Callable[[], None]] = []
+        self._when_joined: list[Callable[[Audio], None]] = []
         self.started = time.monotonic()
         self._open: dict[int, FrameStream] = {}
         self._closed = False
@@ -236,6 +247,10 @@ class SpeechStream:
         """Have ``notify`` called once, when the stream is exhausted, fails or is closed."""
         self._when_ended.append(notify)
 
+    def on_samples(self, notify: Callable[[Audio], None]) -> None:
+        """Have ``notify`` called with every piece of joined audio, before speed and encoding; must not write to it."""
+        self._when_joined.append(notify)
+
     async def collect(self) -> bytes:
         """Read to the end and return the whole file."""
         return self.output.whole(b"".join([piece async for piece in self]))
@@ -256,6 +271,8 @@ class SpeechStream:
         step = int(_SLICE_S * self._engine.info.sample_rate)
         async for samples in self._samples():
             self._measure(samples)
+            for notify in self._when_joined:
+                notify(samples)
             for start in range(0, len(samples), step):
                 if data := await self._encode(self.output.push, samples[start : start + step]):
                     yield data
@@ -275,6 +292,7 @@ class SpeechStream:
                 if utterance.chunk + 1 < len(self._work):
                     self._speak(utterance.chunk + 1)
                 if self.stats.first_frame_s is None:
+                    self.stats.queue_s = stream.stats.queue_s
                     self.stats.first_frame_s = time.monotonic() - self.started
                 yield self._joiner.push(frame)
             if self._closed:
@@ -283,6 +301,8 @@ class SpeechStream:
             del self._open[utterance.chunk]
             yield self._joiner.end_chunk(chunk.pause_after_ms)
         yield self._joiner.finish()
+        if self.stats.audio_s == 0:
+            yield np.zeros(int(_UNSPEAKABLE_S * self._engine.info.sample_rate), np.float32)
 
     def _speak(self, index: int) -> FrameStream:
         if index not in self._open:

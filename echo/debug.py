@@ -1,0 +1,72 @@
+"""What ECHO_DEBUG_LOGS adds: timings of every request in the log, and the last generation as a file."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from pathlib import Path
+
+import numpy as np
+
+from echo.audio.pcm import to_bytes
+from echo.audio.wav import FormatTag, header
+from echo.service import SpeechStats, SpeechStream
+from echo.types import Audio
+
+log = logging.getLogger(__name__)
+
+#: In the working directory, as existing Echo servers name it.
+GENERATION_FILE = Path("api_generation.wav")
+
+
+class Recorder:
+    """Follows streams: logs what they took and keeps the audio of the one that ended last.
+
+    The file holds the joined audio at the engine's rate, before speed and encoding, as 16-bit WAV; a stream that was
+    cancelled or failed leaves what it had made. Written by ``workers``.
+    """
+
+    def __init__(self, rate: int, workers: Executor, file: Path = GENERATION_FILE) -> None:
+        self._rate = rate
+        self._workers = workers
+        self._file = file.absolute()
+
+    def watch(self, stream: SpeechStream) -> None:
+        """Follow a stream that has not begun yet."""
+        heard: list[Audio] = []
+        stream.on_samples(heard.append)
+        stream.on_end(lambda: self._ended(stream.stats, heard))
+
+    def _ended(self, stats: SpeechStats, heard: list[Audio]) -> None:
+        log.debug(
+            "timings: queue %s, first frame %s, total %s, %d steps in %d blocks, %.2f s of audio",
+            _seconds(stats.queue_s),
+            _seconds(stats.first_frame_s),
+            _seconds(stats.total_s),
+            stats.steps,
+            stats.blocks,
+            stats.audio_s,
+        )
+        if heard:
+            self._workers.submit(save_wav, self._file, heard, self._rate)
+
+
+def save_wav(file: Path, pieces: Sequence[Audio], rate: int) -> None:
+    """Write float samples, mono, as one 16-bit WAV file that is whole at any time; a failure is only a warning."""
+    data = to_bytes(np.concatenate(pieces))
+    temporary = file.with_name(f".{secrets.token_hex(8)}.tmp")
+    try:
+        temporary.write_bytes(header(FormatTag.PCM, rate, len(data)) + data)
+        os.replace(temporary, file)
+    except OSError as error:
+        log.warning("%s cannot be written: %s", file, error.strerror)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _seconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f} s"
