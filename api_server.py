@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import logging
 import math
+import signal
 import sys
 import time
 from collections import ChainMap
@@ -21,8 +21,8 @@ from starlette.exceptions import HTTPException
 from compat import inworld, xtts
 from echo import __version__
 from echo.errors import ConfigError
-from echo.runtime import Runtime
-from echo.settings import Settings, describe, env_name, load_settings
+from echo.runtime import Runtime, Status
+from echo.settings import Settings, describe, env_name, load_settings, warn_of_unknown
 from echo.telemetry import set_up_log
 from routes import models, ops, speech, voices
 from routes.errors import ErrorShapes
@@ -91,6 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         parser.exit(2, f"{error.message}\n")
     set_up_log(settings.log_format, debug=settings.debug_logs)
+    warn_of_unknown()
     for line in describe(settings):
         log.info("%s", line)
     # What broke a response off has been logged with its reason by then.
@@ -113,8 +114,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ),
         runtime,
     )
-    with contextlib.suppress(KeyboardInterrupt):
+    try:
         server.run()
+    except KeyboardInterrupt:
+        if runtime.status is Status.CLOSING and runtime.info is None:
+            # A thread is still loading and cannot be stopped; waiting for it could take as long as a download.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            signal.raise_signal(signal.SIGINT)
     return 1 if runtime.failure is not None or not server.started else 0
 
 

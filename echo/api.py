@@ -19,7 +19,7 @@ from echo.errors import BadRequest
 from echo.options import EngineOptions
 from echo.runtime import Runtime
 from echo.service import SpeechStream
-from echo.settings import Settings, load_settings
+from echo.settings import Settings, load_settings, warn_of_unknown
 from echo.types import Audio, AudioFormat, Encoding, EngineInfo, SpeechRequest, VoiceRef
 
 T = TypeVar("T")
@@ -32,6 +32,7 @@ def load(model: str | None = None, **settings: Any) -> Speech:
     of :class:`echo.settings.Settings` (``device="cuda"``, ``voices_dir=...``); the environment fills in the rest.
     Raises ConfigError for a wrong setting and NotReady, with the reason, when the model cannot be loaded.
     """
+    warn_of_unknown()
     return Speech(load_settings(model_repo=model, **settings))
 
 

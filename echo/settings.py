@@ -229,7 +229,7 @@ class Settings(BaseModel):
     max_concurrent: int = _env(
         "ECHO_MAX_CONCURRENT",
         0,
-        "Utterances denoised at the same time; 1 is lock-step, 0 is sized by device and memory.",
+        "Utterances denoised at the same time; 1 is lock-step. 0: 64 on CUDA, else 8.",
         ge=0,
         le=1024,
     )
@@ -262,6 +262,11 @@ class Settings(BaseModel):
     @classmethod
     def _dtype_name(cls, value: object) -> object:
         return _DTYPE_NAMES.get(value, value) if isinstance(value, str) else value
+
+    @field_validator("pcm_sample_rate", mode="before")
+    @classmethod
+    def _rate(cls, value: object) -> object:
+        return int(value) if isinstance(value, str) and value.isdecimal() else value
 
     @field_validator("voices_dir", "voice_aliases", "cors_origins", "api_keys", mode="before")
     @classmethod
@@ -303,12 +308,9 @@ def load_settings(environ: Mapping[str, str] | None = None, **overrides: Any) ->
     """Read the settings from the environment.
 
     ``overrides`` are field values from the command line and win. Raises ConfigError naming variable, value and what is
-    allowed; warns of every unknown ``ECHO_*`` name with the nearest known one.
+    allowed.
     """
     environ = os.environ if environ is None else environ
-    for name, nearest in unknown_variables(environ):
-        hint = f"; did you mean {nearest}?" if nearest else ""
-        log.warning("unknown setting %s is ignored%s", name, hint)
     values: dict[str, Any] = {}
     for field in Settings.model_fields:
         name = env_name(field)
@@ -336,6 +338,13 @@ def unknown_variables(environ: Iterable[str]) -> list[tuple[str, str | None]]:
     known = [env_name(field) for field in Settings.model_fields]
     unknown = sorted(name for name in environ if name.startswith("ECHO_") and name not in known)
     return [(name, next(iter(difflib.get_close_matches(name, known, n=1)), None)) for name in unknown]
+
+
+def warn_of_unknown(environ: Iterable[str] | None = None) -> None:
+    """Log a warning for every unknown ``ECHO_*`` name, with the nearest known one."""
+    for name, nearest in unknown_variables(os.environ if environ is None else environ):
+        hint = f"; did you mean {nearest}?" if nearest else ""
+        log.warning("unknown setting %s is ignored%s", name, hint)
 
 
 def describe(settings: Settings) -> list[str]:

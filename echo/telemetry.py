@@ -7,7 +7,6 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -34,10 +33,6 @@ class Metrics:
         )
         self.open_streams = Gauge("echo_open_streams", "Requests that hold a slot.", registry=r)
         self.loop_lag = Histogram("echo_event_loop_lag_seconds", "Event-loop lag.", buckets=_LAG_BUCKETS, registry=r)
-
-    def watch(self, name: str, description: str, read: Callable[[], float]) -> None:
-        """Add a gauge that is read when the metrics are."""
-        Gauge(name, description, registry=self.registry).set_function(read)
 
     def render(self) -> bytes:
         """Return the Prometheus text format."""

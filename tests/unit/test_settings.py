@@ -5,7 +5,7 @@ import pytest
 
 from docs.generate import PAGES
 from echo.errors import ConfigError
-from echo.settings import HOME, Settings, describe, env_name, load_settings, unknown_variables
+from echo.settings import HOME, Settings, describe, env_name, load_settings, unknown_variables, warn_of_unknown
 
 
 def test_defaults_of_existing_servers_are_kept() -> None:
@@ -67,6 +67,10 @@ def test_a_wrong_value_names_variable_and_value(name: str, value: str) -> None:
     assert "\n" not in caught.value.message
 
 
+def test_the_pcm_rate_is_read_as_a_number() -> None:
+    assert load_settings({"ECHO_PCM_SAMPLE_RATE": "16000"}).pcm_sample_rate == 16000
+
+
 def test_an_empty_variable_counts_as_unset() -> None:
     assert load_settings({"PORT": "", "ECHO_MODEL_DTYPE": ""}) == load_settings({})
 
@@ -81,7 +85,7 @@ def test_unknown_names_are_reported_with_the_nearest(caplog: pytest.LogCaptureFi
         ("ECHO_VAD_REROL_ENABLED", "ECHO_VAD_REROLL_ENABLED")
     ]
     with caplog.at_level(logging.WARNING):
-        load_settings({"ECHO_VAD_REROL_ENABLED": "1"})
+        warn_of_unknown({"ECHO_VAD_REROL_ENABLED": "1"})
     assert "ECHO_VAD_REROLL_ENABLED" in caplog.text
 
 
