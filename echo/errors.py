@@ -1,6 +1,6 @@
 """Every failure that a client may be told about, by what went wrong rather than by status code.
 
-The edges (``routes``, ``compat``, ``workers``) translate these into their own wire format; nothing else reaches a
+The edges (``routes``, ``compat``) translate these into their own wire format; nothing else reaches a
 client.
 """
 

@@ -67,7 +67,7 @@ class VoiceRef:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplerParams:
-    """Sampler settings shared by all blocks of an utterance (ranges: docs/api.md).
+    """Sampler settings shared by all blocks of an utterance (ranges: docs/options.md).
 
     Defaults are the reference pipeline's. ``None`` switches a feature off.
     """

@@ -34,10 +34,12 @@ from starlette.websockets import WebSocketDisconnect
 
 from echo.errors import (
     BadRequest,
+    ConfigError,
     EchoError,
     EngineFailed,
     FeatureDisabled,
     Forbidden,
+    LoadError,
     NotFound,
     NotReady,
     Overloaded,
@@ -185,10 +187,9 @@ def describe(error: Exception) -> Failure:
     elif isinstance(error, ValidationError):
         error = validation_error(error.errors())
     status = next((s for kind, s in _STATUS if isinstance(error, kind)), 500)
-    if status == 500 and not isinstance(error, EngineFailed):
+    if not isinstance(error, EchoError) or isinstance(error, LoadError | ConfigError):  # these two are the operator's
         hidden = "The server failed. Its log has the details under the id in X-Request-Id."
         error = EngineFailed(hidden, code=_HIDDEN)
-    assert isinstance(error, EchoError)
     return Failure(status=status, error=error, headers=_headers(status, error))
 
 

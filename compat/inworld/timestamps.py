@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -56,7 +57,7 @@ def _arrays(
 ) -> dict[str, list[str] | list[float]]:
     def at(place: int) -> float:
         seconds = span.start_s + (span.end_s - span.start_s) * place / length
-        return min(round(seconds, 3), span.end_s)
+        return min(round(seconds, 3), math.floor(span.end_s * 1000) / 1000)
 
     return {
         items: [item for item, _, _ in places],

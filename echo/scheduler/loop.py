@@ -13,7 +13,7 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-from echo.errors import EngineFailed, NotReady
+from echo.errors import NotReady
 from echo.model.base import BlockModel, DecodeState
 from echo.scheduler.job import BlockJob, Draw
 from echo.scheduler.policy import Limits, Phase, activate, next_work
@@ -26,6 +26,7 @@ T = TypeVar("T")
 
 #: A tick takes well under a second; a thread without one for this long, with work at hand, is stuck.
 _STUCK_S = 60.0
+_CLOSING = "The server is shutting down."
 _NOTHING: Audio = np.zeros(0, np.float32)
 
 
@@ -95,7 +96,7 @@ class Scheduler:
         )
         with self._changed:
             if self._closing:
-                stream.finish(NotReady("The server is shutting down.", retry_after_s=5))
+                stream.finish(NotReady(_CLOSING, retry_after_s=5))
                 return stream
             self._inbox.append(job)
             self._changed.notify()
@@ -106,7 +107,7 @@ class Scheduler:
         done: Future[object] = Future()
         with self._changed:
             if self._closing:
-                raise NotReady("The server is shutting down.", retry_after_s=5)
+                raise NotReady(_CLOSING, retry_after_s=5)
             self._errands.append((errand, done))
             self._changed.notify()
         return done.result()  # type: ignore[return-value]  # what the errand returned
@@ -136,9 +137,9 @@ class Scheduler:
             self._tick()
             self._busy_since = None
         for job in self._active + self._waiting + list(self._inbox):
-            job.stream.finish(EngineFailed("The server is shutting down."))
+            job.stream.finish(NotReady(_CLOSING, retry_after_s=5))
         for _, done in self._errands:
-            done.set_exception(NotReady("The server is shutting down.", retry_after_s=5))
+            done.set_exception(NotReady(_CLOSING, retry_after_s=5))
 
     def _take_in(self) -> bool:
         """Wait until there is work and sort the arrivals in; False once closing."""
