@@ -1,0 +1,189 @@
+"""The real server in a process of its own, on a free port, with the embedded model; and what to ask it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+ROOT = Path(__file__).resolve().parents[2]
+#: Far longer than anything here takes on a slow machine: whoever waits this long hangs.
+PATIENCE_S = 60.0
+
+_ADDRESS = re.compile(r"running on (http://127\.0\.0\.1:\d+)")
+
+#: Minutes of work behind a first block that is cheap: whatever is seen while it runs is seen in the middle. Many small
+#: steps, because those take their time on a fast machine too.
+ENDLESS = {
+    "input": "This sentence is one of very many that nobody is going to hear to the end. " * 50,
+    "response_format": "pcm",
+    "block_sizes": [16] * 16,
+    "num_steps": [2] + [100] * 15,
+    "early_stop_on_zero": False,
+}
+
+
+def clean_environment(**settings: object) -> dict[str, str]:
+    """The environment without the settings of whoever runs the tests, with these, and without a network."""
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("ECHO_") and k not in ("HOST", "PORT")}
+    return {**inherited, "HF_HUB_OFFLINE": "1", **{name: str(value) for name, value in settings.items()}}
+
+
+def eventually(condition: Callable[[], bool], what: str) -> None:
+    """Wait for another process to get there; fails when it never does."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, f"waited in vain: {what}"
+        time.sleep(0.02)
+
+
+class Listener:
+    """Reads an answer as far as it is told to."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        self.response = response
+        self._pieces = response.iter_raw()  # kept: httpx hangs up as soon as nobody holds it any more
+
+    def some(self) -> bytes:
+        """The next 0.1 s of audio at 44.1 kHz, or more."""
+        got = b""
+        while len(got) < 8820:
+            got += next(self._pieces)
+        return got
+
+    def rest(self) -> bytes:
+        """Everything up to the end; raises httpx.RemoteProtocolError when it is broken off."""
+        return b"".join(self._pieces)
+
+
+class ServerProcess:
+    """``python api_server.py --port 0 …``; leaving the context ends it. ``settings`` are environment variables."""
+
+    def __init__(self, folder: Path, *arguments: str, **settings: object) -> None:
+        self._stderr, self._stdout = folder / "stderr.log", folder / "stdout.log"
+        with self._stderr.open("wb") as stderr, self._stdout.open("wb") as stdout:
+            self._process = subprocess.Popen(
+                [sys.executable, str(ROOT / "api_server.py"), "--port", "0", *arguments],
+                cwd=folder,  # not the checkout: it has to find its files from anywhere
+                env=clean_environment(**settings),
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+
+    # -- the process
+
+    @property
+    def log(self) -> str:
+        """Everything said on standard error so far."""
+        return self._stderr.read_text(encoding="utf-8")
+
+    @property
+    def output(self) -> str:
+        """Everything said on standard output so far."""
+        return self._stdout.read_text(encoding="utf-8")
+
+    @property
+    def running(self) -> bool:
+        return self._process.poll() is None
+
+    def send_signal(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
+    def wait(self) -> int:
+        """Wait for the process to end by itself; returns its status."""
+        return self._process.wait(PATIENCE_S)
+
+    def assert_ends_cleanly(self, number: signal.Signals) -> None:
+        """Wait for the end that a signal has caused, and check that nothing went wrong on the way there."""
+        # Uvicorn passes SIGTERM on to the process when it is done, so that whoever asks sees what ended it.
+        assert self.wait() in (0, -number)
+        assert "Finished server process" in self.log
+        assert "Traceback" not in self.log
+
+    def wait_for_log(self, text: str) -> None:
+        eventually(lambda: text in self.log or not self.running, f"{text!r} in the log")
+        assert text in self.log, self.log
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        self.wait_for_log("running on http://")
+        match = _ADDRESS.search(self.log)
+        assert match is not None
+        return match[1]
+
+    def wait_ready(self) -> Self:
+        url = self.url
+        eventually(lambda: not self.running or httpx.get(f"{url}/ready").is_success, "readiness")
+        assert self.running, self.log
+        return self
+
+    # -- requests
+
+    def get(self, path: str, **more: Any) -> httpx.Response:
+        return httpx.get(f"{self.url}{path}", timeout=PATIENCE_S, **more)
+
+    def speak(self, text: str, **fields: object) -> httpx.Response:
+        """Post a speech request and return the answer, whatever it is; wav and seed 0 unless ``fields`` say more."""
+        body = {"input": text, "response_format": "wav", "seed": 0, **fields}
+        return httpx.post(f"{self.url}/v1/audio/speech", json=body, timeout=PATIENCE_S)
+
+    @contextmanager
+    def listen(self, body: Mapping[str, object]) -> Iterator[Listener]:
+        """Post a speech request and read the answer as it comes; leaving the context hangs up."""
+        url = f"{self.url}/v1/audio/speech"
+        with httpx.stream("POST", url, json=dict(body), timeout=PATIENCE_S) as response:
+            assert response.status_code == 200, response.read()
+            yield Listener(response)
+
+    def post(self, body: Mapping[str, object]) -> socket.socket:
+        """Send a speech request without reading the answer; closing the connection hangs up."""
+        data = json.dumps(body).encode()
+        head = f"POST /v1/audio/speech HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(data)}\r\n\r\n"
+        address = httpx.URL(self.url)
+        connection = socket.create_connection((address.host, address.port or 80), PATIENCE_S)
+        connection.sendall(head.encode() + data)
+        return connection
+
+    # -- metrics
+
+    def metric(self, name: str, **labels: str) -> float:
+        """One value of /metrics; 0 where it has not been counted yet."""
+        families = text_string_to_metric_families(self.get("/metrics").text)
+        samples = [sample for family in families for sample in family.samples if sample.name == name]
+        return next((sample.value for sample in samples if sample.labels == labels), 0.0)
+
+    def outcomes(self, outcome: str) -> float:
+        """How many requests ended like this: done, failed or cancelled."""
+        return self.metric("echo_requests_total", outcome=outcome)
+
+    @property
+    def open_streams(self) -> float:
+        return self.metric("echo_open_streams")
+
+    def wait_idle(self) -> None:
+        eventually(lambda: self.open_streams == 0, "no open stream")

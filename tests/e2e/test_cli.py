@@ -1,0 +1,77 @@
+"""``python -m echo`` as a process: files out of texts, and one line for whoever got something wrong."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from tests.e2e.listening import decoded
+from tests.e2e.server_process import PATIENCE_S, ROOT, clean_environment
+
+
+def echo(folder: Path, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "echo", *arguments],
+        cwd=folder,
+        env=clean_environment(PYTHONPATH=ROOT),
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+
+
+def test_say_writes_a_file_and_shows_its_progress_on_standard_error(tmp_path: Path) -> None:
+    def say(name: str) -> None:
+        done = echo(tmp_path, "say", "-", "--voice", "tiny_dan", "--seed", "1", "-o", name, stdin="Written to a file.")
+        assert (done.returncode, done.stdout) == (0, ""), done.stderr
+        assert name in done.stderr
+        assert "Traceback" not in done.stderr
+        samples, rate = decoded((tmp_path / name).read_bytes())
+        assert rate == 44_100
+        assert 0.5 < len(samples) / rate < 4
+        assert np.abs(samples).max() > 0.1
+
+    with ThreadPoolExecutor() as threads:  # most of what each of them does is loading
+        list(threads.map(say, ["out.wav", "out.mp3", "out.flac"]))
+
+
+def test_say_with_an_unknown_voice_fails_with_one_line_and_leaves_the_file_alone(tmp_path: Path) -> None:
+    path = tmp_path / "speech.wav"
+    path.write_bytes(b"what was there before")
+    done = echo(tmp_path, "--model", "tiny", "say", "Hello.", "--voice", "nobody", "-o", "speech.wav")
+    assert done.returncode == 1
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("echo-tts: ")]
+    assert "nobody" in line
+    assert "Traceback" not in done.stderr
+    assert path.read_bytes() == b"what was there before"
+
+
+def test_say_with_a_model_that_is_not_there_fails_with_one_line(tmp_path: Path) -> None:
+    done = echo(tmp_path, "--model", "no-such-model", "say", "Hello.")
+    assert done.returncode == 1
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("echo-tts: ")]
+    assert "no-such-model" in line
+    assert "Traceback" not in done.stderr
+
+
+def test_voices_are_listed_without_loading_torch(tmp_path: Path) -> None:
+    code = (
+        "import sys; from echo.cli import main; status = main(['voices']); sys.exit(status or 'torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=clean_environment(PYTHONPATH=ROOT),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["tiny_anna", "tiny_beth", "tiny_clara", "tiny_dan", "tiny_eric", "tiny_frank"]

@@ -1,0 +1,110 @@
+"""``echo.load("tiny")``: arrays, frames and files in this process."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import echo
+from echo import AudioFormat, Encoding, Speech
+from echo.errors import BadRequest, ConfigError, NotReady, VoiceNotFound
+from tests.e2e.listening import decoded, from_wav
+from tests.e2e.server_process import ROOT, eventually
+
+TEXT = "Spoken by a program, not by a server."
+CLIPS = ROOT / "audio_prompts"
+
+
+@pytest.fixture(scope="module")
+def speech() -> Iterator[Speech]:
+    with echo.load("tiny", voices_dir=(str(CLIPS),)) as loaded:
+        yield loaded
+
+
+def open_requests(speech: Speech) -> int:
+    return speech._runtime.service.admission.open
+
+
+def test_speak_returns_samples(speech: Speech) -> None:
+    samples = speech.speak(TEXT, voice="tiny_dan", seed=1)
+    assert samples.dtype == np.float32
+    assert samples.ndim == 1
+    assert 1 < len(samples) / speech.sample_rate < 5
+    assert 0.1 < np.abs(samples).max() < 1
+
+
+def test_stream_yields_the_same_samples_block_by_block(speech: Speech) -> None:
+    frames = list(speech.stream(TEXT, voice="tiny_dan", seed=1))
+    assert len(frames) > 1
+    np.testing.assert_array_equal(np.concatenate(frames), speech.speak(TEXT, voice="tiny_dan", seed=1))
+
+
+@pytest.mark.parametrize("encoding", [Encoding.WAV, Encoding.MP3, Encoding.FLAC, Encoding.OPUS])
+def test_encode_yields_the_bytes_of_a_file(speech: Speech, encoding: Encoding) -> None:
+    data = b"".join(speech.encode(TEXT, AudioFormat(encoding=encoding), seed=1))
+    samples, rate = decoded(data)
+    assert len(samples) / rate == pytest.approx(len(speech.speak(TEXT, seed=1)) / speech.sample_rate, abs=0.06)
+
+
+def test_a_wav_file_is_right_in_its_sizes(speech: Speech) -> None:
+    data = b"".join(speech.encode(TEXT, AudioFormat(encoding=Encoding.WAV), seed=1))
+    assert len(from_wav(data)) == len(speech.speak(TEXT, seed=1))
+
+
+def test_a_voice_is_a_name_or_a_path_or_the_bytes_of_a_clip(speech: Speech) -> None:
+    path = CLIPS / "tiny_beth.flac"
+    by_name = speech.speak(TEXT, voice="tiny_beth", seed=1)
+    np.testing.assert_array_equal(speech.speak(TEXT, voice=path, seed=1), by_name)
+    np.testing.assert_array_equal(speech.speak(TEXT, voice=path.read_bytes(), seed=1), by_name)
+    assert not np.array_equal(speech.speak(TEXT, seed=1), by_name)
+
+
+def test_voices_and_engine_are_told(speech: Speech) -> None:
+    assert speech.voices() == sorted(path.stem for path in CLIPS.glob("*.flac"))
+    assert (speech.info.name, speech.info.device, speech.info.preview) == ("echo-tiny", "cpu", True)
+
+
+def test_dropping_the_iterator_ends_the_generation(speech: Speech) -> None:
+    frames = speech.stream(f"{TEXT} " * 20, num_steps=100)
+    assert len(list(itertools.islice(frames, 1))) == 1
+    assert open_requests(speech) == 1
+    del frames
+    eventually(lambda: open_requests(speech) == 0, "the slot free again")
+    assert len(speech.speak("Again.")) > 0
+
+
+def test_mistakes_are_typed_and_name_the_argument(speech: Speech) -> None:
+    with pytest.raises(BadRequest, match="num_stepps: unknown option"):
+        speech.speak(TEXT, num_stepps=3)
+    with pytest.raises(BadRequest, match="num_steps"):
+        speech.speak(TEXT, num_steps=0)
+    with pytest.raises(BadRequest, match="input: must not be empty"):
+        speech.speak(" ")
+    with pytest.raises(BadRequest, match="preset"):
+        speech.speak(TEXT, preset="none of them")
+    with pytest.raises(BadRequest, match="speed"):
+        speech.speak(TEXT, speed=9.0)
+    with pytest.raises(VoiceNotFound, match="nobody"):
+        speech.speak(TEXT, voice="nobody")
+    with pytest.raises(BadRequest):
+        speech.speak(TEXT, voice=b"not an audio file")
+    assert open_requests(speech) == 0
+
+
+def test_a_model_that_is_not_there_is_told_at_once(tmp_path: Path) -> None:
+    with pytest.raises(NotReady, match="no-such-model"):
+        echo.load(str(tmp_path / "no-such-model"))
+    with pytest.raises(ConfigError, match="ECHO_DEVICE"):
+        echo.load("tiny", device="abacus")
+
+
+def test_after_close_it_does_not_speak_any_more() -> None:
+    speech = echo.load("tiny", voices_dir=(str(CLIPS),))
+    speech.close()
+    speech.close()
+    with pytest.raises(NotReady):
+        speech.speak(TEXT)
