@@ -61,7 +61,7 @@ class OpenAiCompatible:
 def test_a_line_is_a_complete_16_bit_file(voices: Path, root: bool) -> None:
     with serving(started(COMPATIBLE, voices)) as server:
         client = OpenAiCompatible(server, url=server.url if root else None)
-        assert httpx.get(client.base, timeout=2).status_code < 500
+        assert httpx.get(client.base, timeout=PATIENCE_S).status_code < 500
         answer = client.speak(TEXT)
         assert answer.status_code == 200
         info = soundfile.info(io.BytesIO(answer.content))

@@ -1,0 +1,80 @@
+"""Whatever is sent to a route that takes a body: it is understood or refused, and never a server error."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.contract.schemathesis.bodies import GOOD, OPENAPI, anything, encoded, raw, spoilt
+from tests.contract.serving import PATIENCE_S, Served
+
+ROUTES = sorted(
+    (method.upper(), path)
+    for path, methods in OPENAPI["paths"].items()
+    for method in methods
+    if method in ("post", "patch", "put")
+)
+SHAPES = {"/v1": "error", "/tts/v1": "message", "/voices/v1": "message"}
+
+few = settings(max_examples=40, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
+every_route = pytest.mark.parametrize(("method", "path"), ROUTES, ids=[" ".join(route) for route in ROUTES])
+
+
+@pytest.fixture(scope="module")
+def client(fuzzed_server: Served) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=fuzzed_server.url, timeout=PATIENCE_S, verify=False) as opened:
+        yield opened
+
+
+def call(client: httpx.Client, method: str, path: str, body: bytes, kind: str = "application/json") -> httpx.Response:
+    """Send a body and check that the answer is one that the client can make something of."""
+    path = path.replace("{voice}", "anna").replace("{workspace}", "fuzz")
+    answer = client.request(method, path, content=body, headers={"Content-Type": kind})
+    assert answer.status_code < 500, answer.text
+    if answer.status_code >= 400:
+        family = next((prefix for prefix in SHAPES if path.startswith(prefix + "/")), "")
+        assert SHAPES.get(family, "detail") in answer.json()
+    return answer
+
+
+@every_route
+def test_a_good_body_is_understood(fuzzed: Served, client: httpx.Client, method: str, path: str) -> None:
+    answer = call(client, method, path, encoded(GOOD))
+    # The upload is a form, and a voice that is no clone cannot be changed.
+    assert answer.status_code == (400 if "latents" in path else 403 if method == "PATCH" else 200), answer.text
+
+
+@every_route
+@few
+@given(body=raw, kind=st.sampled_from(["application/json", "text/plain", "application/x-www-form-urlencoded", ""]))
+def test_bytes(fuzzed: Served, client: httpx.Client, method: str, path: str, body: bytes, kind: str) -> None:
+    call(client, method, path, body, kind)
+
+
+@every_route
+@few
+@given(body=anything)
+def test_any_json(fuzzed: Served, client: httpx.Client, method: str, path: str, body: Any) -> None:
+    call(client, method, path, encoded(body))
+
+
+@every_route
+@few
+@given(body=spoilt)
+def test_a_good_body_gone_wrong(
+    fuzzed: Served, client: httpx.Client, method: str, path: str, body: dict[str, Any]
+) -> None:
+    call(client, method, path, encoded(body))
+
+
+@few
+@given(body=st.binary(max_size=80), boundary=st.text(st.characters(codec="ascii", categories=["L", "N"]), max_size=10))
+def test_a_form_gone_wrong(fuzzed: Served, client: httpx.Client, body: bytes, boundary: str) -> None:
+    framed = b"--" + boundary.encode() + b"\r\nContent-Disposition: form-data" + body
+    for data in (body, framed, framed + b"\r\n\r\nx\r\n--" + boundary.encode() + b"--\r\n"):
+        call(client, "POST", "/create_and_store_latents", data, f"multipart/form-data; boundary={boundary}")

@@ -1,0 +1,64 @@
+"""The bodies themselves, without a server: read, or refused in words that name the field."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from compat.inworld.messages import ContextConfig, ContextUpdate, Message
+from compat.inworld.schemas import CloneBody, SynthesizeBody, VoicePatch
+from compat.wire import decode
+from compat.xtts.schemas import SpeakBody
+from echo.audio.encode import supported_encodings
+from echo.errors import BadRequest
+from echo.settings import Settings
+from routes.format import FORMATS, decide
+from routes.speech import SpeechBody, parse_body
+from tests.contract.schemathesis.bodies import anything, encoded, raw, spoilt
+
+WIRE = (SynthesizeBody, CloneBody, VoicePatch, Message, ContextConfig, ContextUpdate, SpeakBody)
+many = settings(max_examples=300, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
+sent = raw | anything.map(encoded) | spoilt.map(encoded)
+
+
+def refusal(read: Callable[[bytes], Any], data: bytes) -> BadRequest | None:
+    try:
+        read(data)
+    except BadRequest as error:
+        return error
+    return None
+
+
+@pytest.mark.parametrize("model", WIRE, ids=[model.__name__ for model in WIRE])
+@many
+@given(data=sent)
+def test_foreign_bodies(model: Any, data: bytes) -> None:
+    error = refusal(lambda text: model.parse(decode(text)), data)
+    assert error is None or (error.message and "pydantic" not in error.message)
+
+
+@many
+@given(data=sent, rate=st.none() | st.sampled_from(["24000", "", "x", "²", "-1", "44100.0"]))
+def test_openais_body(data: bytes, rate: str | None) -> None:
+    error = refusal(lambda text: parse_body(text, rate), data)
+    if error is None:
+        usable(parse_body(data, rate))
+    else:
+        assert error.code
+        assert error.param is None or error.message.startswith(error.param)
+        assert "pydantic" not in error.message
+
+
+def usable(body: SpeechBody) -> None:
+    """Check that what was read leads to a request, or to a format that is refused by name."""
+    wish, available = body.wish(Settings()), supported_encodings()
+    if wish.response_format in (None, *FORMATS):
+        delivery = decide(wish, pcm_sample_rate=None, available=available)
+        assert body.request(delivery).text == body.input
+    else:
+        with pytest.raises(BadRequest, match="response_format"):
+            decide(wish, pcm_sample_rate=None, available=available)
