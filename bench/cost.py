@@ -1,0 +1,136 @@
+"""What every stage of the model costs at least: floating-point operations and bytes, from the configuration alone.
+
+One multiply-add is two operations. Norms, activations and rotations are left out: under one per cent. Bytes are those
+that no implementation avoids: every weight once, every key and value that is attended to, once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from echo.model.autoencoder.config import AutoencoderConfig, TransformerConfig
+from echo.model.config import DiTConfig
+
+_RESIDUAL_UNITS = 3
+#: Kernel of the convolutions of residual units, ConvNeXt blocks and at the ends of encoder and decoder.
+_KERNEL = 7
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Operations and bytes of a stage."""
+
+    flops: float
+    bytes: float
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(self.flops + other.flops, self.bytes + other.bytes)
+
+
+def dense_weights(config: DiTConfig) -> int:
+    """Weights of the DiT that every latent of a step passes through: self-attention and feed-forward, projections."""
+    size = config.model_size
+    layer = 5 * size * size + 3 * size * config.intermediate_size
+    return config.num_layers * layer + 2 * config.latent_size * size
+
+
+def step(config: DiTConfig, size: int, keys: Sequence[int], width: int) -> Cost:
+    """One Euler step of a block of ``size`` latents, one row per entry of ``keys`` (context keys it sees).
+
+    ``width`` is bytes per number. The modulation is not part of it: it is computed once per schedule.
+    """
+    weights = dense_weights(config)
+    seen = [size + n for n in keys]
+    attention = sum(4 * size * n * config.model_size * config.num_layers for n in seen)
+    kv = sum(2 * n * config.model_size * config.num_layers for n in seen)
+    return Cost(2 * weights * size * len(keys) + attention, width * (weights + kv))
+
+
+def text_encoder(config: DiTConfig, tokens: int, width: int) -> Cost:
+    """A text of ``tokens`` bytes, BOS included, to its keys and values in every layer of the DiT."""
+    size = config.text_model_size
+    encoded = _encoder(config.text_num_layers, size, config.text_intermediate_size, tokens, width)
+    return encoded + _context(config, size, tokens, width)
+
+
+def latent_encoder(config: DiTConfig, patches: int, width: int, *, past: int = 0) -> Cost:
+    """Patches of a voice, or of what was spoken behind ``past`` patches, to keys and values in every layer."""
+    size = config.speaker_model_size
+    encoded = _encoder(config.speaker_num_layers, size, config.speaker_intermediate_size, patches, width, past)
+    projected = config.latent_size * config.speaker_patch_size * size
+    return encoded + _context(config, size, patches, width) + _linear(projected, patches, width)
+
+
+def decode(config: AutoencoderConfig, latents: int, width: int) -> Cost:
+    """Latents to audio; attention counts the window in full."""
+    frames, dim = latents, config.latent_dim
+    cost = _transformer(config.quantizer.post_module, latents, width)
+    for factor in reversed(config.quantizer.downsample_factor):
+        frames *= factor
+        # A transposed convolution as long as its stride: one input per output. Then a ConvNeXt block.
+        cost += _linear(dim * dim, frames, width, stored=factor * dim * dim) + _convnext(dim, frames, width)
+    channels = config.decoder_dim
+    cost += _linear(_KERNEL * dim * channels, frames, width)
+    for rate in config.decoder_rates:
+        frames *= rate
+        half = channels // 2
+        cost += _linear(2 * channels * half, frames, width, stored=2 * rate * channels * half)
+        cost += _residual_units(half, frames, width)
+        channels = half
+    return cost + _linear(_KERNEL * channels, frames, width)
+
+
+def encode(config: AutoencoderConfig, latents: int, width: int) -> Cost:
+    """Audio of so many latents to latents, the quantiser included."""
+    frames, channels = latents * config.samples_per_latent, config.encoder_dim
+    cost = _linear(_KERNEL * channels, frames, width)
+    for rate, transformer in zip(config.encoder_rates, config.encoder_transformers, strict=True):
+        cost += _residual_units(channels, frames, width)
+        frames //= rate
+        cost += _linear(2 * rate * channels * 2 * channels, frames, width)
+        channels *= 2
+        if transformer is not None:
+            cost += _transformer(transformer, frames, width)
+    dim, q = config.latent_dim, config.quantizer
+    cost += _linear(3 * channels * dim, frames, width)
+    for factor in q.downsample_factor:
+        frames //= factor
+        cost += _linear(factor * dim * dim, frames, width) + _convnext(dim, frames, width)
+    cost += _transformer(q.pre_module, frames, width)
+    levels = [q.semantic_codebook_size] + [q.codebook_size] * q.n_codebooks
+    for entries in levels:
+        cost += _linear(2 * dim * q.codebook_dim + q.codebook_dim * entries, frames, width)
+    return cost
+
+
+def _linear(weights: int, positions: int, width: int, *, stored: int | None = None) -> Cost:
+    """``weights`` multiply-adds per position, of ``stored`` weights in memory (default: as many)."""
+    return Cost(2 * weights * positions, width * (weights if stored is None else stored))
+
+
+def _encoder(layers: int, size: int, intermediate: int, n: int, width: int, past: int = 0) -> Cost:
+    weights = layers * (5 * size * size + 3 * size * intermediate)
+    attention = layers * 4 * n * (n + past) * size
+    return _linear(weights, n, width) + Cost(attention, layers * 2 * past * size * width)
+
+
+def _context(config: DiTConfig, size: int, n: int, width: int) -> Cost:
+    return _linear(config.num_layers * 2 * size * config.model_size, n, width)
+
+
+def _transformer(config: TransformerConfig, n: int, width: int) -> Cost:
+    inner = config.n_head * config.head_dim
+    weights = config.n_layer * (4 * config.dim * inner + 3 * config.dim * config.intermediate_size)
+    if config.input_dim != config.dim:
+        weights += 2 * config.input_dim * config.dim
+    attention = config.n_layer * 4 * n * config.window_size * inner
+    return _linear(weights, n, width) + Cost(attention, 0)
+
+
+def _convnext(dim: int, n: int, width: int) -> Cost:
+    return _linear(_KERNEL * dim + 8 * dim * dim, n, width)
+
+
+def _residual_units(channels: int, n: int, width: int) -> Cost:
+    return _linear(_RESIDUAL_UNITS * (_KERNEL + 1) * channels * channels, n, width)

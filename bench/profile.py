@@ -1,0 +1,287 @@
+"""Time per stage against the roofline of the device: achieved TFLOP/s and GB/s, and the gap to the limit.
+
+    python -m bench.profile
+    python -m bench.profile --model random-base --device cuda --dtype bfloat16
+    python -m bench.profile --streams 1,8 --ops
+
+The limit of a stage is the larger of operations over the measured peak and bytes over the measured copy rate; the gap
+is how many times longer the stage took. Operations and bytes come from the configuration (``bench/cost.py``).
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from bench import cost
+from bench.cost import Cost
+from bench.engines import device_of, load_parts, open_model
+from bench.loadgen import TEXTS
+from bench.options import parser, result_path, settings_from
+from bench.record import make_record, write_record
+from bench.roofline import Ceilings, gap, measure_ceilings
+from bench.show import columns
+from echo.model.echo import EchoModel
+from echo.model.guidance import Conditions
+from echo.model.kv import key_count
+from echo.model.prefix import Prefix
+from echo.model.sampler import BlockSampler
+from echo.presets import load_presets
+from echo.settings import Settings
+from echo.types import LATENT_SIZE, SAMPLE_RATE, SAMPLES_PER_LATENT, BlockPlan
+
+#: Reference clip: as long as most people's.
+_VOICE_S = 10.0
+#: Enough steps that a sampler never runs out while it is timed.
+_MANY_STEPS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A measured stage: what it was, how long one call took, what it costs at least."""
+
+    name: str
+    size: int
+    streams: int
+    rows: int
+    seconds: float
+    cost: Cost
+
+
+def main() -> None:
+    """Measure, print, write."""
+    options = parser(__doc__)
+    options.add_argument("--streams", default="1,2,4,8", help="streams that share a step")
+    options.add_argument("--seconds", type=float, default=0.5, help="time for every stage")
+    options.add_argument("--ops", action="store_true", help="also print the operators of one step")
+    given = options.parse_args()
+    settings = settings_from(given)
+    streams = tuple(int(part) for part in given.streams.split(","))
+    record = measure(settings, streams, given.seconds)
+    show(record["results"])
+    if given.ops:
+        print(operators(settings))
+    if path := result_path(given, "profile", record["device_type"]):
+        write_record(path, record)
+
+
+def measure(settings: Settings, streams: Sequence[int], seconds: float) -> dict[str, Any]:
+    """Time every stage of the model and return the record."""
+    parts = load_parts(settings)
+    model, device = open_model(settings, parts), device_of(settings)
+    record = make_record("profile", settings, device, {})
+    plan = plan_of(settings, model, parts.config)
+    dtypes = {"model": model.dit.dtype, "decoder": model.autoencoder.dtype}
+    ceilings = {name: measure_ceilings(device, dtype) for name, dtype in dtypes.items()}
+    probe = Probe(model, plan, seconds)
+    stages = [*probe.encoders(), *probe.prefixes(), *probe.steps(streams), *probe.decodes(streams)]
+    results = {
+        "ceilings": {name: asdict(found) for name, found in ceilings.items()},
+        "stages": [row(stage, ceilings["decoder" if stage.name in _DECODER else "model"]) for stage in stages],
+        "utterance": [utterance(stages, plan, count) for count in streams],
+    }
+    return {**record, "results": results}
+
+
+#: Stages that run in the decoder's number format.
+_DECODER = frozenset({"voice to latents", "decode"})
+
+
+class Probe:
+    """Times the stages of one model with the block shapes of one plan."""
+
+    def __init__(self, model: EchoModel, plan: BlockPlan, seconds: float) -> None:
+        self.model = model
+        self.plan = plan
+        self._seconds = seconds
+        self._width = model.dit.in_proj.weight.element_size()
+        tone = np.sin(2 * np.pi * 150 * np.arange(int(_VOICE_S * SAMPLE_RATE)) / SAMPLE_RATE)
+        self._clip = np.asarray(0.1 * tone, np.float32)
+        self.conditions: Conditions = model.conditions(TEXTS[2], model.encode_voice(self._clip))
+
+    def encoders(self) -> list[Stage]:
+        """Text and voice."""
+        config, ae = self.model.dit.config, self.model.autoencoder.config
+        latents = len(self._clip) // SAMPLES_PER_LATENT // config.speaker_patch_size * config.speaker_patch_size
+        patches = latents // config.speaker_patch_size
+        tokens = key_count(self.conditions.text)
+        noise = torch.randn(latents, LATENT_SIZE)
+        both = self._time(lambda: self.model.encode_voice(self._clip))
+        keys = self._time(lambda: self.model.dit.encode_speaker(noise))
+        decoder_width = self.model.autoencoder.quantizer.post_module.norm.weight.element_size()
+        return [
+            Stage(
+                "text to keys",
+                tokens,
+                1,
+                1,
+                self._time(lambda: self.model.conditions(TEXTS[2], None)),
+                cost.text_encoder(config, tokens, self._width),
+            ),
+            Stage("voice to latents", latents, 1, 1, max(0.0, both - keys), cost.encode(ae, latents, decoder_width)),
+            Stage("voice to keys", latents, 1, 1, keys, cost.latent_encoder(config, patches, self._width)),
+        ]
+
+    def prefixes(self) -> list[Stage]:
+        """Encoding every block but the last for the blocks behind it."""
+        patch = self.model.dit.config.speaker_patch_size
+        stages, prefix = [], self.model.empty_prefix()
+        for block in self.plan.blocks[:-1]:
+            latents = torch.randn(block.size, LATENT_SIZE, device=self.model.dit.device)
+            took = self._time(partial(self.model.extend, prefix, latents))
+            spent = cost.latent_encoder(
+                self.model.dit.config, -(-block.size // patch), self._width, past=prefix.length // patch
+            )
+            stages.append(Stage("prefix", block.size, 1, 1, took, spent))
+            prefix = self.model.extend(prefix, latents)
+        return stages
+
+    def steps(self, streams: Sequence[int]) -> list[Stage]:
+        """One guided step of every block shape, for one and more streams together."""
+        stages, prefix = [], self.model.empty_prefix()
+        for index, block in enumerate(self.plan.blocks):
+            for count in streams:
+                samplers = [self.sampler(prefix, index) for _ in range(count)]
+                took = self._time(partial(self._step, samplers))
+                keys = [row.keys.shape[3] - block.size for sampler in samplers for row in sampler.rows().contexts]
+                spent = cost.step(self.model.dit.config, block.size, keys, self._width)
+                stages.append(Stage("step", block.size, count, len(keys), took, spent))
+            if index + 1 < len(self.plan.blocks):
+                prefix = self.model.extend(prefix, torch.randn(block.size, LATENT_SIZE, device=self.model.dit.device))
+        return stages
+
+    def decodes(self, streams: Sequence[int]) -> list[Stage]:
+        """Decoding a block of every size, for one and more streams together."""
+        config, width = self.model.autoencoder.config, self.model.autoencoder.quantizer.post_module.norm.weight
+        stages = []
+        for size in dict.fromkeys(block.size for block in self.plan.blocks):
+            for count in streams:
+                latents = [torch.randn(size, LATENT_SIZE, device=self.model.autoencoder.device)] * count
+                states = [state for _, state in self.model.decode([None] * count, latents)]
+                took = self._time(partial(self.model.decode, states, latents))
+                one = cost.decode(config, size, width.element_size())
+                stages.append(Stage("decode", size, count, count, took, Cost(count * one.flops, one.bytes)))
+        return stages
+
+    def sampler(self, prefix: Prefix, index: int) -> BlockSampler:
+        """A block of the plan that can take many guided steps."""
+        spec = replace(self.plan.blocks[index], steps=_MANY_STEPS)
+        params = replace(self.plan.params, cfg_min_t=0.0, cfg_max_t=1.0)
+        return self.model.sampler(self.conditions, prefix, spec, params, (0, 0, index, 0))
+
+    def _step(self, samplers: Sequence[BlockSampler]) -> None:
+        if samplers[0].done:
+            raise RuntimeError("a stage took more steps than were planned")
+        self.model.step(samplers)
+
+    def _time(self, run: Callable[[], Any]) -> float:
+        """Median seconds of a call, the device's queue drained; at least 3 calls, at most 80."""
+        device, taken = self.model.dit.device, list[float]()
+        for _ in range(2):
+            run()
+        synchronize(device)
+        begun = time.perf_counter()
+        while len(taken) < 3 or (len(taken) < 80 and time.perf_counter() - begun < self._seconds):
+            started = time.perf_counter()
+            run()
+            synchronize(device)
+            taken.append(time.perf_counter() - started)
+        return statistics.median(taken)
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done what was queued."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def plan_of(settings: Settings, model: EchoModel, config: Any) -> BlockPlan:
+    """The plan of a streamed request without options."""
+    family = config.get("engine", {})
+    presets = load_presets(
+        settings.presets_path,
+        family.get("presets", "echo"),
+        settings.performance_preset,
+        nonstream_steps=settings.num_steps_nonstream,
+        max_latents=family.get("max_latents", 640),
+        max_layers=model.dit.config.num_layers,
+    )
+    return presets.plan({}, streaming=True)
+
+
+def row(stage: Stage, ceilings: Ceilings) -> dict[str, Any]:
+    """A stage as a row of the result."""
+    limit, bound = ceilings.limit(stage.cost.flops, stage.cost.bytes)
+    return {
+        "stage": stage.name,
+        "latents": stage.size,
+        "streams": stage.streams,
+        "rows": stage.rows,
+        "ms": round(1000 * stage.seconds, 4),
+        "gflop": round(stage.cost.flops / 1e9, 4),
+        "mbyte": round(stage.cost.bytes / 1e6, 3),
+        "tflop_per_s": round(stage.cost.flops / stage.seconds / 1e12, 4),
+        "gbyte_per_s": round(stage.cost.bytes / stage.seconds / 1e9, 2),
+        "limit_ms": round(1000 * limit, 4),
+        "bound": bound,
+        "gap": gap(stage.seconds, limit),
+    }
+
+
+def utterance(stages: Sequence[Stage], plan: BlockPlan, streams: int) -> dict[str, Any]:
+    """Device seconds of one whole utterance of the plan when ``streams`` of them run together, by stage."""
+    found = {(stage.name, stage.size, stage.streams): stage.seconds for stage in stages}
+    spent = {
+        "text_s": sum(stage.seconds for stage in stages if stage.name == "text to keys"),
+        "prefix_s": sum(stage.seconds for stage in stages if stage.name == "prefix"),
+        "step_s": sum(block.steps * found["step", block.size, streams] for block in plan.blocks) / streams,
+        "decode_s": sum(found["decode", block.size, streams] for block in plan.blocks) / streams,
+    }
+    audio_s = plan.latents * SAMPLES_PER_LATENT / SAMPLE_RATE
+    return {
+        "streams": streams,
+        **{name: round(value, 5) for name, value in spent.items()},
+        "audio_s": round(audio_s, 3),
+        "audio_s_per_s": round(audio_s / sum(spent.values()), 3),
+    }
+
+
+def operators(settings: Settings) -> str:
+    """The operators of a single-stream step of the first block, the longest first."""
+    parts = load_parts(settings)
+    model = open_model(settings, parts)
+    probe = Probe(model, plan_of(settings, model, parts.config), 0.0)
+    sampler = probe.sampler(model.empty_prefix(), 0)
+    model.step([sampler])
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    if model.dit.device.type == "cuda":
+        activities.append(torch.profiler.ProfilerActivity.CUDA)
+    with torch.profiler.profile(activities=activities) as found:
+        for _ in range(10):
+            model.step([sampler])
+        synchronize(model.dit.device)
+    key = "self_cuda_time_total" if len(activities) > 1 else "self_cpu_time_total"
+    return str(found.key_averages().table(sort_by=key, row_limit=20))
+
+
+def show(results: dict[str, Any]) -> None:
+    """Print the results."""
+    for name, found in results["ceilings"].items():
+        print(f"{name} in {found['dtype']}: {found['tflop_per_s']} TFLOP/s, {found['gbyte_per_s']} GB/s measured")
+    names = ("stage", "latents", "streams", "rows", "ms", "tflop_per_s", "gbyte_per_s", "limit_ms", "bound", "gap")
+    print(columns([{name: found[name] for name in names} for found in results["stages"]]))
+    print("\none utterance, device seconds by stage when so many run together")
+    print(columns(results["utterance"]))
+
+
+if __name__ == "__main__":
+    main()
