@@ -285,9 +285,11 @@ class SpeechStream:
     async def _samples(self) -> AsyncGenerator[Audio]:
         for utterance, chunk in zip(self._work, self._chunks, strict=True):
             stream = self._speak(utterance.chunk)
-            if chunk.pause_before_ms:
-                yield np.zeros(self._engine.info.sample_rate * chunk.pause_before_ms // 1000, np.float32)
+            pause = chunk.pause_before_ms
             async for frame in stream:
+                if pause:  # not before the first frame: until then a failure still gets a status code
+                    yield np.zeros(self._engine.info.sample_rate * pause // 1000, np.float32)
+                    pause = 0
                 # The next chunk is made while this one is sent; not earlier, or it would delay this one's start.
                 if utterance.chunk + 1 < len(self._work):
                     self._speak(utterance.chunk + 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import warnings
 from collections.abc import Sequence
@@ -147,17 +148,23 @@ class SilenceGate:
         """How many more attempts a block gets after its first."""
         return self._rules.max_rerolls
 
-    def longest_silence_ms(self, samples: Audio, rate: int, *, is_last: bool = False) -> float:
+    def longest_silence_ms(
+        self, samples: Audio, rate: int, *, is_last: bool = False, needs_speech: bool = False
+    ) -> float:
         """Longest silence of a block that counts, in milliseconds.
 
         Silences count inside the block and at both its edges, since speech goes on in the next block. In the block
-        that ends the utterance (``is_last``) the silence at its very end is natural and does not count.
+        that ends the utterance (``is_last``) the silence at its very end is natural and does not count. A block that
+        must hold speech (``needs_speech``: the first one, and a redraw) and does not is silent without end, so that
+        no shorter silence is given up for it.
         """
         end = len(samples) / rate
-        spans = self._detector.silences(samples, rate)
+        spans = self._detector.silences(samples, rate) if len(samples) else [(0.0, 0.0)]
+        if needs_speech and any(start <= 0 and stop >= end for start, stop in spans):
+            return math.inf
         return max((1000.0 * (stop - start) for start, stop in spans if not (is_last and stop >= end)), default=0.0)
 
-    def judge(self, samples: Audio, rate: int, *, is_last: bool = False) -> Verdict:
+    def judge(self, samples: Audio, rate: int, *, is_last: bool = False, needs_speech: bool = False) -> Verdict:
         """Judge one attempt at a block."""
-        longest = self.longest_silence_ms(samples, rate, is_last=is_last)
+        longest = self.longest_silence_ms(samples, rate, is_last=is_last, needs_speech=needs_speech)
         return Verdict(longest, accept=longest < self.threshold_ms)

@@ -175,9 +175,7 @@ async def create_speech(request: Request, runtime: RuntimeDep) -> Response:
     speech = body.request(delivery)
     if delivery.whole:
         stream, audio = await until_disconnect(request, _whole(runtime.service, speech))
-        headers = _headers(stream, speech)
-        headers["X-Rerolls"] = str(stream.stats.rerolls)
-        headers["X-Audio-Duration"] = f"{stream.output.duration_s:.3f}"
+        headers = {**_headers(stream, speech), **whole_headers(stream)}
         return Response(audio, headers=headers, media_type=stream.output.media_type)
     stream = await until_disconnect(request, runtime.service.open(speech))
     headers = _headers(stream, speech)
@@ -207,6 +205,15 @@ def audio_headers(stream: SpeechStream) -> dict[str, str]:
     if stream.output.encoding is Encoding.PCM:
         headers["X-Audio-Format"] = "s16le"
     return headers
+
+
+def whole_headers(stream: SpeechStream) -> dict[str, str]:
+    """What an answer that is sent whole can say besides: it is finished."""
+    return {
+        **audio_headers(stream),
+        "X-Rerolls": str(stream.stats.rerolls),
+        "X-Audio-Duration": f"{stream.output.duration_s:.3f}",
+    }
 
 
 def _rate(text: str) -> int:

@@ -18,7 +18,7 @@ from echo.runtime import Runtime
 from echo.service import SpeechService, SpeechStream
 from routes.deps import RuntimeDep
 from routes.response import SpeechResponse, until_disconnect
-from routes.speech import audio_headers
+from routes.speech import audio_headers, whole_headers
 
 router = APIRouter(tags=["Inworld"], responses=RPC_RESPONSES)
 
@@ -62,10 +62,10 @@ async def _speak(service: SpeechService, body: SynthesizeBody) -> Response:
     # The streaming block shape although nothing is streamed: games send short lines, whose blocks can stop early.
     stream = await service.open(body.to_request(body.text, body.audio_config.whole(), streaming=True))
     try:
-        audio = stream.output.whole(await stream.collect())
+        audio = await stream.collect()
     finally:
         stream.close()
-    return JSONResponse(whole(stream, audio, body, body.text), headers=audio_headers(stream))
+    return JSONResponse(whole(stream, audio, body, body.text), headers=whole_headers(stream))
 
 
 async def _body(request: Request, runtime: Runtime) -> SynthesizeBody:

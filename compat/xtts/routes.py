@@ -23,7 +23,7 @@ from echo.types import SAMPLE_RATE, AudioFormat, Encoding, SpeechRequest, VoiceR
 from echo.voices.names import DEFAULT_WORKSPACE, SEPARATOR, squeeze
 from routes.deps import RuntimeDep
 from routes.response import SpeechResponse, until_disconnect
-from routes.speech import audio_headers
+from routes.speech import audio_headers, whole_headers
 
 router = APIRouter(tags=["XTTS"], responses=DETAIL_RESPONSES)
 
@@ -40,7 +40,8 @@ async def tts_to_audio(request: Request, runtime: RuntimeDep) -> Response:
     if body.is_ping:
         return _silence()
     stream, audio = await until_disconnect(request, _whole(runtime, body))
-    return Response(audio, headers=_headers(stream, body), media_type=stream.output.media_type)
+    headers = {**_headers(stream, body), **whole_headers(stream)}
+    return Response(audio, headers=headers, media_type=stream.output.media_type)
 
 
 @router.post("/tts_stream", response_class=Response, responses=WAV, openapi_extra=IN_BODY)

@@ -54,7 +54,7 @@ def load_engine(settings: Settings, gate: SilenceGate | None) -> BlockEngine:
     )
     model = EchoModel(
         loaded,
-        encode,
+        _encode_sentence if loaded.config.get("engine", {}).get("end_mark") else encode,
         max_speaker_latents=settings.max_speaker_latents,
         voices_on_device=settings.cache_speaker_on_gpu,
     )
@@ -116,6 +116,11 @@ def compile_parts(
             artifacts.save()
 
     return after_warm_up
+
+
+def _encode_sentence(text: str) -> list[int]:
+    """Tokenize for a model that has only seen sentences with an end mark, and is silent for a bare word."""
+    return encode(f"{text}." if text[-1:].isalnum() else text)
 
 
 def describe(loaded: LoadedEcho, device: torch.device, concurrent: int) -> EngineInfo:

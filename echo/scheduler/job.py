@@ -77,6 +77,11 @@ class BlockJob:
         """Seconds of audio in the mailbox."""
         return (self.stream.produced_samples - self.stream.consumed_samples) / self._rate
 
+    @property
+    def needs_speech(self) -> bool:
+        """Whether the block has to hold speech: the first one has, and a redraw has, or words would be lost."""
+        return self._block == 0 or self.attempt > 0
+
     # -- transitions
 
     def prepare(self, model: BlockModel) -> None:

@@ -43,7 +43,7 @@ class Gate(Protocol):
         """A silence at least this long is drawn again."""
         ...
 
-    def longest_silence_ms(self, samples: Audio, rate: int, *, is_last: bool) -> float:
+    def longest_silence_ms(self, samples: Audio, rate: int, *, is_last: bool, needs_speech: bool) -> float:
         """Longest silence of a block in milliseconds."""
         ...
 
@@ -218,8 +218,10 @@ class Scheduler:
                 self._send_to_gate(job, draw, self._gate, self._workers)
 
     def _send_to_gate(self, job: BlockJob, draw: Draw, gate: Gate, workers: Executor) -> None:
+        needs_speech = job.needs_speech
+
         def judge() -> float:
-            return gate.longest_silence_ms(draw.samples, self._rate, is_last=draw.is_last)
+            return gate.longest_silence_ms(draw.samples, self._rate, is_last=draw.is_last, needs_speech=needs_speech)
 
         job.verdict = workers.submit(judge)
         job.verdict.add_done_callback(lambda _: self._wake())

@@ -120,3 +120,10 @@ def test_pictures_of_the_speech_are_kept(say: Say) -> None:
         path.unlink(missing_ok=True)
         save_spectrogram(path, say(PASSAGE, voice), SAMPLE_RATE, f"{voice}: {PASSAGE}")
         assert path.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("text", ["Hello", "[happy] hello", "Good morning"])
+def test_a_word_without_an_end_mark_is_spoken(say: Say, text: str) -> None:
+    span = speech_span(say(text, "tiny_anna"), SAMPLE_RATE)
+    assert span is not None
+    assert span[1] - span[0] > 0.2

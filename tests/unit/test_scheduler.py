@@ -210,7 +210,7 @@ class Gate:
         self.silences = silences
         self.judged: list[tuple[int, int]] = []
 
-    def longest_silence_ms(self, samples: Audio, rate: int, *, is_last: bool) -> float:
+    def longest_silence_ms(self, samples: Audio, rate: int, *, is_last: bool, needs_speech: bool) -> float:
         code = round(float(samples[0]) * 1e6)
         block, attempt = code // 10 % 10, code % 10
         self.judged.append((block, attempt))
@@ -241,7 +241,7 @@ def test_the_next_block_waits_for_the_verdict() -> None:
     judging, go_on = threading.Event(), threading.Event()
 
     class Slow(Gate):
-        def longest_silence_ms(self, samples: Audio, rate: int, *, is_last: bool) -> float:
+        def longest_silence_ms(self, samples: Audio, rate: int, *, is_last: bool, needs_speech: bool) -> float:
             judging.set()
             go_on.wait(5)
             return 0.0

@@ -115,6 +115,14 @@ class Scripted:
 TEN_SECONDS = np.zeros(10 * 1000, np.float32)
 
 
+def test_a_block_that_must_hold_speech_and_does_not_is_silent_without_end() -> None:
+    gate = SilenceGate(SilenceRules(), Scripted([(0.0, 10.0)]))
+    assert gate.longest_silence_ms(TEN_SECONDS, 1000, is_last=True, needs_speech=True) == float("inf")
+    assert gate.longest_silence_ms(TEN_SECONDS, 1000, is_last=True) == 0
+    assert gate.longest_silence_ms(TEN_SECONDS[:0], 1000, is_last=True, needs_speech=True) == float("inf")
+    assert not gate.judge(TEN_SECONDS, 1000, is_last=True, needs_speech=True).accept
+
+
 @pytest.mark.parametrize(
     ("spans", "is_last", "longest"),
     [
