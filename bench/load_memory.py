@@ -3,9 +3,9 @@
 Writes a synthetic checkpoint in the layout of the release (bfloat16 transformer, float32 autoencoder with its dead
 masks; random values) to a temporary folder, loads it in a fresh process and prints one line of JSON.
 
-    python bench/load_memory.py                     # 7.4 GB on disk, as much again in memory
-    python bench/load_memory.py --shapes tiny       # a quick look
-    python bench/load_memory.py --device cuda
+    python -m bench.load_memory                     # 7.4 GB on disk, as much again in memory
+    python -m bench.load_memory --shapes tiny       # a quick look
+    python -m bench.load_memory --device cuda
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
 
 DIT = "pytorch_model.safetensors"
 PCA = "pca_state.safetensors"
@@ -46,8 +45,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)
         write(folder, options.shapes)
-        command = [sys.executable, __file__, "--measure", name, "--device", options.device, "--dtype", options.dtype]
-        result = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        command = [sys.executable, "-m", "bench.load_memory", "--measure", name]
+        command += ["--device", options.device, "--dtype", options.dtype]
+        result = json.loads(subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout)
         file_bytes = sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
     print(
         json.dumps(

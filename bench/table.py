@@ -69,7 +69,7 @@ def fill(text: str, records: Sequence[Record]) -> str:
 
 def summary(records: Sequence[Record]) -> str:
     """First byte, throughput and overhead."""
-    parts = [_NOTE, *_ttfb(records), *_throughput(records), *_overhead(records)]
+    parts = [_NOTE, *_ttfb(records), *_throughput(records), *_overhead(records), *_decode(records), *_memory(records)]
     return "\n\n".join(parts)
 
 
@@ -175,6 +175,27 @@ def _overhead(records: Sequence[Record]) -> list[str]:
 
 
 _SECTIONS: Mapping[str, Callable[[Sequence[Record]], str]] = {"summary": summary, "stages": stages}
+
+
+def _decode(records: Sequence[Record]) -> list[str]:
+    parts = []
+    for record in _of(records, "decode"):
+        found = record["results"]
+        rows = [(row["position"], row["ms_per_latent"], row["rtf"]) for row in found["by_position"]]
+        parts += [
+            f"Streaming decode of **{record['model']}** in pieces of {found['piece']} latents, on {caption(record)}:",
+            markdown(("latents before", "ms per latent", "real-time factor"), rows),
+        ]
+    return parts
+
+
+def _memory(records: Sequence[Record]) -> list[str]:
+    return [
+        f"Loading a checkpoint of {record['file_bytes'] / 1e9:.1f} GB ({record['shapes']} shapes, random weights) onto "
+        f"the {record['device']} peaks at {record['ratio']} times its size in host memory and takes "
+        f"{record['seconds']:.0f} s (commit {record['commit']})."
+        for record in _of(records, "load_memory")
+    ]
 
 
 def _of(records: Sequence[Record], bench: str) -> list[Record]:
