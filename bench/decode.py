@@ -7,6 +7,7 @@ python -m bench.decode --model random-base    # the released shapes
 from __future__ import annotations
 
 import argparse
+import statistics
 import time
 from typing import Any
 
@@ -16,7 +17,6 @@ from bench.engines import device_of, load_parts
 from bench.options import parser, result_path, settings_from
 from bench.record import make_record, write_record
 from bench.show import columns
-from bench.stats import percentiles
 from echo.model.autoencoder.streaming import DecodeState, StreamingDecoder
 from echo.settings import Settings
 from echo.types import LATENT_SIZE, SAMPLE_RATE, SAMPLES_PER_LATENT
@@ -54,11 +54,11 @@ def measure(settings: Settings, given: argparse.Namespace) -> dict[str, Any]:
             decoder.decode(state, latents[position : position + PIECE])  # returns host samples: synchronised
             if number:
                 took[position].append(time.perf_counter() - started)
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "position": position,
-            "ms_per_latent": round(1000 * percentiles(times)["p50"] / PIECE, 4),
-            "rtf": round(percentiles(times)["p50"] / (PIECE * SAMPLES_PER_LATENT / SAMPLE_RATE), 4),
+            "ms_per_latent": round(1000 * statistics.median(times) / PIECE, 4),
+            "rtf": round(statistics.median(times) / (PIECE * SAMPLES_PER_LATENT / SAMPLE_RATE), 4),
             "state_bytes": states[position].nbytes,
         }
         for position, times in took.items()

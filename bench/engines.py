@@ -5,21 +5,34 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
 
+from echo.engines import load as loading
+from echo.engines.accelerate import accelerate
 from echo.engines.base import Engine
-from echo.engines.block import BlockEngine
 from echo.engines.fake import FakeEngine, FakeScript
-from echo.engines.load import describe, load_engine, pick_device, pick_dtype
+from echo.engines.load import job_limits, load_engine, pick_device, pick_dtype
 from echo.model.echo import EchoModel
 from echo.model.weights import LoadedEcho, load_echo, random_echo
-from echo.scheduler.policy import Limits
+from echo.presets import load_presets
 from echo.settings import Settings
 from echo.stream import FrameStream
 from echo.text.tokenize import encode
-from echo.types import MAX_LATENTS, SAMPLE_RATE, SAMPLES_PER_LATENT, Audio, EngineInfo, Utterance, VoiceState
+from echo.types import (
+    MAX_LATENTS,
+    SAMPLE_RATE,
+    SAMPLES_PER_LATENT,
+    Audio,
+    BlockPlan,
+    BlockSpec,
+    EngineInfo,
+    SamplerParams,
+    Utterance,
+)
 from echo.vad import SilenceGate
 
 #: ``random-base`` has the released shapes, ``random-tiny`` those of the embedded model.
@@ -28,9 +41,6 @@ RANDOM = "random-"
 FAKE = "fake"
 #: Hands a block out when a listener has heard the one before it: a real-time stream that costs nothing to make.
 FAKE_PACED = "fake-paced"
-
-#: Jobs at a time of a random model where the operator does not say, as in ``echo.engines.load``.
-_CONCURRENT = {"cpu": 8, "mps": 8, "cuda": 64}
 
 
 def known_to_the_server(model: str) -> bool:
@@ -44,10 +54,9 @@ def open_engine(settings: Settings, gate: SilenceGate | None = None) -> Engine:
         return fake_engine(paced=settings.model_repo == FAKE_PACED)
     if known_to_the_server(settings.model_repo):
         return load_engine(settings, gate)
-    device = device_of(settings)
-    loaded = load_parts(settings)
-    info = describe(loaded, device, settings.max_concurrent or _CONCURRENT[device.type])
-    return BlockEngine(open_model(settings, loaded), info, Limits(max_jobs=info.concurrent))
+    # The server's own way of putting an engine together, whatever it comes to do, but for where the weights are from.
+    with mock.patch.object(loading, "load_echo", _random):
+        return load_engine(settings, gate)
 
 
 def device_of(settings: Settings) -> torch.device:
@@ -61,10 +70,8 @@ def load_parts(settings: Settings) -> LoadedEcho:
     if settings.cpu_threads:
         torch.set_num_threads(settings.cpu_threads)
     dtype, ae_dtype = pick_dtype(settings.model_dtype, device), getattr(torch, settings.fish_dtype)
-    if settings.model_repo.startswith(RANDOM):
-        shapes = settings.model_repo.removeprefix(RANDOM)
-        return random_echo(shapes, device=device, dtype=dtype, ae_dtype=ae_dtype)
-    return load_echo(
+    load = _random if settings.model_repo.startswith(RANDOM) else load_echo
+    return load(
         settings.model_repo,
         pca_source=settings.pca_repo or None,
         fish_source=settings.fish_repo,
@@ -74,14 +81,45 @@ def load_parts(settings: Settings) -> LoadedEcho:
     )
 
 
+def _random(source: str, *, pca_source: str | None, fish_source: str, **options: Any) -> LoadedEcho:
+    return random_echo(source.removeprefix(RANDOM), **options)
+
+
 def open_model(settings: Settings, parts: LoadedEcho) -> EchoModel:
-    """Put the parts together as the server does."""
-    return EchoModel(
+    """Put the parts together as the server does, to be called directly, and warm: with all that makes it fast there."""
+    model = EchoModel(
         parts,
         encode,
         max_speaker_latents=settings.max_speaker_latents,
         voices_on_device=settings.cache_speaker_on_gpu,
     )
+    limits = job_limits(settings, model.dit.device, 1)
+    acceleration = accelerate(
+        settings, model, settings.model_repo, max_rows=limits.max_rows, budget=int(limits.max_bytes)
+    )
+    conditions, spec = model.conditions("Good morning.", None), BlockSpec(size=32, steps=2)
+    for count in (1, 2):
+        samplers = [
+            model.sampler(conditions, model.empty_prefix(), spec, SamplerParams(), (i, 0, 0, 0)) for i in range(count)
+        ]
+        while not samplers[0].done:
+            model.step(samplers)
+        model.decode([None] * count, [sampler.latents for sampler in samplers])()
+    acceleration.finish()
+    return model
+
+
+def plan_of(settings: Settings, info: EngineInfo) -> BlockPlan:
+    """The plan of a streamed request without options."""
+    presets = load_presets(
+        settings.presets_path,
+        info.preset_family,
+        settings.performance_preset,
+        nonstream_steps=settings.num_steps_nonstream,
+        max_latents=info.max_latents,
+        max_layers=info.num_layers,
+    )
+    return presets.plan({}, streaming=True)
 
 
 def fake_engine(*, paced: bool) -> FakeEngine:
@@ -100,40 +138,18 @@ def fake_engine(*, paced: bool) -> FakeEngine:
     return FakeEngine(engine.script, replace(engine.info, name=FAKE_PACED if paced else FAKE))
 
 
-class Watched(Engine):
-    """Passes everything on to an engine and tells ``notice`` of every stream that it starts."""
+def watch(engine: Engine, notice: Callable[[Utterance, FrameStream], None]) -> None:
+    """Have ``notice`` told of every stream that the engine starts."""
+    speak = engine.speak
 
-    def __init__(self, engine: Engine, notice: Callable[[Utterance, FrameStream], None]) -> None:
-        self._engine = engine
-        self._notice = notice
-
-    @property
-    def info(self) -> EngineInfo:
-        """The engine's."""
-        return self._engine.info
-
-    def admit(self) -> None:
-        """Ask the engine."""
-        self._engine.admit()
-
-    def encode_voice(self, audio: Audio) -> VoiceState:
-        """Have the engine encode it."""
-        return self._engine.encode_voice(audio)
-
-    def speak(self, utterance: Utterance) -> FrameStream:
-        """Have the engine speak, and note its stream."""
-        stream = self._engine.speak(utterance)
-        self._notice(utterance, stream)
+    def noticed(utterance: Utterance) -> FrameStream:
+        stream = speak(utterance)
+        notice(utterance, stream)
         return stream
 
-    def warm_up(self, utterance: Utterance) -> None:
-        """Warm the engine up."""
-        self._engine.warm_up(utterance)
+    vars(engine)["speak"] = noticed
 
-    def healthy(self) -> bool:
-        """Ask the engine."""
-        return self._engine.healthy()
 
-    def close(self) -> None:
-        """Close the engine."""
-        self._engine.close()
+def recompiles(engine: Engine) -> int:
+    """Calls since the warm-up of a shape that nothing was compiled or recorded for."""
+    return engine.load().shape_misses

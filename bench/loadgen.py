@@ -71,11 +71,28 @@ async def open_loop(target: Target, rate: float, seconds: float, *, seed: int, h
     return load
 
 
+async def run_through(target: Target, clients: int, requests: int) -> Load:
+    """Have ``clients`` ask for the same ``requests`` whoever they are, the longest first, until all have been heard.
+
+    The same work for any number of clients: what differs is the time. The longest first, so that all are busy until
+    shortly before the end.
+    """
+    asks = iter(sorted(itertools.islice(_asks(), requests), key=lambda ask: -len(ask.text)))
+    load = Load(time.perf_counter(), 0.0)
+
+    async def client() -> None:
+        for ask in asks:
+            load.heard.append(await listen(target, ask))
+
+    await asyncio.gather(*(client() for _ in range(clients)))
+    load.ended = time.perf_counter()
+    return load
+
+
 async def real_time(target: Target, clients: int, ask: Ask, plays_s: float, heard: list[Heard]) -> None:
     """Keep ``clients`` listeners until cancelled; what they hear is added to ``heard``.
 
-    Each asks again when what it asked for has been played, which takes ``plays_s`` (0 = at once). They start spread
-    over that time.
+    Each asks again when what it asked for has been played, which takes ``plays_s``. They start spread over that time.
     """
 
     async def client(offset: float) -> None:

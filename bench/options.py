@@ -20,6 +20,7 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     made.add_argument("--dtype", help="float32, bfloat16 or float16; default: as the server chooses")
     made.add_argument("--decoder-dtype", help="the same for the decoder")
     made.add_argument("--preset", help="sampler preset")
+    made.add_argument("--voice-seconds", type=float, help="reference clip of this length; default: the server's voice")
     made.add_argument("--threads", type=int, help="threads of the model on a CPU")
     made.add_argument("--json", type=Path, metavar="FILE", help="write the result to FILE")
     made.add_argument(

@@ -4,8 +4,10 @@
     python -m bench.overhead --streams 16 --seconds 5
 
 The server runs in a process of its own with a fake engine; its processor time is read from /proc, so this needs Linux.
-Three loads: *real time* has every listener ask again when the last answer, which the engine returned at once, has been
-played; *paced* keeps every stream open for as long as it plays, a block per second; *flat out* asks again at once.
+The listeners are in this process and do not count. Each asks again when its last answer has been played. *at once*: the
+engine returns everything at once and the listeners read at the speed of a player, from small buffers, so that the
+server has to wait for them. *paced*: the engine hands out a block when the one before it has been played. Compressed
+audio is read as fast as it comes: the player's speed in bytes is not known beforehand.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from dataclasses import dataclass
 from typing import Any
 
 from bench.engines import FAKE, FAKE_PACED, device_of
@@ -22,26 +25,46 @@ from bench.record import make_record, write_record
 from bench.server import cpu_seconds
 from bench.show import columns
 from bench.stats import percentiles
-from bench.targets import Ask, Heard, Outcome, open_server
+from bench.targets import Ask, Heard, HttpServer, Outcome, open_server
 from echo.engines.fake import FakeScript
 from echo.settings import Settings
 from echo.types import SAMPLE_RATE, SAMPLES_PER_LATENT
 
 #: A block of about a second.
 _BLOCK = round(SAMPLE_RATE / SAMPLES_PER_LATENT)
-#: About ten seconds of audio from the fake, in such blocks.
-_TEXT = " ".join((TEXTS[0], TEXTS[2]))
+#: About six seconds of audio from the fake, in such blocks.
+_TEXT = TEXTS[2]
+_AUDIO_S = len(_TEXT) * FakeScript().audio_s_per_char
 _OPTIONS = {"block_sizes": [_BLOCK] * 16, "num_steps": 1}
-_FAKE_S_PER_CHAR = FakeScript().audio_s_per_char
+
+
+@dataclass(frozen=True, slots=True)
+class Listeners:
+    """A load: how the engine delivers, and how its audio is encoded and read."""
+
+    name: str
+    encoding: str = "pcm"
+
+    @property
+    def ask(self) -> Ask:
+        """What every listener asks for."""
+        return Ask(_TEXT, encoding=self.encoding, options=_OPTIONS, real_time=self.encoding == "pcm")
+
+
+#: By the engine's model name.
+_LOADS = {
+    FAKE: [Listeners("at once"), Listeners("at once", "opus"), Listeners("at once", "mp3")],
+    FAKE_PACED: [Listeners("paced")],
+}
 
 
 def main() -> None:
     """Measure, print, write."""
     options = parser(__doc__)
     options.add_argument("--streams", type=int, default=64)
-    options.add_argument("--seconds", type=float, default=20.0)
+    options.add_argument("--seconds", type=float, default=6.0, help="of every load, once all listeners listen")
     given = options.parse_args()
-    settings = settings_from(given, max_concurrent=given.streams, max_queue=given.streams)
+    settings = settings_from(given, max_concurrent=given.streams, max_queue=given.streams, max_queue_wait_s=0.0)
     record = asyncio.run(measure(settings, given.streams, given.seconds))
     print(columns(record["results"]["loads"]))
     if path := result_path(given, "overhead", record["device_type"]):
@@ -49,58 +72,50 @@ def main() -> None:
 
 
 async def measure(settings: Settings, streams: int, seconds: float) -> dict[str, Any]:
-    """Run the loads and return the record."""
-    fake = settings.model_copy(update={"model_repo": FAKE})
-    paced = settings.model_copy(update={"model_repo": FAKE_PACED})
-    record = make_record("overhead", fake, device_of(settings), {})
-    loads = [
-        await _load("real time", fake, streams, seconds),
-        await _load("paced", paced, streams, seconds),
-        await _load("flat out", fake, streams, seconds / 2),
-        await _load("real time", fake, streams, seconds / 2, encoding="opus"),
-        await _load("real time", fake, streams, seconds / 2, encoding="mp3"),
-    ]
-    return {**record, "results": {"streams": streams, "loads": loads}}
+    """Run the loads, those of one engine against one server, and return the record."""
+    record = make_record("overhead", settings.model_copy(update={"model_repo": FAKE}), device_of(settings), {})
+    rows = []
+    for model, loads in _LOADS.items():
+        async with open_server(settings.model_copy(update={"model_repo": model}), real_time=True) as server:
+            idle = await _cores(server, 1.0)
+            for load in loads:
+                rows.append({**await _load(server, load, streams, seconds), "idle_cores": round(idle, 4)})
+    return {**record, "results": {"streams": streams, "loads": rows}}
 
 
-async def _load(name: str, settings: Settings, streams: int, seconds: float, encoding: str = "pcm") -> dict[str, Any]:
-    async with open_server(settings) as server:
-        audio_s = len(_TEXT) * _FAKE_S_PER_CHAR
-        heard: list[Heard] = []
-        plays_s = 0.0 if name == "flat out" else audio_s
-        idle = cpu_seconds(server.pid)
-        await asyncio.sleep(1.0)
-        idle = cpu_seconds(server.pid) - idle
-        clients = asyncio.create_task(
-            real_time(server, streams, Ask(_TEXT, encoding=encoding, options=_OPTIONS), plays_s, heard)
-        )
-        await asyncio.sleep(plays_s + 1.0)
-        begun, cpu, before = time.perf_counter(), cpu_seconds(server.pid), len(heard)
-        await server.loop_lag()
-        await asyncio.sleep(seconds)
-        took, cpu, lag = time.perf_counter() - begun, cpu_seconds(server.pid) - cpu, await server.loop_lag()
-        counted = heard[before:]
-        clients.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await clients
+async def _load(server: HttpServer, load: Listeners, streams: int, seconds: float) -> dict[str, Any]:
+    heard: list[Heard] = []
+    clients = asyncio.create_task(real_time(server, streams, load.ask, _AUDIO_S, heard))
+    await asyncio.sleep(_AUDIO_S + 1.0)  # by then all have begun
+    before = len(heard)
+    await server.loop_lag()
+    cores = await _cores(server, seconds)
+    lag, counted = await server.loop_lag(), heard[before:]
+    clients.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await clients
     ttfb = percentiles([one.first_byte_s for one in counted if one.first_byte_s is not None])
-    done = sum(one.outcome is Outcome.DONE for one in counted)
-    # Listeners that play in real time take a second of audio per second each, whenever it reaches them.
-    heard_s = done * audio_s if not plays_s else streams * took
     return {
-        "load": name,
-        "encoding": encoding,
+        "load": load.name,
+        "encoding": load.encoding,
         "streams": streams,
         "requests": len(counted),
-        "failed": len(counted) - done,
-        "cores": round(cpu / took, 4),
-        "idle_cores": round(idle, 4),
-        "core_percent_per_stream": round(100 * cpu / heard_s, 3) if heard_s else None,
+        "failed": sum(one.outcome is not Outcome.DONE for one in counted),
+        "cores": round(cores, 4),
+        # Every listener takes a second of audio per second, whenever it reaches him.
+        "core_percent_per_stream": round(100 * cores / streams, 3),
         "ttfb_p50_ms": _ms(ttfb["p50"]),
         "ttfb_p99_ms": _ms(ttfb["p99"]),
         "lag_p99_at_most_ms": lag["p99_ms"],
         "lag_looks": lag["looks"],
     }
+
+
+async def _cores(server: HttpServer, seconds: float) -> float:
+    """Processor time per second of the server, over the next seconds."""
+    begun, before = time.perf_counter(), cpu_seconds(server.pid)
+    await asyncio.sleep(seconds)
+    return (cpu_seconds(server.pid) - before) / (time.perf_counter() - begun)
 
 
 def _ms(seconds: float | None) -> float | None:

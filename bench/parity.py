@@ -1,4 +1,4 @@
-"""Whether the model computes on a device what the reference recorded, and batched what it computes alone.
+"""Whether the model computes on a device what the reference recorded, and among others what it computes alone.
 
     python -m bench.parity --device cuda
 
@@ -11,7 +11,7 @@ import contextlib
 import json
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -19,17 +19,18 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from bench import ROOT
-from bench.engines import device_of, load_parts, open_model
-from bench.loadgen import TEXTS
+from bench.check import Check
+from bench.engines import device_of, open_engine, plan_of, recompiles
+from bench.neighbours import neighbour_checks
 from bench.options import parser, result_path, settings_from
 from bench.record import make_record, write_record
 from bench.show import columns
+from echo.engines.load import pick_dtype
 from echo.model.autoencoder import AutoencoderConfig
 from echo.model.config import DiTConfig
 from echo.model.dit import EchoDiT
-from echo.model.echo import EchoModel
 from echo.model.prefix import Prefix
-from echo.model.sampler import BlockSampler, make_conditions, sample_blockwise, step_together
+from echo.model.sampler import make_conditions, sample_blockwise
 from echo.model.weights import load_autoencoder, load_pca
 from echo.settings import Settings
 from echo.types import BlockSpec, SamplerParams
@@ -40,23 +41,6 @@ _FOLDER = ROOT / "tests" / "golden" / "vectors"
 _LATENTS, _AUDIO = 5e-4, 1e-4
 #: Relative root mean square of a bfloat16 forward against the recorded bfloat16 one.
 _BF16 = 0.03
-#: The same of latents stepped in a batch against those stepped alone, by number format: only the order of sums differs.
-_TOGETHER = {torch.float32: 1e-3, torch.float16: 0.02, torch.bfloat16: 0.05}
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """A deviation and the bound it has to keep."""
-
-    name: str
-    cases: int
-    deviation: float
-    bound: float
-
-    @property
-    def passed(self) -> bool:
-        """Whether it keeps the bound (not a number does not)."""
-        return self.deviation <= self.bound
 
 
 def main() -> None:
@@ -71,15 +55,23 @@ def main() -> None:
     sys.exit(not record["results"]["passed"])
 
 
-def measure(settings: Settings, model: EchoModel | None = None) -> dict[str, Any]:
-    """Run all checks and return the record; ``model`` is the one that the settings name, if it is loaded already."""
+def measure(settings: Settings) -> dict[str, Any]:
+    """Run all checks and return the record."""
     device = device_of(settings)
     record = make_record("parity", settings, device, {})
     with exact_float32():
         checks = golden_checks(device)
-    checks.append(together_as_alone(model or open_model(settings, load_parts(settings))))
+    engine = open_engine(settings)
+    try:
+        checks += neighbour_checks(engine, plan_of(settings, engine.info), pick_dtype(settings.model_dtype, device))
+        counted = recompiles(engine)
+    finally:
+        engine.close()
     rows = [{**asdict(check), "passed": check.passed} for check in checks]
-    return {**record, "results": {"passed": all(check.passed for check in checks), "checks": rows}}
+    return {
+        **record,
+        "results": {"passed": all(check.passed for check in checks), "checks": rows, "recompiles": counted},
+    }
 
 
 @contextlib.contextmanager
@@ -103,34 +95,6 @@ def golden_checks(device: torch.device) -> list[Check]:
         _bfloat16(_golden_dit(config, device, torch.bfloat16)),
         _decoder(config, device),
     ]
-
-
-@torch.inference_mode()
-def together_as_alone(model: EchoModel, *, size: int = 32, steps: int = 4) -> Check:
-    """Blocks of three streams with unequal texts and prefixes, stepped together and each alone."""
-    dit = model.dit
-    width = dit.config.latent_size
-    generator = torch.Generator().manual_seed(0)
-
-    def samplers() -> list[BlockSampler]:
-        spec, params = BlockSpec(size=size, steps=steps), SamplerParams(cfg_scale_text=2.0)
-        made, prefix = [], model.empty_prefix()
-        for number, text in enumerate(TEXTS[:3]):
-            made.append(model.sampler(model.conditions(text, None), prefix, spec, params, (number, 0, 0, 0)))
-            prefix = model.extend(prefix, torch.randn(12, width, generator=generator).to(dit.device))
-        return made
-
-    state = generator.get_state()
-    alone = samplers()
-    generator.set_state(state)
-    together = samplers()
-    for sampler in alone:
-        while not sampler.done:
-            sampler.step()
-    while not together[0].done:
-        step_together(dit, together)
-    worst = max(_relative_rms(a.latents, b.latents) for a, b in zip(together, alone, strict=True))
-    return Check(f"together as alone, {str(dit.dtype).removeprefix('torch.')}", len(alone), worst, _TOGETHER[dit.dtype])
 
 
 @torch.inference_mode()
@@ -172,7 +136,7 @@ def _bfloat16(dit: EchoDiT) -> Check:
         sources.append([text, prefix[:, :, :, : -(-start // patch)], speaker])
     contexts = dit.pack(sources, recorded["x"].shape[1])
     modulation = dit.modulation(recorded["t"].tolist())
-    v = dit.velocity(recorded["x"].to(dit.device), modulation, contexts, [start, start])
+    v = torch.stack(dit.velocity(list(recorded["x"].to(dit.device)), modulation, contexts, [start, start]))
     return Check("golden forward, bfloat16", 2, _relative_rms(v.cpu(), recorded["v_bf16"]), _BF16)
 
 

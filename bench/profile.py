@@ -22,18 +22,19 @@ import torch
 
 from bench import cost
 from bench.cost import Cost
-from bench.engines import device_of, load_parts, open_model
+from bench.engines import device_of, load_parts, open_model, plan_of
 from bench.loadgen import TEXTS
 from bench.options import parser, result_path, settings_from
 from bench.record import make_record, write_record
 from bench.roofline import Ceilings, gap, measure_ceilings
 from bench.show import columns
+from echo.engines.load import describe
+from echo.model.autoencoder.streaming import DecodeState
 from echo.model.echo import EchoModel
 from echo.model.guidance import Conditions
 from echo.model.kv import key_count
 from echo.model.prefix import Prefix
 from echo.model.sampler import BlockSampler
-from echo.presets import load_presets
 from echo.settings import Settings
 from echo.types import LATENT_SIZE, SAMPLE_RATE, SAMPLES_PER_LATENT, BlockPlan
 
@@ -77,7 +78,7 @@ def measure(settings: Settings, streams: Sequence[int], seconds: float) -> dict[
     parts = load_parts(settings)
     model, device = open_model(settings, parts), device_of(settings)
     record = make_record("profile", settings, device, {})
-    plan = plan_of(settings, model, parts.config)
+    plan = plan_of(settings, describe(parts, model.dit.device, 1))
     dtypes = {"model": model.dit.dtype, "decoder": model.autoencoder.dtype}
     ceilings = {name: measure_ceilings(device, dtype) for name, dtype in dtypes.items()}
     probe = Probe(model, plan, seconds)
@@ -150,7 +151,7 @@ class Probe:
             for count in streams:
                 samplers = [self.sampler(prefix, index) for _ in range(count)]
                 took = self._time(partial(self._step, samplers))
-                keys = [row.keys.shape[3] - block.size for sampler in samplers for row in sampler.rows().contexts]
+                keys = [row.seen - block.size for sampler in samplers for row in sampler.rows().contexts]
                 spent = cost.step(self.model.dit.config, block.size, keys, self._width)
                 stages.append(Stage("step", block.size, count, len(keys), took, spent))
             if index + 1 < len(self.plan.blocks):
@@ -164,8 +165,8 @@ class Probe:
         for size in dict.fromkeys(block.size for block in self.plan.blocks):
             for count in streams:
                 latents = [torch.randn(size, LATENT_SIZE, device=self.model.autoencoder.device)] * count
-                states = [state for _, state in self.model.decode([None] * count, latents)]
-                took = self._time(partial(self.model.decode, states, latents))
+                states = [state for _, state in self.model.decode([None] * count, latents)()]
+                took = self._time(partial(self._decode, states, latents))
                 one = cost.decode(config, size, width.element_size())
                 stages.append(Stage("decode", size, count, count, took, Cost(count * one.flops, one.bytes)))
         return stages
@@ -175,6 +176,9 @@ class Probe:
         spec = replace(self.plan.blocks[index], steps=_MANY_STEPS)
         params = replace(self.plan.params, cfg_min_t=0.0, cfg_max_t=1.0)
         return self.model.sampler(self.conditions, prefix, spec, params, (0, 0, index, 0))
+
+    def _decode(self, states: Sequence[DecodeState], latents: Sequence[torch.Tensor]) -> None:
+        self.model.decode(states, latents)()
 
     def _step(self, samplers: Sequence[BlockSampler]) -> None:
         if samplers[0].done:
@@ -202,20 +206,6 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
     elif device.type == "mps":
         torch.mps.synchronize()
-
-
-def plan_of(settings: Settings, model: EchoModel, config: Any) -> BlockPlan:
-    """The plan of a streamed request without options."""
-    family = config.get("engine", {})
-    presets = load_presets(
-        settings.presets_path,
-        family.get("presets", "echo"),
-        settings.performance_preset,
-        nonstream_steps=settings.num_steps_nonstream,
-        max_latents=family.get("max_latents", 640),
-        max_layers=model.dit.config.num_layers,
-    )
-    return presets.plan({}, streaming=True)
 
 
 def row(stage: Stage, ceilings: Ceilings) -> dict[str, Any]:
@@ -259,7 +249,7 @@ def operators(settings: Settings) -> str:
     """The operators of a single-stream step of the first block, the longest first."""
     parts = load_parts(settings)
     model = open_model(settings, parts)
-    probe = Probe(model, plan_of(settings, model, parts.config), 0.0)
+    probe = Probe(model, plan_of(settings, describe(parts, model.dit.device, 1)), 0.0)
     sampler = probe.sampler(model.empty_prefix(), 0)
     model.step([sampler])
     activities = [torch.profiler.ProfilerActivity.CPU]

@@ -41,7 +41,7 @@ def make_record(bench: str, settings: Settings, device: torch.device, results: M
         "dtype": str(pick_dtype(settings.model_dtype, device)).removeprefix("torch."),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         **commit(),
-        "command": shlex.join(["python", "-m", f"bench.{bench}", *sys.argv[1:]]),
+        "command": shlex.join(["python", "-m", f"bench.{Path(sys.argv[0]).stem}", *sys.argv[1:]]),
         "environment": environment(device),
         "settings": shown_settings(settings),
         "results": dict(results),

@@ -3,8 +3,8 @@
     python -m bench.table --write README.md bench/README.md
     python -m bench.table --check README.md bench/README.md
 
-A file holds ``<!-- bench:begin -->`` … ``<!-- bench:end -->`` for the summary, or ``<!-- bench:begin stages -->`` for
-the stages against the roofline; what stands between is replaced.
+A file holds ``<!-- bench:begin -->`` … ``<!-- bench:end -->`` for the summary, ``<!-- bench:begin stages -->`` for the
+stages against the roofline, or ``<!-- bench:begin plots -->`` for the plots; what stands between is replaced.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import RESULTS
+from bench import RESULTS, goals
 from bench.show import duration, markdown, number
 
 Record = Mapping[str, Any]
@@ -68,9 +68,9 @@ def fill(text: str, records: Sequence[Record]) -> str:
 
 
 def summary(records: Sequence[Record]) -> str:
-    """First byte, throughput and overhead."""
-    parts = [_NOTE, *_ttfb(records), *_throughput(records), *_overhead(records), *_decode(records), *_memory(records)]
-    return "\n\n".join(parts)
+    """Everything but the stages: goals, parity, first byte, throughput, overhead, decoding, loading."""
+    rooms = (_goals, _parity, _ttfb, _throughput, _overhead, _decode, _memory)
+    return "\n\n".join([_NOTE, *(part for room in rooms for part in room(records))])
 
 
 def stages(records: Sequence[Record]) -> str:
@@ -113,50 +113,109 @@ def caption(record: Record) -> str:
     return f"{device}, torch {where['torch']}, {record['dtype']}, {record['date'][:10]}, commit {commit}"
 
 
+def _parity(records: Sequence[Record]) -> list[str]:
+    parts = []
+    for record in _of(records, "parity"):
+        results = record["results"]
+        rows = [(row["name"], row["deviation"], row["bound"]) for row in results["checks"]]
+        counted = results.get("recompiles")
+        again = "" if counted is None else f"; recompiles after the warm-up: {counted}"
+        parts += [
+            f"Parity of **{record['model']}** on {caption(record)}{again}:",
+            markdown(("compared", "deviation", "bound"), rows),
+        ]
+    return parts
+
+
 def _ttfb(records: Sequence[Record]) -> list[str]:
     rows = [
         (
             record["model"],
             caption(record),
             _via(record),
-            f"{duration(record['results']['ttfb']['p50'])} / {duration(record['results']['ttfb']['p95'])}",
+            _percentiles(record["results"]["ttfb"]),
+            _percentiles(record["results"].get("engine_ttfb", {})),
             number(record["results"]["rtf"]),
         )
         for record in _of(records, "ttfb")
     ]
-    heads = ("model", "on", "measured", "first byte p50 / p95", "real-time factor")
+    heads = ("model", "on", "measured", "first byte p50 / p95", "first frame in the engine", "real-time factor")
     title = "One request at a time, warm. The real-time factor is the time for a second of audio:"
     return [title, markdown(heads, rows)] if rows else []
+
+
+def _goals(records: Sequence[Record]) -> list[str]:
+    found = [
+        (
+            goal.name,
+            f"{record['device_type']}, {_via(record)}" if "via" in record["results"] else record["device_type"],
+            goal.wanted,
+            f"{number(value)}{goal.unit}",
+            "yes" if goal.met(value) else "no",
+        )
+        for record, goal, value in goals.rows(records)
+    ]
+    heads = ("goal", "on", "wanted", "measured", "met")
+    return ["What is aimed at:", markdown(heads, found)] if found else []
 
 
 def _throughput(records: Sequence[Record]) -> list[str]:
     parts = []
     for record in _of(records, "throughput"):
         results = record["results"]
-        rows = [
-            (
-                found["clients"],
-                " / ".join(duration(found[f"ttfb_{name}_s"]) for name in ("p50", "p95", "p99")),
-                f"{found['streams_with_underruns']} of {found['done']}",
-                number(found["audio_s_per_s"]),
-                f"{number(found['lag_p99_ms'])} ms",
-            )
-            for found in results.get("closed", [])
-        ]
-        heads = ("clients", "first byte p50 / p95 / p99", "streams that stalled", "audio s per s", "loop lag p99")
-        buffer = number(1000 * results["client_buffer_s"])
-        title = (
-            f"Many at once: {record['model']}, {_via(record)}, on {caption(record)}. A stream stalls when a player "
-            f"with {buffer} ms of buffer runs dry:"
-        )
-        parts += [title, markdown(heads, rows)] if rows else []
-        if found := results.get("compare"):
-            alone, locked = number(found["batched_to_one_at_a_time"]), number(found["batched_to_lock_step"])
+        tables = [table for table in (_loads(results, "clients"), _loads(results, "listeners")) if table]
+        notes = [*_ratios(results), *_hung_up(results)]
+        if tables or notes:
+            buffer = number(1000 * results["client_buffer_s"])
             parts.append(
-                f"{found['clients']} streams batched make {alone} times the audio of one stream at a time, and "
-                f"{locked} times that of as many streams in lock-step (medians, measured in turns)."
+                f"Many at once: {record['model']}, {_via(record)}, on {caption(record)}. Clients ask again as soon as "
+                "they have heard the end; listeners come at random, that many at a time if each plays what it gets. A "
+                f"stream stalls when a player with {buffer} ms of buffer runs dry."
+            )
+            parts += [*tables, " ".join(notes)] if notes else tables
+    return parts
+
+
+def _loads(results: Mapping[str, Any], who: str) -> str:
+    """The closed loop by ``clients``, or the open loop by ``listeners``; empty where there is none."""
+    rows = [
+        (
+            number(found[who]),
+            " / ".join(duration(found[f"ttfb_{name}_s"]) for name in ("p50", "p95", "p99")),
+            f"{found['streams_with_underruns']} of {found['done']}",
+            number(found["audio_s_per_s"]),
+            f"{number(found['lag_p99_ms'])} ms",
+        )
+        for found in results.get("closed" if who == "clients" else "open", [])
+    ]
+    heads = (who, "first byte p50 / p95 / p99", "streams that stalled", "audio s per s", "loop lag p99")
+    return markdown(heads, rows) if rows else ""
+
+
+def _ratios(results: Mapping[str, Any]) -> list[str]:
+    parts = []
+    for name, words in (("compare", "one stream at a time"), ("lockstep", "as many streams in lock-step")):
+        if found := results.get(name):
+            by_round = found["ratio_by_round"]
+            rounds = f"{number(min(by_round))} to {number(max(by_round))}"
+            same = "; every answer was the same" if found["same_audio"] else ""
+            parts.append(
+                f"{found['clients']} streams at once make **{number(found['ratio'])}** times the audio per second of "
+                f"{words} (the same requests in turns, {rounds} by round{same})."
             )
     return parts
+
+
+def _hung_up(results: Mapping[str, Any]) -> list[str]:
+    found = results.get("hangup", {})
+    if "gone_after_p50_ms" in found:
+        return [
+            f"After a hang-up the device works on for {number(found['gone_after_p50_ms'])} ms (p50; p99 "
+            f"{number(found['gone_after_p99_ms'])} ms), at most {found['steps_after_max']} steps."
+        ]
+    if found.get("cpu_after_mean_ms") is not None:
+        return [f"A hang-up is followed by {number(found['cpu_after_mean_ms'])} ms of processor time on average."]
+    return []
 
 
 def _overhead(records: Sequence[Record]) -> list[str]:
@@ -172,9 +231,6 @@ def _overhead(records: Sequence[Record]) -> list[str]:
     ]
     heads = ("load", "streams", "of a core per real-time stream", "loop lag p99")
     return ["The server itself, with an engine that costs nothing:", markdown(heads, rows)] if rows else []
-
-
-_SECTIONS: Mapping[str, Callable[[Sequence[Record]], str]] = {"summary": summary, "stages": stages}
 
 
 def _decode(records: Sequence[Record]) -> list[str]:
@@ -198,12 +254,35 @@ def _memory(records: Sequence[Record]) -> list[str]:
     ]
 
 
+def plots(records: Sequence[Record]) -> str:
+    """The plots beside the results, as seen from ``bench``."""
+    shown = [record for record in _of(records, "throughput") if record["results"].get("closed")]
+    lines = [
+        f"![{record['model']} on {record['device_type']}, {_via(record)}](results/{plot_name(record)})"
+        for record in shown
+    ]
+    return "\n\n".join([_NOTE, *lines])
+
+
+def plot_name(record: Record) -> str:
+    """File name of a throughput result's plot."""
+    suffix = "-http" if record["results"]["via"] == "http" else ""
+    return f"throughput-{record['model']}-{record['device_type']}{suffix}.png"
+
+
 def _of(records: Sequence[Record], bench: str) -> list[Record]:
     return [record for record in records if record.get("bench") == bench]
 
 
+def _percentiles(found: Mapping[str, float | None]) -> str:
+    return f"{duration(found['p50'])} / {duration(found['p95'])}" if found else "–"
+
+
 def _via(record: Record) -> str:
     return "at the socket" if record["results"]["via"] == "http" else "in the process"
+
+
+_SECTIONS: Mapping[str, Callable[[Sequence[Record]], str]] = {"summary": summary, "stages": stages, "plots": plots}
 
 
 if __name__ == "__main__":

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import time
+import zlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
@@ -14,19 +16,23 @@ from typing import Any, Protocol
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from bench.engines import Watched, open_engine
+from bench.engines import open_engine, recompiles, watch
 from bench.server import running_server
-from bench.stats import Arrival, histogram_quantile
+from bench.stats import CLIENT_BUFFER_S, Arrival, histogram_quantile
+from echo.engines.base import Engine
 from echo.errors import EchoError, Overloaded
 from echo.options import EngineOptions
 from echo.runtime import Runtime
 from echo.settings import Settings
 from echo.stream import FrameStream
 from echo.types import SAMPLE_RATE, AudioFormat, Encoding, SpeechRequest, Utterance, VoiceRef
+from echo.vad import SilenceGate
 
 #: Looks at the event loop's lag, per second; the server's own metric has 10.
 _LAG_INTERVAL_S = 0.01
 _BYTES_PER_SECOND = 2 * SAMPLE_RATE
+#: What the kernel keeps for a listener who reads in real time, in bytes: half a second, so that the server notices.
+_REAL_TIME_BUFFER = 2**15
 
 
 class Outcome(StrEnum):
@@ -47,6 +53,8 @@ class Ask:
     seed: int = 0
     voice: str | None = None
     encoding: str = "pcm"
+    #: Read at the speed of a player (pcm only), not as fast as it comes.
+    real_time: bool = False
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -58,6 +66,8 @@ class Heard:
     arrivals: list[Arrival] = field(default_factory=list)
     ended: float | None = None
     outcome: Outcome = Outcome.OPEN
+    #: Of all the bytes: two answers with the same one are the same.
+    checksum: int = 0
 
     @property
     def first_byte_s(self) -> float | None:
@@ -72,6 +82,7 @@ class Heard:
     def take(self, data: bytes) -> None:
         """Note a piece of pcm at the engine's rate."""
         self.arrivals.append(Arrival(time.perf_counter(), len(data) / _BYTES_PER_SECOND))
+        self.checksum = zlib.crc32(data, self.checksum)
 
 
 class Target(Protocol):
@@ -90,6 +101,10 @@ class Target(Protocol):
         """The event loop's lag since the last call of this."""
         ...
 
+    async def recompiles(self) -> int:
+        """How often something was compiled, or ran uncompiled, since the warm-up; None where nobody counts."""
+        ...
+
 
 def open_target(settings: Settings, *, http: bool) -> AbstractAsyncContextManager[Target]:
     """Start what the settings name, warm, in this process or as a server."""
@@ -99,12 +114,14 @@ def open_target(settings: Settings, *, http: bool) -> AbstractAsyncContextManage
 class Service:
     """The speech service in this process; it shares its event loop with the clients."""
 
-    def __init__(self, runtime: Runtime, ready_s: float) -> None:
+    def __init__(self, runtime: Runtime, engine: Engine, ready_s: float) -> None:
         self.ready_s = ready_s
         #: The engine's streams of those seeds that somebody has put in here.
         self.streams: dict[int, list[FrameStream]] = {}
         self._runtime = runtime
+        self._engine = engine
         self._lags: list[float] = []
+        self._opened: list[FrameStream] = []
 
     async def speak(self, ask: Ask, heard: Heard) -> None:
         """Open the request and read it to its end."""
@@ -121,6 +138,8 @@ class Service:
         try:
             async for data in stream:
                 heard.take(data)
+                if ask.real_time:
+                    await played(heard)
         finally:
             stream.close()
 
@@ -130,9 +149,20 @@ class Service:
         return {"p99_ms": round(1000 * lags[int(0.99 * (len(lags) - 1))], 2) if lags else None, "looks": len(lags)}
 
     def notice(self, utterance: Utterance, stream: FrameStream) -> None:
-        """Remember a stream of the engine, if somebody wants it."""
+        """Remember a stream of the engine."""
+        if utterance.chunk == 0:
+            self._opened.append(stream)
         if utterance.seed in self.streams:
             self.streams[utterance.seed].append(stream)
+
+    def opened(self) -> list[FrameStream]:
+        """The engine's streams of all requests since the last call of this, of each the first chunk's."""
+        found, self._opened = self._opened, []
+        return found
+
+    async def recompiles(self) -> int:
+        """As the engine says."""
+        return recompiles(self._engine)
 
     async def watch_loop(self) -> None:
         """Look at the lag until cancelled."""
@@ -146,16 +176,16 @@ class Service:
 async def open_service(settings: Settings) -> AsyncIterator[Service]:
     """Load the engine and warm it up as the server does."""
     started = time.perf_counter()
-    noted: list[Service] = []
+    engines: list[Engine] = []
 
-    def notice(utterance: Utterance, stream: FrameStream) -> None:
-        for service in noted:
-            service.notice(utterance, stream)
+    def load(settings: Settings, gate: SilenceGate | None) -> Engine:
+        engines.append(open_engine(settings, gate))
+        return engines[0]
 
-    async with Runtime(settings, load_engine=lambda s, gate: Watched(open_engine(s, gate), notice)) as runtime:
+    async with Runtime(settings, load_engine=load) as runtime:
         await runtime.ready()
-        service = Service(runtime, time.perf_counter() - started)
-        noted.append(service)
+        service = Service(runtime, engines[0], time.perf_counter() - started)
+        watch(engines[0], service.notice)
         watcher = asyncio.create_task(service.watch_loop())
         try:
             yield service
@@ -183,6 +213,8 @@ class HttpServer:
             response.raise_for_status()
             async for data in response.aiter_raw():
                 heard.take(data)
+                if ask.real_time:
+                    await played(heard)
 
     async def loop_lag(self) -> dict[str, Any]:
         """Upper bound of p99 in milliseconds, from the server's own histogram of 10 looks a second."""
@@ -191,6 +223,10 @@ class HttpServer:
         self._lag_before = now
         p99 = histogram_quantile(since, 0.99)
         return {"p99_ms": None if p99 is None else round(1000 * p99, 2), "looks": int(max(since.values(), default=0))}
+
+    async def recompiles(self) -> int:
+        """As the server's metrics say."""
+        return int(sum(value for _, _, value in await self.samples("echo_shape_misses")))
 
     async def lag_buckets(self) -> dict[float, float]:
         """The histogram of the loop's lag: counts by upper border in seconds."""
@@ -207,13 +243,15 @@ class HttpServer:
 
 
 @asynccontextmanager
-async def open_server(settings: Settings) -> AsyncIterator[HttpServer]:
-    """Start a server process and connect to it."""
+async def open_server(settings: Settings, *, real_time: bool = False) -> AsyncIterator[HttpServer]:
+    """Start a server process and connect to it; with small buffers for listeners who read in real time."""
     started = time.perf_counter()
     async with running_server(settings) as server:
         ready_s = time.perf_counter() - started
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=256)
-        async with httpx.AsyncClient(base_url=server.url, timeout=600, limits=limits) as client:
+        small = [(socket.SOL_SOCKET, socket.SO_RCVBUF, _REAL_TIME_BUFFER)] if real_time else None
+        transport = httpx.AsyncHTTPTransport(limits=limits, socket_options=small)
+        async with httpx.AsyncClient(base_url=server.url, timeout=600, transport=transport) as client:
             yield HttpServer(client, server.pid, ready_s)
 
 
@@ -233,3 +271,9 @@ async def listen(target: Target, ask: Ask, *, hang_up_after: float | None = None
         heard.outcome = Outcome.FAILED
     heard.ended = time.perf_counter()
     return heard
+
+
+async def played(heard: Heard) -> None:
+    """Wait until a player has taken what was heard so far, but for a client's buffer."""
+    ends = heard.arrivals[0].at + heard.audio_s - CLIENT_BUFFER_S
+    await asyncio.sleep(max(0.0, ends - time.perf_counter()))

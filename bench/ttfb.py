@@ -2,12 +2,11 @@
 
 python -m bench.ttfb                          # the embedded model, in this process
 python -m bench.ttfb --http                   # the real server, measured at the socket
-python -m bench.ttfb --model random-base --requests 3
+python -m bench.ttfb --model random-base --voice-seconds 10 --requests 3
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 from collections.abc import Mapping
 from typing import Any
@@ -18,49 +17,58 @@ from bench.options import parser, result_path, settings_from
 from bench.record import make_record, write_record
 from bench.show import columns
 from bench.stats import percentiles, starved
-from bench.targets import Ask, Heard, Outcome, Target, listen, open_target
+from bench.targets import Ask, Heard, Outcome, Service, Target, listen, open_target
+from bench.voice import speaking_with
 from echo.settings import Settings
 
-#: One per length: 0.9 s, 5 s and 14 s of speech or so; the last is more than one chunk of the embedded model.
-LENGTHS = {"short": TEXTS[1], "medium": TEXTS[0], "long": " ".join((TEXTS[2], TEXTS[5], TEXTS[7]))}
+#: One per length: 0.9 s, 6 s (a hundred characters) and 14 s of speech or so; the last is more than one chunk of the
+#: embedded model.
+LENGTHS = {
+    "short": TEXTS[1],
+    "medium": "The train to the coast leaves from the second platform in a quarter of an hour, and it is on time.",
+    "long": " ".join((TEXTS[2], TEXTS[5], TEXTS[7])),
+}
 
 
 def main() -> None:
     """Measure, print, write."""
     options = parser(__doc__)
     options.add_argument("--http", action="store_true", help="measure the real server at its socket")
-    options.add_argument("--voice", help="voice of the requests; default: the server's")
     options.add_argument("--requests", type=int, default=10, help="requests per length of text")
     given = options.parse_args()
-    settings = settings_from(given)
-    record = asyncio.run(measure(settings, given))
-    results = record["results"]
-    print(columns(results["by_length"]))
-    print(f"{'all':>6}: first byte p50 {results['ttfb']['p50']} s, p95 {results['ttfb']['p95']} s, ", end="")
-    print(f"real-time factor {results['rtf']}; warm after {results['ready_s']} s")
+    with speaking_with(settings_from(given), given.voice_seconds) as settings:
+        record = asyncio.run(measure(settings, given.requests, http=given.http))
+    show(record["results"])
     if path := result_path(given, "ttfb", record["device_type"], "-http" if given.http else ""):
         write_record(path, record)
 
 
-async def measure(settings: Settings, given: argparse.Namespace) -> dict[str, Any]:
+async def measure(settings: Settings, requests: int, *, http: bool) -> dict[str, Any]:
     """Run all lengths against a fresh engine and return the record."""
     record = make_record("ttfb", settings, device_of(settings), {})
-    async with open_target(settings, http=given.http) as target:
-        heard = await ask_all(target, given.requests, given.voice)
-    return {**record, "results": {"via": "http" if given.http else "process", **figures(heard, target.ready_s)}}
+    async with open_target(settings, http=http) as target:
+        return {**record, "results": await results_of(target, requests)}
 
 
-async def ask_all(target: Target, requests: int, voice: str | None) -> dict[str, list[Heard]]:
+async def results_of(target: Target, requests: int) -> dict[str, Any]:
     """Ask ``requests`` times for every length, in turns; the first round warms up and does not count."""
     heard: dict[str, list[Heard]] = {name: [] for name in LENGTHS}
+    engine: list[float] = []
     for number in range(requests + 1):
         for name, text in LENGTHS.items():
-            one = await listen(target, Ask(text, seed=number, voice=voice))
+            one = await listen(target, Ask(text, seed=number))
             if one.outcome is not Outcome.DONE:
                 raise RuntimeError(f"a request has {one.outcome}")
+            opened = target.opened() if isinstance(target, Service) else []
             if number:
                 heard[name].append(one)
-    return heard
+                engine += [stream.stats.first_frame_s for stream in opened]
+    return {
+        "via": "process" if isinstance(target, Service) else "http",
+        **figures(heard, target.ready_s),
+        **({"engine_ttfb": percentiles(engine)} if engine else {}),
+        "recompiles": await target.recompiles(),
+    }
 
 
 def figures(heard: Mapping[str, list[Heard]], ready_s: float) -> dict[str, Any]:
@@ -74,6 +82,15 @@ def figures(heard: Mapping[str, list[Heard]], ready_s: float) -> dict[str, Any]:
         "rtf": _factor(everything),
         "underruns": sum(starved(one.arrivals).times for one in everything),
     }
+
+
+def show(results: Mapping[str, Any]) -> None:
+    """Print the results."""
+    print(columns(results["by_length"]))
+    print(f"{'all':>6}: first byte p50 {results['ttfb']['p50']} s, p95 {results['ttfb']['p95']} s, ", end="")
+    print(f"real-time factor {results['rtf']}; warm after {results['ready_s']} s")
+    if "engine_ttfb" in results:
+        print(f"engine: first frame p50 {results['engine_ttfb']['p50']} s, p95 {results['engine_ttfb']['p95']} s")
 
 
 def _row(group: list[Heard]) -> dict[str, Any]:

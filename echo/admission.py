@@ -1,28 +1,26 @@
-"""Admission: how many requests may be open at once, and what a refused one is told."""
+"""Admission: how many requests may be open at once, how long one may have to wait, and what a refused one is told."""
 
 from __future__ import annotations
 
 import threading
-import time
 
 from echo.errors import NotReady, Overloaded
 
+#: A client is told to come back after no less and no more than this, in seconds.
+_SOONEST_S, _LATEST_S = 1.0, 60.0
+
 
 class Admission:
-    """Counts open requests; refuses beyond ``limit`` before any device work.
+    """Counts open requests; refuses beyond ``limit``, and what would wait longer than ``max_wait_s`` (0 = never mind).
 
-    The retry hint is the running mean of how long a slot was held, shared by ``concurrent`` device slots.
+    How long a request would wait is the engine's estimate, and what a refused one is told follows from it.
     Thread-safe.
     """
 
-    #: Weight of the newest request in the running mean: follows a change of load within about ten requests.
-    _MEMORY = 0.1
-
-    def __init__(self, *, concurrent: int, queue: int) -> None:
-        self.limit = concurrent + queue
-        self._concurrent = concurrent
+    def __init__(self, limit: int, *, max_wait_s: float = 0.0) -> None:
+        self.limit = limit
+        self.max_wait_s = max_wait_s
         self._open = 0
-        self._held_s = 1.0
         self._closing = False
         #: Re-entrant: ``close`` may come from a signal handler that interrupts ``enter``.
         self._lock = threading.RLock()
@@ -32,30 +30,40 @@ class Admission:
         """Requests that hold a slot now."""
         return self._open
 
-    def enter(self) -> Ticket:
-        """Take a slot; raises Overloaded with a retry hint, or NotReady while shutting down."""
+    def enter(self, wait_s: float = 0.0) -> Ticket:
+        """Take a slot for a request that will wait ``wait_s``.
+
+        Raises Overloaded with a retry hint, or NotReady while shutting down.
+        """
         with self._lock:
             if self._closing:
                 raise NotReady("The server is shutting down.", retry_after_s=5.0)
             if self._open >= self.limit:
-                waiting = self._open - self._concurrent + 1
-                hint = max(1.0, self._held_s * waiting / self._concurrent)
                 raise Overloaded(
                     f"The server is busy: {self._open} requests are open, {self.limit} are allowed.",
-                    retry_after_s=min(hint, 60.0),
+                    retry_after_s=_hint(wait_s),
                 )
+            self.check_wait(wait_s)
             self._open += 1
         return Ticket(self)
+
+    def check_wait(self, wait_s: float) -> None:
+        """Raise Overloaded with a retry hint when a wait is too long."""
+        if 0 < self.max_wait_s < wait_s:
+            raise Overloaded(
+                f"The server is busy: a request would wait for about {wait_s:.0f} s, "
+                f"{self.max_wait_s:g} s are allowed.",
+                retry_after_s=_hint(wait_s - self.max_wait_s),
+            )
 
     def close(self) -> None:
         """Refuse everything from now on (graceful shutdown); open requests go on."""
         with self._lock:
             self._closing = True
 
-    def _leave(self, held_s: float) -> None:
+    def _leave(self) -> None:
         with self._lock:
             self._open -= 1
-            self._held_s += self._MEMORY * (held_s - self._held_s)
 
 
 class Ticket:
@@ -63,10 +71,13 @@ class Ticket:
 
     def __init__(self, admission: Admission) -> None:
         self._admission: Admission | None = admission
-        self._since = time.monotonic()
 
     def release(self) -> None:
         """Give the slot back."""
         admission, self._admission = self._admission, None
         if admission is not None:
-            admission._leave(time.monotonic() - self._since)
+            admission._leave()
+
+
+def _hint(wait_s: float) -> float:
+    return min(max(wait_s, _SOONEST_S), _LATEST_S)

@@ -127,7 +127,11 @@ class Runtime:
 
     async def _load(self) -> None:
         started = time.monotonic()
-        loading = asyncio.get_running_loop().run_in_executor(self.workers, self._open_engine)
+        # A thread of its own, that ends: while a thread lives that has computed, its OpenMP workers do, and with more
+        # of them than cores they yield the processor at every turn, which halves the speed of the device's thread.
+        loader = ThreadPoolExecutor(1, thread_name_prefix="echo-load")
+        loading = asyncio.get_running_loop().run_in_executor(loader, self._open_engine)
+        loader.shutdown(wait=False)
         try:
             service = await asyncio.shield(loading)
             await self._warm_up(service)
@@ -142,7 +146,7 @@ class Runtime:
                 self._on_failure()
             return
         self._service = service
-        self.metrics.open_streams.set_function(lambda: service.admission.open)
+        self.metrics.watch(service.engine.load, lambda: service.admission.open)
         if self.status is Status.LOADING:
             self.status = Status.READY
             log.info("ready after %.1f s", time.monotonic() - started)
@@ -169,7 +173,9 @@ class Runtime:
             voices=self.voices,
             cache=self.cache,
             presets=presets,
-            admission=Admission(concurrent=settings.max_concurrent or info.concurrent, queue=settings.max_queue),
+            admission=Admission(
+                (settings.max_concurrent or info.concurrent) + settings.max_queue, max_wait_s=settings.max_queue_wait_s
+            ),
             rules=_service_rules(settings, info.chunk_rules),
             workers=self.workers,
             metrics=self.metrics,

@@ -6,9 +6,9 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from echo.presets import Presets, chunk_rules
 from echo.stream import FrameStream
 from echo.telemetry import Metrics
 from echo.text import split
+from echo.text.estimate import estimate_seconds
 from echo.types import (
     Audio,
     BlockPlan,
@@ -121,20 +122,23 @@ class SpeechService:
         chunks = self._chunks(request)
         plans = [self._plan(request, chunk) for chunk in chunks]
         output = open_output(request.format, self.engine.info.sample_rate, request.speed)
-        self.engine.admit()
-        ticket = self.admission.enter()
+        seed = request.seed if request.seed is not None and request.seed >= 0 else secrets.randbelow(_SEED_LIMIT)
+        work = self._work(chunks, plans, seed)
+        try:
+            ticket = self.admission.enter(self.engine.queue_wait(work))  # before the voice: encoding is device work
+        except BaseException:
+            output.close()
+            raise
         try:
             voice = await self.voice_state(request.voice)
+            work = [replace(utterance, voice=voice) for utterance in work]
+            # Others may have come meanwhile. From here to the hand-over of the first utterance nothing is awaited, so
+            # what passes is never refused later.
+            self.admission.check_wait(self.engine.queue_wait(work))
         except BaseException:
             ticket.release()
             output.close()
             raise
-        seed = request.seed if request.seed is not None and request.seed >= 0 else secrets.randbelow(_SEED_LIMIT)
-        listener = Listener()
-        work = [
-            Utterance(text=chunk.text, plan=plan, seed=seed, chunk=chunk.index, voice=voice, listener=listener)
-            for chunk, plan in zip(chunks, plans, strict=True)
-        ]
         joiner = Joiner(self.engine.info.sample_rate, self.rules.join)
         stream = SpeechStream(self.engine, work, chunks, output, joiner, self._workers, request.speed, seed)
         stream.on_end(ticket.release)
@@ -144,6 +148,20 @@ class SpeechService:
             self._on_open(stream)
         await stream.prime()
         return stream
+
+    def _work(self, chunks: Sequence[TextChunk], plans: Sequence[BlockPlan], seed: int) -> list[Utterance]:
+        listener, rules = Listener(), self.rules.chunks
+        return [
+            Utterance(
+                text=chunk.text,
+                plan=plan,
+                seed=seed,
+                chunk=chunk.index,
+                listener=listener,
+                estimate_s=estimate_seconds(chunk.text, rules.chars_per_s, rules.words_per_s),
+            )
+            for chunk, plan in zip(chunks, plans, strict=True)
+        ]
 
     def _count(self, stats: SpeechStats) -> None:
         outcome = "done" if stats.total_s is not None else "failed" if stats.failed else "cancelled"

@@ -71,12 +71,16 @@ class Settings(BaseModel):
     model_dtype: Dtype | None = _env(
         "ECHO_MODEL_DTYPE",
         None,
-        "Number format of the model: `float32`, `float16` or `bfloat16`. Unset: bfloat16, on a CPU float32.",
+        "Number format of the model: `float32`, `float16` or `bfloat16`. Unset: bfloat16, but float32 on a CPU without "
+        "instructions for it.",
     )
     fish_dtype: Dtype = _env("ECHO_FISH_DTYPE", "float32", "Number format of the decoder; `bf16` for small GPUs.")
     compile: bool = _env("ECHO_COMPILE", False, "Compile the model with torch.compile at start-up (CUDA only).")
     compile_ae: bool = _env(
         "ECHO_COMPILE_AE", True, "Compile the decoder at start-up, where a compiler and CUDA are there."
+    )
+    cuda_graphs: bool = _env(
+        "ECHO_CUDA_GRAPHS", True, "Record the model's steps as CUDA graphs at start-up, and replay them."
     )
     compile_lora_only: bool = _env(
         "ECHO_COMPILE_LORA_ONLY", False, "Accepted for old set-ups; has no effect without a LoRA."
@@ -96,7 +100,7 @@ class Settings(BaseModel):
         "ECHO_CACHE_SPEAKER_ON_GPU", False, "Keep the speaker state of voices on the device."
     )
     cpu_threads: int = _env(
-        "ECHO_CPU_THREADS", 0, "Threads of the model on a CPU; 0 leaves it to torch.", ge=0, le=1024
+        "ECHO_CPU_THREADS", 0, "Cores that the model may use on a CPU; 0: all there are.", ge=0, le=1024
     )
 
     # -- voices
@@ -239,6 +243,20 @@ class Settings(BaseModel):
         "Requests that may wait beyond that; more are refused with 429.",
         ge=0,
         le=100_000,
+    )
+    max_queue_wait_s: float = _env(
+        "ECHO_MAX_QUEUE_WAIT_S",
+        30.0,
+        "Longest estimated wait of a request until it is worked on, in seconds; beyond it is refused with 429. 0: any.",
+        ge=0,
+        le=3600,
+    )
+    kv_budget_mb: int = _env(
+        "ECHO_KV_BUDGET_MB",
+        0,
+        "Device memory for utterances in work (keys and values, decoder memory), in MB of 2^20 bytes; others wait. "
+        "0: on CUDA 60 % of what is free once the model is loaded, else 4096.",
+        ge=0,
     )
     max_body_bytes: int = _env(
         "ECHO_MAX_BODY_BYTES",

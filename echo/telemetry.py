@@ -7,8 +7,11 @@ import json
 import logging
 import sys
 import time
+from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from echo.types import EngineLoad
 
 #: Seconds; the first-audio targets (40 ms, 400 ms) and a client's patience (30 s) each fall on a border.
 _LATENCY_BUCKETS = (0.01, 0.02, 0.04, 0.08, 0.15, 0.25, 0.4, 0.6, 1.0, 2.0, 5.0, 10.0, 30.0)
@@ -32,7 +35,25 @@ class Metrics:
             "echo_first_frame_seconds", "Request to first audio.", buckets=_LATENCY_BUCKETS, registry=r
         )
         self.open_streams = Gauge("echo_open_streams", "Requests that hold a slot.", registry=r)
+        self.active = Gauge("echo_active_utterances", "Utterances in work.", registry=r)
+        self.waiting = Gauge("echo_waiting_utterances", "Utterances that wait for room.", registry=r)
+        self.queue_wait = Gauge("echo_queue_wait_seconds", "Estimated wait of a request that came now.", registry=r)
+        self.kv_bytes = Gauge("echo_kv_bytes", "Device memory reserved for utterances in work.", registry=r)
+        self.shape_misses = Gauge(
+            "echo_shape_misses", "Calls of a shape that nothing was compiled or recorded for before.", registry=r
+        )
+        self.kv_budget = Gauge("echo_kv_budget_bytes", "The most that may be reserved.", registry=r)
         self.loop_lag = Histogram("echo_event_loop_lag_seconds", "Event-loop lag.", buckets=_LAG_BUCKETS, registry=r)
+
+    def watch(self, load: Callable[[], EngineLoad], open_streams: Callable[[], int]) -> None:
+        """Have the gauges show what these functions return whenever they are read."""
+        self.open_streams.set_function(open_streams)
+        self.active.set_function(lambda: load().active)
+        self.waiting.set_function(lambda: load().waiting)
+        self.queue_wait.set_function(lambda: load().queue_wait_s)
+        self.kv_bytes.set_function(lambda: load().nbytes)
+        self.shape_misses.set_function(lambda: load().shape_misses)
+        self.kv_budget.set_function(lambda: load().max_nbytes)
 
     def render(self) -> bytes:
         """Return the Prometheus text format."""

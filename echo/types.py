@@ -6,6 +6,7 @@ Standard library and numpy only. *chunk* = text, *block* = latents denoised toge
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
@@ -217,6 +218,8 @@ class Utterance:
     chunk: int = 0
     voice: VoiceState | None = None
     listener: Listener = field(default_factory=Listener)
+    #: How long the text probably takes to speak; None = as long as the plan allows. Only for estimates of load.
+    estimate_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +244,22 @@ class UtteranceStats:
     queue_s: float = 0.0
     first_frame_s: float = 0.0
     total_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineLoad:
+    """What an engine has to do at a moment; bytes are estimates of device memory."""
+
+    #: Utterances in work, and those that wait for room.
+    active: int = 0
+    waiting: int = 0
+    #: Reserved for those in work, and the most that may be.
+    nbytes: int = 0
+    max_nbytes: float = math.inf
+    #: Seconds that an utterance handed in now would wait.
+    queue_wait_s: float = 0.0
+    #: Calls, since the warm-up, of a shape that nothing was compiled or recorded for; 0 when all is as it should be.
+    shape_misses: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from echo.stream import FrameStream
-from echo.types import Audio, EngineInfo, Utterance, VoiceState
+from echo.types import Audio, EngineInfo, EngineLoad, Utterance, VoiceState
 
 
 class Engine(Protocol):
     """Something that speaks. Thread-safe; owns its device and its worker threads.
 
-    ``encode_voice``, ``warm_up``, ``warmed`` and ``close`` block and are called off the event loop; ``admit``
-    and ``speak`` return at once.
+    ``encode_voice``, ``warm_up``, ``warmed`` and ``close`` block and are called off the event loop; the other methods
+    return at once.
     """
 
     @property
@@ -20,16 +21,24 @@ class Engine(Protocol):
         """Name, rate, device and limits of this engine."""
         ...
 
-    def admit(self) -> None:
-        """Refuse a new request before any device work; raises Overloaded (with a retry hint) or NotReady."""
-        ...
+    def load(self) -> EngineLoad:
+        """Return how much there is to do; an engine that does not count says nothing."""
+        return EngineLoad()
+
+    def queue_wait(self, work: Sequence[Utterance]) -> float:
+        """Return the seconds that a request's utterances, handed in now, would wait until the first is begun.
+
+        An estimate, made without touching the device. Raises TooLarge when one of them could never be spoken for want
+        of memory. An utterance whose voice is not encoded yet may come without it.
+        """
+        return 0.0
 
     def encode_voice(self, audio: Audio) -> VoiceState:
         """Encode reference audio (mono, 44.1 kHz) into the state that ``speak`` takes."""
         ...
 
     def speak(self, utterance: Utterance) -> FrameStream:
-        """Queue one utterance and return its stream at once."""
+        """Queue one utterance and return its stream at once; raises TooLarge as ``queue_wait`` does."""
         ...
 
     def warm_up(self, utterance: Utterance) -> None:

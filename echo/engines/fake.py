@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,6 +17,7 @@ from echo.types import (
     Audio,
     AudioFrame,
     EngineInfo,
+    EngineLoad,
     Utterance,
     VoiceState,
 )
@@ -40,10 +41,14 @@ class FakeScript:
     fail_before: bool = False
     fail_after_blocks: int | None = None
     refuse: bool = False
+    #: What the fake says an utterance would wait.
+    queue_wait_s: float = 0.0
     #: Replaces the sine: (utterance, block index, samples) -> audio.
     render: Callable[[Utterance, int, int], Audio] | None = None
     #: Every utterance the engine was given, in order.
     spoken: list[Utterance] = field(default_factory=list)
+    #: What it was asked to foretell the wait of.
+    asked: list[Sequence[Utterance]] = field(default_factory=list)
     cancelled: list[Utterance] = field(default_factory=list)
 
 
@@ -66,10 +71,16 @@ class FakeEngine:
         """Describe the fake as an Echo engine on the CPU."""
         return self._info
 
-    def admit(self) -> None:
-        """Refuse when the script says so."""
+    def load(self) -> EngineLoad:
+        """Say what the script says."""
+        return EngineLoad(queue_wait_s=self.script.queue_wait_s)
+
+    def queue_wait(self, work: Sequence[Utterance]) -> float:
+        """Say what the script says, or refuse when it says so."""
         if self.script.refuse:
             raise Overloaded("The server is busy. Try again shortly.", retry_after_s=1.0)
+        self.script.asked.append(work)
+        return self.script.queue_wait_s
 
     def encode_voice(self, audio: Audio) -> VoiceState:
         """Remember only the size of the clip."""

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from dataclasses import replace
 
 import torch
-from torch import nn
 
+from echo.engines.accelerate import accelerate
 from echo.engines.block import BlockEngine
+from echo.engines.cores import Cores, available_cores
 from echo.errors import ConfigError
-from echo.model.compile import Artifacts, Compiler, artifact_key, obstacle
 from echo.model.echo import EchoModel
 from echo.model.weights import LoadedEcho, load_echo
 from echo.scheduler.policy import Limits
@@ -32,6 +31,20 @@ _PREVIEW = """
 
 #: Utterances in work at a time where the operator does not say: beyond this a CPU only shares its time out thinner.
 _CONCURRENT = {"cpu": 8, "mps": 8, "cuda": 64}
+
+#: Parameters below which one core is quick enough for an utterance, so that several utterances get one each.
+_SMALL = 100_000_000
+
+#: Row-latents of a step from which on every further one costs a CPU the same time (seen with the embedded model).
+_CPU_TOKENS = 384
+#: Memory for utterances in work where the operator does not say: on a CPU; and on a GPU, as a share of what the model
+#: leaves free. The rest is for what passes: activations, graphs, pieces of decoding, voices being encoded.
+_BUDGET_BYTES = 4096 * 2**20
+_BUDGET_SHARE = 0.6
+
+
+#: Instructions with which a CPU multiplies matrices of bfloat16 faster than those of float32.
+_BFLOAT16 = ("avx512_bf16", "amx_bf16", "sve_bf16")
 
 
 def load_engine(settings: Settings, gate: SilenceGate | None) -> BlockEngine:
@@ -59,63 +72,14 @@ def load_engine(settings: Settings, gate: SilenceGate | None) -> BlockEngine:
         voices_on_device=settings.cache_speaker_on_gpu,
     )
     info = describe(loaded, device, settings.max_concurrent or _CONCURRENT[device.type])
-    log.info("%s on %s: %.1f M parameters", source, device, sum(p.numel() for p in loaded.dit.parameters()) / 1e6)
-    workers = ThreadPoolExecutor(2, thread_name_prefix="echo-vad") if gate is not None else None
-    return BlockEngine(
-        model,
-        info,
-        Limits(max_jobs=info.concurrent),
-        gate=gate,
-        workers=workers,
-        after_warm_up=compile_parts(settings, loaded, source),
-    )
-
-
-def compile_parts(
-    settings: Settings,
-    loaded: LoadedEcho,
-    source: str,
-    *,
-    compile: Callable[..., Any] = torch.compile,
-    anywhere: bool = False,
-) -> Callable[[], None] | None:
-    """Have the parts that the settings name compiled by the warm-up; None when there are none.
-
-    Returns what is to be called once after the warm-up. ``anywhere`` compiles for every device, not only where it is
-    expected to work.
-    """
-    dit, autoencoder = loaded.dit, loaded.autoencoder
-    # Parts of a block, not the whole: its attention fills and reads overlapping views of the keys, which torch.compile
-    # refuses, and takes a list as long as the batch, for each length of which it would compile anew.
-    block_methods = [(block, method) for block in dit.blocks for method in ("before_attention", "after_attention")]
-    parts: list[tuple[str, bool, torch.device, list[tuple[nn.Module, str]]]] = [
-        ("the model", settings.compile, dit.device, block_methods),
-        ("the decoder", settings.compile_ae, autoencoder.device, [(autoencoder, "decode_piece")]),
-    ]
-    compilers = []
-    for name, wanted, device, methods in parts:
-        reason = None if anywhere else obstacle(device)
-        if wanted and reason is not None:
-            log.info("%s is not compiled: %s", name, reason)
-        elif wanted:
-            compiler = Compiler(name, compile)
-            for owner, method in methods:
-                compiler.add(owner, method)
-            compilers.append(compiler)
-    if not compilers:
-        return None
-    device_name = torch.cuda.get_device_name(dit.device) if dit.device.type == "cuda" else dit.device.type
-    folder = settings.cache_dir.expanduser() / settings.cache_version
-    artifacts = Artifacts(folder / f"{artifact_key(device_name, source)}.bin")
-    artifacts.load()
-
-    def after_warm_up() -> None:
-        for compiler in compilers:
-            compiler.seal()
-        if any(compiler.active for compiler in compilers):
-            artifacts.save()
-
-    return after_warm_up
+    parameters = sum(p.numel() for p in loaded.dit.parameters())
+    log.info("%s on %s: %.1f M parameters", source, device, parameters / 1e6)
+    on_cpu = device.type == decoder_device.type == "cpu"
+    workers = None if on_cpu and gate is None else ThreadPoolExecutor(2, thread_name_prefix="echo-worker")
+    cores = Cores(settings.cpu_threads or available_cores()) if on_cpu and parameters < _SMALL else None
+    limits = job_limits(settings, device, info.concurrent)
+    acceleration = accelerate(settings, model, source, max_rows=limits.max_rows, budget=memory_budget(settings, device))
+    return BlockEngine(model, info, limits, gate=gate, workers=workers, cores=cores, acceleration=acceleration)
 
 
 def _encode_sentence(text: str) -> list[int]:
@@ -141,6 +105,23 @@ def describe(loaded: LoadedEcho, device: torch.device, concurrent: int) -> Engin
     )
 
 
+def job_limits(settings: Settings, device: torch.device, concurrent: int) -> Limits:
+    """Return what the device takes on at a time; asked for once the model is loaded."""
+    limits = Limits(max_jobs=concurrent, max_bytes=memory_budget(settings, device), mix_sizes=device.type == "cuda")
+    return replace(limits, max_tokens=_CPU_TOKENS) if device.type == "cpu" else limits
+
+
+def memory_budget(settings: Settings, device: torch.device) -> int:
+    """Return the bytes of device memory that utterances in work may take."""
+    if settings.kv_budget_mb:
+        return settings.kv_budget_mb * 2**20
+    if device.type != "cuda":
+        return _BUDGET_BYTES
+    free, _ = torch.cuda.mem_get_info(device)
+    kept_voices = settings.voice_cache_bytes if settings.cache_speaker_on_gpu else 0
+    return max(0, int(_BUDGET_SHARE * (free - kept_voices)))
+
+
 def pick_device(name: str, variable: str) -> torch.device:
     """Resolve ``auto`` and check that a named device is there; raises ConfigError naming the variable."""
     if name == "auto":
@@ -153,8 +134,11 @@ def pick_device(name: str, variable: str) -> torch.device:
 
 
 def pick_dtype(name: str | None, device: torch.device) -> torch.dtype:
-    """Return the model's number format: bfloat16 as released, float32 on a CPU."""
+    """Return the model's number format: bfloat16 as released, float32 on a CPU that has no instructions for it."""
     if name is not None:
         dtype: torch.dtype = getattr(torch, name)
         return dtype
-    return torch.float32 if device.type == "cpu" else torch.bfloat16
+    if device.type != "cpu":
+        return torch.bfloat16
+    can = torch.cpu.get_capabilities()
+    return torch.bfloat16 if any(can.get(name) for name in _BFLOAT16) else torch.float32

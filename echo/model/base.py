@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
-from echo.types import Audio, BlockSpec, SamplerParams, TailRules, VoiceState
+from echo.types import Audio, BlockSpec, SamplerParams, TailRules, Utterance, VoiceState
 
 #: Latents [n, 80] of a finished block, wherever the model keeps them.
 Latents = Any
@@ -15,6 +16,18 @@ Conditions = Any
 Prefix = Any
 #: What the decoder remembers of an utterance; immutable, so a block may be decoded and then drawn again.
 DecodeState = Any
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What an utterance will ask of the device.
+
+    nbytes  memory at its largest block, an upper bound
+    work    row-latents: rows times latents, summed over the steps that its speech probably takes
+    """
+
+    nbytes: int = 0
+    work: float = 0.0
 
 
 class Sampler(Protocol):
@@ -42,7 +55,19 @@ class Sampler(Protocol):
 
 
 class BlockModel(Protocol):
-    """A model that speaks block by block. Used by one thread; queues work on its device."""
+    """A model that speaks block by block; queues work on its device.
+
+    Used by one thread, but for ``demand``; and ``step`` and ``decode`` for different blocks may run at the same time.
+    """
+
+    @property
+    def decodes_later(self) -> bool:
+        """Whether ``decode`` may return before the samples are there."""
+        ...
+
+    def demand(self, utterance: Utterance) -> Demand:
+        """Foretell what an utterance will need, without touching the device; callable from any thread."""
+        ...
 
     def conditions(self, text: str, voice: VoiceState | None) -> Conditions:
         """Encode what an utterance is spoken from."""
@@ -63,7 +88,7 @@ class BlockModel(Protocol):
         ...
 
     def step(self, samplers: Sequence[Any]) -> None:
-        """Take one Euler step of several blocks of one size in one forward."""
+        """Take one Euler step of several blocks in one forward; their sizes may differ."""
         ...
 
     def speech_end(self, spoken: Sequence[Latents], rules: TailRules, *, last: bool) -> int | None:
@@ -75,6 +100,10 @@ class BlockModel(Protocol):
 
     def decode(
         self, states: Sequence[DecodeState | None], latents: Sequence[Latents]
-    ) -> list[tuple[Audio, DecodeState]]:
-        """Decode the next latents of several utterances, equally many each; None = the utterance's start."""
+    ) -> Callable[[], Sequence[tuple[Audio, DecodeState]]]:
+        """Decode the next latents of several utterances, equally many each; None = the utterance's start.
+
+        May return before the device is done (``decodes_later``): the function returned, to be called from any thread,
+        waits for it.
+        """
         ...

@@ -33,12 +33,17 @@ def obstacle(device: torch.device) -> str | None:
     return None
 
 
+#: The stance of torch in which a call that would compile fails instead; the error names it.
+_RECOMPILES = "fail_on_recompile"
+
+
 class Compiler:
     """Compiles a group of methods of live objects; the first exception in any of them takes all of them back.
 
     A method compiles when it is first called with a shape, so the warm-up must call it as requests will. After
-    ``seal`` nothing compiles any more: a shape for which there is no compiled code runs as it was written. A call that
-    fails is repeated the same way, so the methods must bear being called twice with the same arguments.
+    ``seal`` nothing compiles any more: a shape for which there is no compiled code runs as it was written, and is
+    counted in ``misses``. A call that fails is repeated the same way, so the methods must bear being called twice with
+    the same arguments.
 
     ``name`` is what the log calls the group; ``compile`` takes what torch.compile takes. Used by one thread at a time.
     """
@@ -49,6 +54,7 @@ class Compiler:
         self._methods: list[tuple[object, str]] = []
         self._failed = False
         self._sealed = False
+        self.misses = 0
 
     @property
     def active(self) -> bool:
@@ -68,7 +74,11 @@ class Compiler:
                 with self._stance():
                     return compiled(*arguments)
             except Exception as error:
-                self._give_up(error)
+                if self._sealed and _RECOMPILES in str(error):
+                    self.misses += 1
+                    log.debug("nothing compiled for this call of %s", self._name, exc_info=error)
+                else:
+                    self._give_up(error)
             # Outside the handler, where the traceback no longer keeps the failed call's tensors alive.
             return original(*arguments)
 
@@ -81,7 +91,7 @@ class Compiler:
 
     def _stance(self) -> contextlib.AbstractContextManager[Any]:
         # Entered per call, because a stance is process-wide and others may compile in this process.
-        return torch.compiler.set_stance("eager_on_recompile") if self._sealed else contextlib.nullcontext()
+        return torch.compiler.set_stance(_RECOMPILES) if self._sealed else contextlib.nullcontext()
 
     def _give_up(self, error: Exception) -> None:
         self._failed = True

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from echo.model.attention import JointAttention, Source, attend
+from echo.model.arena import Arena
+from echo.model.attend import Attention, RowByRow
+from echo.model.attention import JointAttention, Source
 from echo.model.config import DiTConfig
 from echo.model.encoders import Encoded, LatentEncoder, TextEncoder
-from echo.model.kv import KV, RowContext, pack_context
-from echo.model.layers import MLP, RMSNorm, Rotary
+from echo.model.kv import KV, RowContext, pack_context, placed
+from echo.model.layers import MLP, Fused, RMSNorm, Rotary
 from echo.model.modulation import LowRankAdaLN, modulate, timestep_embedding
+
+#: ``EchoDiT.velocity``, or None.
+Velocity = Callable[[Sequence[Tensor], Tensor, Sequence[RowContext], Sequence[int]], list[Tensor] | None]
 
 
 class Block(nn.Module):
@@ -32,24 +38,38 @@ class Block(nn.Module):
         return torch.cat((self.attention_adaln(condition), self.mlp_adaln(condition)), dim=1)
 
     def forward(
-        self, h: Tensor, modulation: Tensor, angles: Tensor, keys: Sequence[Tensor], own: Sequence[Tensor]
+        self,
+        h: Tensor,
+        modulation: Tensor,
+        owners: Tensor | None,
+        turns: Tensor,
+        attend: Callable[[Tensor, Tensor, Tensor], Tensor],
     ) -> Tensor:
-        """``h [rows, size, M]`` -> the same; modulation ``[rows or 1, 6, M]``, the rest as the attention's."""
-        x, q, k, v = self.before_attention(h, modulation, angles)
-        return self.after_attention(h, x, attend(q, k, v, keys, own), modulation)
+        """``h [latents, M]`` -> the same, with this block's ``modulation [rows, 6, M]``; see ``EchoDiT.forward``."""
+        gate, q, k, v = self.before_attention(h, modulation, owners, turns)
+        return self.after_attention(h, gate, attend(q, k, v), modulation, owners)
 
-    def before_attention(self, h: Tensor, modulation: Tensor, angles: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The attention's input and its queries, keys and values."""
-        shift, scale, *_ = modulation.unsqueeze(2).unbind(1)
-        x = modulate(h, shift, scale, self.eps)
-        return x, *self.attention.project(x, angles)
+    def before_attention(
+        self, h: Tensor, modulation: Tensor, owners: Tensor | None, turns: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The attention's gate and its queries, keys and values."""
+        shift, scale = (_of_latents(part, owners) for part in modulation.unbind(1)[:2])
+        q, k, v, gate = self.attention.project(modulate(h, shift, scale, self.eps), turns)
+        return gate, q, k, v
 
-    def after_attention(self, h: Tensor, x: Tensor, attended: Tensor, modulation: Tensor) -> Tensor:
-        """Everything behind the attention: ``[rows, size, M]``."""
-        _, _, gate, mlp_shift, mlp_scale, mlp_gate = modulation.unsqueeze(2).unbind(1)
-        h = h + gate * self.attention.gated(attended, x)
-        out: Tensor = h + mlp_gate * self.mlp(modulate(h, mlp_shift, mlp_scale, self.eps))
+    def after_attention(
+        self, h: Tensor, gate: Tensor, attended: Tensor, modulation: Tensor, owners: Tensor | None
+    ) -> Tensor:
+        """Everything behind the attention: ``[latents, M]``."""
+        attention_gate, shift, scale, mlp_gate = (_of_latents(part, owners) for part in modulation.unbind(1)[2:])
+        h = h + attention_gate * self.attention.finish(attended, gate)
+        out: Tensor = h + mlp_gate * self.mlp(modulate(h, shift, scale, self.eps))
         return out
+
+
+def _of_latents(part: Tensor, owners: Tensor | None) -> Tensor:
+    """One part of the modulation ``[rows, M]`` for every latent, ``[latents, M]``; one row for all stays one."""
+    return part if owners is None else part.index_select(0, owners)
 
 
 class EchoDiT(nn.Module):
@@ -63,6 +83,10 @@ class EchoDiT(nn.Module):
         super().__init__()
         self.config = config
         self.blockwise = blockwise
+        #: Where the keys of what is spoken lie; None = each in memory of its own.
+        self.arena: Arena | None = None
+        #: A faster ``velocity``, which gives None for what it cannot do; None = there is none.
+        self.recorded: Velocity | None = None
         size = config.model_size
         self.rotary = Rotary(config.head_dim)
         self.text_encoder = TextEncoder(config)
@@ -113,7 +137,7 @@ class EchoDiT(nn.Module):
         valid = latents.shape[0] if valid is None else valid
         seen = -(-valid // patch)
         if seen == 0:
-            return self.empty_kv()
+            return self.allocate(0)
         # The encoder is causal: leaving out the unseen patches behind does not change the seen ones.
         patches = latents[: seen * patch].to(self.device, self.dtype).reshape(seen, -1)
         return self._context(self.speaker_norm(self.speaker_encoder(patches).states), Source.SPEAKER)
@@ -126,8 +150,8 @@ class EchoDiT(nn.Module):
         encoded: Encoded = self.latent_encoder(patches.to(self.device, self.dtype), past)
         patch = self.config.speaker_patch_size
         first = 0 if past is None else past.shape[3]
-        angles = self.rotary(first * patch, patches.shape[0], self.device, stride=patch)
-        return self._context(self.latent_norm(encoded.states), Source.LATENT, angles), encoded
+        turns = self.rotary(first * patch, patches.shape[0], self.device, stride=patch)
+        return self._context(self.latent_norm(encoded.states), Source.LATENT, turns), encoded
 
     def modulation(self, times: Sequence[float]) -> Tensor:
         """What flow times do to the blocks: ``[len(times), layers, 6, M]`` in the model's dtype."""
@@ -135,44 +159,81 @@ class EchoDiT(nn.Module):
         condition = self.cond_module(timestep_embedding(t, self.config.timestep_embed_size))
         return torch.stack([block.modulation(condition) for block in self._blocks()], dim=1)
 
-    def empty_kv(self) -> KV:
-        """A K/V without keys."""
+    def allocate(self, keys: int) -> KV:
+        """Room for the K/V of so many keys; see ``kv.Allocate``."""
+        if self.arena is not None:
+            return self.arena.allocate(keys)
         config = self.config
-        return torch.empty(
-            config.num_layers, 2, config.num_heads, 0, config.head_dim, dtype=self.dtype, device=self.device
-        )
+        shape = (config.num_layers, 2, config.num_heads, keys, config.head_dim)
+        return torch.empty(shape, dtype=self.dtype, device=self.device)
 
-    def pack(self, rows: Sequence[Sequence[KV]], size: int) -> list[RowContext]:
+    def pack(
+        self, rows: Sequence[Sequence[KV]], size: int, voices: Sequence[KV | None] | None = None
+    ) -> list[RowContext]:
         """Prepare the context keys of the rows of a block of ``size`` latents; see ``kv.pack_context``."""
-        return pack_context(rows, size, self.empty_kv())
+        if self.arena is not None and voices is not None:
+            voices = [kv if kv is None or self.arena.holds(kv) else placed(kv, self.allocate) for kv in voices]
+        return pack_context(rows, size, self.allocate, voices)
 
-    def velocity(self, x: Tensor, modulation: Tensor, contexts: Sequence[RowContext], starts: Sequence[int]) -> Tensor:
+    def velocity(
+        self, rows: Sequence[Tensor], modulation: Tensor, contexts: Sequence[RowContext], starts: Sequence[int]
+    ) -> list[Tensor]:
         """The flow velocity (noise minus clean) of every row at its own flow time.
 
-        x           [rows, size, latent_size]
+        rows        per row its noisy latents, [size, latent_size]; sizes may differ
         modulation  [rows, layers, 6, M], or one row for all: rows of ``modulation(times)``
         contexts    per row, from ``pack``; their room for own keys is written to
         starts      per row, the position of its first latent
-        returns     [rows, size, latent_size] float32
+        returns     per row [size, latent_size] float32
 
         Queues work on the device and reads nothing back.
         """
-        angles = self._angles(starts, x.shape[1])
-        keys = [row.keys.unbind(0) for row in contexts]
-        own = [row.own.unbind(0) for row in contexts]
+        found = self.recorded(rows, modulation, contexts, starts) if self.recorded is not None else None
+        return self.row_by_row(rows, modulation, contexts, starts) if found is None else found
+
+    def row_by_row(
+        self, rows: Sequence[Tensor], modulation: Tensor, contexts: Sequence[RowContext], starts: Sequence[int]
+    ) -> list[Tensor]:
+        """As ``velocity``, every row attended by itself: no row's result depends on the others."""
+        sizes = [row.shape[0] for row in rows]
+        velocity = self(
+            torch.cat(list(rows)),
+            modulation,
+            _owners(sizes, self.device) if modulation.shape[0] > 1 else None,
+            torch.cat([self.rotary(start, size, self.device) for start, size in zip(starts, sizes, strict=True)]),
+            RowByRow(contexts, sizes),
+        )
+        return list(velocity.split(sizes))
+
+    def forward(
+        self, x: Tensor, modulation: Tensor, owners: Tensor | None, turns: Tensor, attention: Attention
+    ) -> Tensor:
+        """One pass over latents of any number of rows, ``x [latents, latent_size]`` -> velocities, f32.
+
+        modulation  [rows, layers, 6, M]; owners [latents] says which row of it a latent has (None: there is only one)
+        turns       [latents, ...], of the latents' positions
+        """
         h = self.in_proj(x.to(self.dtype))
-        for i, block in enumerate(self._blocks()):
-            h = block(h, modulation[:, i], angles, [row[i] for row in keys], [row[i] for row in own])
+        for layer, block in enumerate(self._blocks()):
+            h = block(h, modulation[:, layer], owners, turns, partial(attention, layer))
         velocity: Tensor = self.out_proj(self.out_norm(h))
         return velocity.float()
 
-    def _angles(self, starts: Sequence[int], size: int) -> Tensor:
-        if len(set(starts)) == 1:
-            return self.rotary(starts[0], size, self.device)[None]
-        return torch.stack([self.rotary(start, size, self.device) for start in starts])
+    def fuse(self) -> EchoDiT:
+        """Fuse what can be fused now, not at the first use."""
+        for module in self.modules():
+            if isinstance(module, Fused):
+                module.fuse()
+        return self
 
-    def _context(self, state: Tensor, source: Source, angles: Tensor | None = None) -> KV:
-        return torch.stack([block.attention.context(state, source, angles) for block in self._blocks()])
+    def _context(self, state: Tensor, source: Source, turns: Tensor | None = None) -> KV:
+        return torch.stack([block.attention.context(state, source, turns) for block in self._blocks()])
 
     def _blocks(self) -> Iterable[Block]:
         return cast("Iterable[Block]", self.blocks)
+
+
+def _owners(sizes: Sequence[int], device: torch.device) -> Tensor:
+    """Which row every latent belongs to."""
+    owners = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
+    return owners.to(device, non_blocking=True)

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
 
 import torch
 from torch import Tensor
 
 from echo.model.autoencoder.streaming import DecodeState, StreamingDecoder
+from echo.model.base import Demand
+from echo.model.demand import foretell
 from echo.model.dit import EchoDiT
 from echo.model.guidance import Conditions
-from echo.model.kv import KV
+from echo.model.kv import KV, key_count, placed
 from echo.model.modulation import ModulationCache
 from echo.model.prefix import Prefix
 from echo.model.sampler import BlockSampler, draw_noise, make_conditions, step_together
-from echo.model.speaker import speaker_latents
+from echo.model.speaker import run_to_end, sliced_speaker_latents
 from echo.model.tail import ends_in_silence, flat_tail_start
 from echo.model.weights import LoadedEcho
-from echo.types import Audio, BlockSpec, SamplerParams, TailRules, VoiceState
+from echo.types import Audio, BlockSpec, SamplerParams, TailRules, Utterance, VoiceState
+
+#: Steps that may be queued on the device beside the one it is at: enough that it never waits for the host.
+_STEPS_AHEAD = 1
 
 
 class EchoVoice:
@@ -27,9 +33,9 @@ class EchoVoice:
     A voice that is kept on the host is copied to the device once for all utterances that use it at a time.
     """
 
-    def __init__(self, kv: KV, device: torch.device, *, keep_on_device: bool) -> None:
-        self._kept = kv if keep_on_device else kv.cpu()
-        self._device = device
+    def __init__(self, kv: KV, dit: EchoDiT, *, keep_on_device: bool) -> None:
+        self._kept = placed(kv, dit.allocate) if keep_on_device else kv.cpu()
+        self._dit = dit
         self._in_use: weakref.ref[KV] | None = None
 
     @property
@@ -37,19 +43,24 @@ class EchoVoice:
         """Bytes of what is kept."""
         return self._kept.nbytes
 
+    @property
+    def keys(self) -> int:
+        """Number of keys."""
+        return key_count(self._kept)
+
     def kv(self) -> KV:
         """The K/V on the device; called by the device's thread."""
-        if self._kept.device == self._device:
+        if self._kept.device == self._dit.device:
             return self._kept
         kv = self._in_use() if self._in_use is not None else None
         if kv is None:
-            kv = self._kept.to(self._device)
+            kv = placed(self._kept, self._dit.allocate)
             self._in_use = weakref.ref(kv)
         return kv
 
 
 class EchoModel:
-    """Implements ``BlockModel`` for Echo-TTS, and encodes reference voices. Used by one thread.
+    """Implements ``BlockModel`` for Echo-TTS, and encodes reference voices.
 
     ``tokenize`` maps a text to byte ids, BOS first.
     """
@@ -68,17 +79,42 @@ class EchoModel:
         self._tokenize = tokenize
         self._decoder = StreamingDecoder(loaded.autoencoder, loaded.pca)
         self._tables = ModulationCache(self.dit.modulation)
+        #: Of one stream, the same for every one and at any age; seen at the first decode, which is the warm-up's.
+        self._decode_bytes = 0
+        #: The ends of the steps that the device may still be at.
+        self._steps: deque[torch.cuda.Event] = deque()
         self._max_speaker_latents = max_speaker_latents
         self._voices_on_device = voices_on_device
 
-    @torch.inference_mode()
+    @property
+    def decodes_later(self) -> bool:
+        """Whether ``decode`` may return before the samples are there."""
+        return self.autoencoder.device.type == "cuda"
+
     def encode_voice(self, audio: Audio) -> EchoVoice:
         """Encode a reference clip, mono 44.1 kHz; raises BadRequest for one that is too short."""
-        latents, valid = speaker_latents(
+        return run_to_end(self.encode_voice_in_slices(audio))
+
+    def encode_voice_in_slices(self, audio: Audio) -> Generator[None, None, EchoVoice]:
+        """``encode_voice`` with pauses: a generator that yields about every 3 s of reference."""
+        latents, valid = yield from sliced_speaker_latents(
             self.autoencoder, self.pca, torch.from_numpy(audio), max_latents=self._max_speaker_latents
         )
         kv = self.dit.encode_speaker(latents, valid)
-        return EchoVoice(kv, self.dit.device, keep_on_device=self._voices_on_device)
+        return EchoVoice(kv, self.dit, keep_on_device=self._voices_on_device)
+
+    def demand(self, utterance: Utterance) -> Demand:
+        """Foretell memory and work of an utterance from its text, plan and voice."""
+        voice = utterance.voice
+        return foretell(
+            self.dit.config,
+            utterance.plan,
+            itemsize=self.dit.dtype.itemsize,
+            text_keys=len(self._tokenize(utterance.text)),
+            speaker_keys=voice.keys if isinstance(voice, EchoVoice) else 0,
+            decode_bytes=self._decode_bytes,
+            estimate_s=utterance.estimate_s,
+        )
 
     def conditions(self, text: str, voice: VoiceState | None) -> Conditions:
         """Encode a normalised text."""
@@ -103,8 +139,18 @@ class EchoModel:
         return BlockSampler(self.dit, conditions, prefix, spec, params, noise, tables=self._tables)
 
     def step(self, samplers: Sequence[BlockSampler]) -> None:
-        """Take one Euler step of several blocks of one size."""
+        """Take one Euler step of several blocks; their sizes may differ.
+
+        Returns when the device has taken all steps but the last few, so that what is queued on it stays short: an
+        arrival waits behind all of it.
+        """
         step_together(self.dit, samplers)
+        if self.dit.device.type == "cuda":
+            event = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch's own
+            event.record()
+            self._steps.append(event)
+            if len(self._steps) > _STEPS_AHEAD:
+                self._steps.popleft().synchronize()
 
     def speech_end(self, spoken: Sequence[Tensor], rules: TailRules, *, last: bool) -> int | None:
         """Return where speech ends, in latents; None when it goes on after this block."""
@@ -117,12 +163,16 @@ class EchoModel:
 
     def decode(
         self, states: Sequence[DecodeState | None], latents: Sequence[Tensor]
-    ) -> list[tuple[Audio, DecodeState]]:
+    ) -> Callable[[], Sequence[tuple[Audio, DecodeState]]]:
         """Decode the next latents of several utterances, equally many each.
 
         On a CPU one after the other: batching convolutions saves nothing there, and their rounding would depend on
         who else is being served.
         """
         if self.autoencoder.device.type == "cpu":
-            return [self._decoder.decode_batch([state], [new])[0] for state, new in zip(states, latents, strict=True)]
-        return self._decoder.decode_batch(states, latents)
+            decoded = [self._decoder.decode(state, new) for state, new in zip(states, latents, strict=True)]
+            self._decode_bytes = decoded[0][1].nbytes
+            return lambda: decoded
+        launched = self._decoder.launch(states, latents)
+        self._decode_bytes = launched.states[0].nbytes
+        return lambda: list(zip(launched.fetch(), launched.states, strict=True))

@@ -9,32 +9,23 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from echo.model.config import DiTConfig
-from echo.model.layers import MLP, RMSNorm, Rotary, rotate, split_heads
+from echo.model.layers import MLP, RMSNorm, Rotary
+from echo.model.projections import GatedAttention
 
 
-class SelfAttention(nn.Module):
+class SelfAttention(GatedAttention):
     """Gated self-attention with q/k norm and rotary positions on all heads."""
 
     def __init__(self, size: int, heads: int, eps: float) -> None:
-        super().__init__()
-        self.heads = heads
-        self.wq = nn.Linear(size, size, bias=False)
-        self.wk = nn.Linear(size, size, bias=False)
-        self.wv = nn.Linear(size, size, bias=False)
-        self.wo = nn.Linear(size, size, bias=False)
-        self.gate = nn.Linear(size, size, bias=False)
-        self.q_norm = RMSNorm((heads, size // heads), eps)
-        self.k_norm = RMSNorm((heads, size // heads), eps)
+        super().__init__(size, heads, eps, rotated=heads)
 
-    def forward(self, x: Tensor, angles: Tensor, past: Tensor | None, *, causal: bool) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, turns: Tensor, past: Tensor | None, *, causal: bool) -> tuple[Tensor, Tensor]:
         """Attend ``x [n, size]``, which follows ``past``, to itself and to ``past [2, heads, p, d]``.
 
         Returns the output ``[n, size]`` and the K/V ``[2, heads, p + n, d]``.
         """
-        q = rotate(self.q_norm(split_heads(self.wq(x), self.heads)), angles).transpose(0, 1)
-        k = rotate(self.k_norm(split_heads(self.wk(x), self.heads)), angles).transpose(0, 1)
-        v = split_heads(self.wv(x), self.heads).transpose(0, 1)
-        kv = torch.stack((k, v))
+        q, k, v, gate = self.project(x, turns)
+        kv = torch.stack((k, v)).transpose(1, 2)
         if past is not None:
             kv = torch.cat((past, kv), dim=2)
         mask = None
@@ -42,8 +33,8 @@ class SelfAttention(nn.Module):
             # SDPA's own causal flag aligns the first query with the first key, wrong behind a past.
             mask = torch.ones(x.shape[0], kv.shape[2], dtype=torch.bool, device=x.device)
             mask = mask.tril(kv.shape[2] - x.shape[0])
-        out = F.scaled_dot_product_attention(q[None], kv[:1], kv[1:], attn_mask=mask)[0]
-        return self.wo(out.transpose(0, 1).flatten(1) * torch.sigmoid(self.gate(x))), kv
+        out = F.scaled_dot_product_attention(q.transpose(0, 1)[None], kv[:1], kv[1:], attn_mask=mask)[0]
+        return self.finish(out.transpose(0, 1), gate), kv
 
 
 class EncoderBlock(nn.Module):
@@ -56,9 +47,9 @@ class EncoderBlock(nn.Module):
         self.attention_norm = RMSNorm(size, eps)
         self.mlp_norm = RMSNorm(size, eps)
 
-    def forward(self, x: Tensor, angles: Tensor, past: Tensor | None, *, causal: bool) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, turns: Tensor, past: Tensor | None, *, causal: bool) -> tuple[Tensor, Tensor]:
         """As SelfAttention: output ``[n, size]`` and K/V including the past's."""
-        attended, kv = self.attention(self.attention_norm(x), angles, past, causal=causal)
+        attended, kv = self.attention(self.attention_norm(x), turns, past, causal=causal)
         x = x + attended
         return x + self.mlp(self.mlp_norm(x)), kv
 
@@ -79,9 +70,9 @@ class TextEncoder(nn.Module):
     def forward(self, ids: Tensor) -> Tensor:
         """Ids ``[n]`` without padding -> states ``[n, text_model_size]``."""
         x: Tensor = self.text_embedding(ids)
-        angles = self.rotary(0, x.shape[0], x.device)
+        turns = self.rotary(0, x.shape[0], x.device)
         for block in self.blocks:
-            x, _ = block(x, angles, None, causal=False)
+            x, _ = block(x, turns, None, causal=False)
         return x
 
 
@@ -115,9 +106,9 @@ class LatentEncoder(nn.Module):
         # The model was trained with its input divided by 6, after the bias.
         x = self.in_proj(patches) / 6.0
         start = 0 if past is None else past.shape[3]
-        angles = self.rotary(start, x.shape[0], x.device)
+        turns = self.rotary(start, x.shape[0], x.device)
         kvs = []
         for i, block in enumerate(self.blocks):
-            x, kv = block(x, angles, None if past is None else past[i], causal=True)
+            x, kv = block(x, turns, None if past is None else past[i], causal=True)
             kvs.append(kv)
         return Encoded(states=x, kv=torch.stack(kvs))

@@ -33,11 +33,10 @@ class Conditions:
     speaker: KV | None = None
     no_text: KV | None = None
 
-    def sources(self, branch: Branch, latent: KV | None, speaker: KV | None) -> list[KV]:
-        """The context of a row, ordered so that ``pack_context`` can share it; ``speaker`` may be a scaled one."""
+    def sources(self, branch: Branch, latent: KV | None) -> list[KV]:
+        """What a row sees beside the speaker, ordered so that ``pack_context`` can share it."""
         text = self.no_text if branch is Branch.NO_TEXT else self.text
-        voice = None if branch is Branch.NO_SPEAKER else speaker
-        return [kv for kv in (text, latent, voice) if kv is not None]
+        return [kv for kv in (text, latent) if kv is not None]
 
     def branches(self, params: SamplerParams) -> tuple[Branch, ...]:
         """The rows of a guided step. A row whose term is exactly zero is not run: scale 0, or nothing to leave out."""

@@ -7,14 +7,16 @@ It is never written to after it was made, so rows, blocks and requests share it 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 #: ``[layers, 2, heads, n, d]``, K at index 0 and V at index 1 of the second dimension.
 KV = Tensor
+
+#: Makes room for the K/V of so many keys. The room is taken for as long as the returned object lives.
+Allocate = Callable[[int], KV]
 
 
 def key_count(kv: KV) -> int:
@@ -22,72 +24,96 @@ def key_count(kv: KV) -> int:
     return kv.shape[3]
 
 
-def scaled(kv: KV, scale: float, max_layers: int | None = None) -> KV:
+def scaled(kv: KV, scale: float, max_layers: int | None, allocate: Allocate) -> KV:
     """A copy whose K and V are multiplied by ``scale`` in the first ``max_layers`` layers (None = all).
 
     On the speaker's K/V this pulls the voice harder towards the reference ("force speaker").
     """
-    copy = kv.clone()
+    copy = placed(kv, allocate)
     copy[:max_layers] *= scale
     return copy
+
+
+def placed(kv: KV, allocate: Allocate) -> KV:
+    """A copy in another room (and on its device)."""
+    return allocate(key_count(kv)).copy_(kv)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RowContext:
     """All keys that one row of a step attends to.
 
-    keys  [layers, 2, heads, size + n, d]  the row's own keys and its n context keys, side by side
-    own   [layers, 2, heads, size, d]      the part of ``keys`` that each step fills with the row's own keys
+    keys   [layers, 2, heads, size + n, d]  the row's own keys and its n context keys, side by side
+    own    [layers, 2, heads, size, d]      the part of ``keys`` that each step fills with the row's own keys
+    voice  further keys, which other rows and requests attend to as well and nobody writes to; None = none
+    room   what ``keys`` lies in
     """
 
     keys: Tensor
     own: Tensor
+    voice: KV | None
+    room: KV
+
+    @property
+    def seen(self) -> int:
+        """Keys that the row attends to, its own included."""
+        return key_count(self.keys) + (key_count(self.voice) if self.voice is not None else 0)
 
 
-def pack_context(rows: Sequence[Sequence[KV]], size: int, like: KV) -> list[RowContext]:
+def pack_context(
+    rows: Sequence[Sequence[KV]], size: int, allocate: Allocate, voices: Sequence[KV | None] | None = None
+) -> list[RowContext]:
     """Lay out the context keys of the rows of one block, once, so that its steps copy none of them.
 
-    rows  for each row its sources, in order; keys have no position of their own, so the order is free
-    size  latents of the block = own keys of a row
-    like  a K/V (of any length) that gives layers, heads, d, dtype and device
+    rows    for each row its sources, in order; keys have no position of their own, so the order is free
+    size    latents of the block = own keys of a row
+    voices  for each row the keys that are not copied but shared as they are
 
     A row whose sources begin or end those of an earlier row (the same tensors) reads that row's memory: with
-    the sources ordered [text, latent, speaker], the rows without text and without speaker cost nothing. Such
-    rows share the room for own keys, so they must be attended one after another (as ``velocity`` does).
+    the sources ordered [text, latent], the row without text costs only room for its own keys. There is room for own
+    keys at both ends, and every row has its own, so rows may be attended in any order or all at once.
     """
-    buffers: list[tuple[Sequence[KV], Tensor]] = []
+    buffers: list[_Buffer] = []
     packed: list[RowContext] = []
-    for sources in rows:
-        context = sum(key_count(kv) for kv in sources)
-        for others, buffer in buffers:
-            if _same(sources, others[: len(sources)]):
-                packed.append(_front(buffer, size, context))
-                break
-            if _same(sources, others[len(others) - len(sources) :]):
-                packed.append(_back(buffer, size, context))
-                break
-        else:
-            buffer = _lay_out(sources, size, like)
-            buffers.append((sources, buffer))
-            packed.append(_front(buffer, size, context))
+    for sources, voice in zip(rows, voices or [None] * len(rows), strict=True):
+        context = None
+        for buffer in buffers:
+            context = context or buffer.take(sources, voice)
+        if context is None:
+            buffers.append(_Buffer(sources, size, allocate))
+            context = buffers[-1].take(sources, voice)
+        assert context is not None
+        packed.append(context)
     return packed
+
+
+class _Buffer:
+    """``[room for own keys | sources | room for own keys]``."""
+
+    def __init__(self, sources: Sequence[KV], size: int, allocate: Allocate) -> None:
+        self._sources = sources
+        self._size = size
+        self._front_free = self._back_free = True
+        self._room = allocate(size + sum(map(key_count, sources)) + size)
+        start = size
+        for kv in sources:
+            self._room[:, :, :, start : start + key_count(kv)].copy_(kv)
+            start += key_count(kv)
+
+    def take(self, sources: Sequence[KV], voice: KV | None) -> RowContext | None:
+        """The context of a row with these sources; None when this is not the place for it."""
+        size, context, end = self._size, sum(map(key_count, sources)), key_count(self._room)
+        if self._front_free and _same(sources, self._sources[: len(sources)]):
+            self._front_free = False
+            return self._context(slice(size + context), slice(size), voice)
+        if self._back_free and _same(sources, self._sources[len(self._sources) - len(sources) :]):
+            self._back_free = False
+            return self._context(slice(end - size - context, end), slice(end - size, end), voice)
+        return None
+
+    def _context(self, keys: slice, own: slice, voice: KV | None) -> RowContext:
+        return RowContext(self._room[:, :, :, keys], self._room[:, :, :, own], voice, self._room)
 
 
 def _same(a: Sequence[KV], b: Sequence[KV]) -> bool:
     return len(a) == len(b) and all(x is y for x, y in zip(a, b, strict=True))
-
-
-def _lay_out(sources: Sequence[KV], size: int, like: KV) -> Tensor:
-    """[room for own keys | sources | room for own keys]."""
-    layers, two, heads, _, d = like.shape
-    room = like.new_empty(layers, two, heads, size, d)
-    return torch.cat((room, *sources, room), dim=3)
-
-
-def _front(buffer: Tensor, size: int, context: int) -> RowContext:
-    return RowContext(keys=buffer[:, :, :, : size + context], own=buffer[:, :, :, :size])
-
-
-def _back(buffer: Tensor, size: int, context: int) -> RowContext:
-    end = buffer.shape[3]
-    return RowContext(keys=buffer[:, :, :, end - size - context :], own=buffer[:, :, :, end - size :])

@@ -7,6 +7,7 @@ Batching several utterances is a matter of running the rows of several ``BlockSa
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from echo.model.dit import EchoDiT
 from echo.model.guidance import Branch, Conditions, combine, rescale
-from echo.model.kv import KV, RowContext, scaled
+from echo.model.kv import KV, RowContext, key_count, scaled
 from echo.model.modulation import ModulationCache
 from echo.model.prefix import Prefix
 from echo.model.schedule import make_schedule
@@ -38,14 +39,15 @@ def draw_noise(seed: int, chunk: int, block: int, attempt: int, size: int) -> Te
 class StepRows:
     """What a block contributes to the next forward: one row per guidance branch, cond first.
 
-    x           [rows, size, latent_size]
-    modulation  [1, layers, 6, M], the same for all of the block's rows
+    x           [size, latent_size], the same for all of the block's rows, as the rest is but for the contexts
+    modulation  [1, layers, 6, M]
+    start       position of the first latent
     """
 
     x: Tensor
     modulation: Tensor
     contexts: tuple[RowContext, ...]
-    starts: tuple[int, ...]
+    start: int
 
 
 class BlockSampler:
@@ -109,15 +111,15 @@ class BlockSampler:
         """The rows of the next step."""
         branches = self._next_branches()
         return StepRows(
-            x=self._x.expand(len(branches), -1, -1),
+            x=self._x,
             modulation=self._table[self._step, None],
             contexts=self._contexts[: len(branches)],
-            starts=(self._prefix.length,) * len(branches),
+            start=self._prefix.length,
         )
 
     @torch.inference_mode()
-    def advance(self, velocities: Tensor) -> None:
-        """Take the step, given the velocities ``[rows, size, latent_size]`` of ``rows()``."""
+    def advance(self, velocities: Sequence[Tensor]) -> None:
+        """Take the step, given the velocity ``[size, latent_size]`` of each of ``rows()``."""
         params, i = self._params, self._step
         t, following = self.schedule.times[i : i + 2]
         by_branch = dict(zip(self._next_branches(), velocities, strict=True))
@@ -141,31 +143,34 @@ class BlockSampler:
     def _pack(self) -> tuple[RowContext, ...]:
         """Context of every branch, with the speaker's K/V scaled or not as the next step wants it."""
         params, speaker = self._params, self._conditions.speaker
+        if speaker is not None and key_count(speaker) == 0:
+            speaker = None
         scale = params.speaker_kv_scale
         if speaker is not None and scale is not None and self._step < self.schedule.scaled_steps:
-            speaker = scaled(speaker, scale * self._speaker_gain, params.speaker_kv_max_layers)
-        rows = [self._conditions.sources(branch, self._prefix.kv, speaker) for branch in self._branches]
-        return tuple(self._model.pack(rows, self._size))
+            gain = scale * self._speaker_gain
+            speaker = scaled(speaker, gain, params.speaker_kv_max_layers, self._model.allocate)
+        rows = [self._conditions.sources(branch, self._prefix.kv) for branch in self._branches]
+        voices = [None if branch is Branch.NO_SPEAKER else speaker for branch in self._branches]
+        return tuple(self._model.pack(rows, self._size, voices))
 
 
 @torch.inference_mode()
 def step_together(model: EchoDiT, samplers: Sequence[BlockSampler]) -> None:
-    """One Euler step of several blocks of the same size in one forward; prefixes and flow times may differ."""
+    """One Euler step of several blocks in one forward; sizes, prefixes, conditions and flow times may differ."""
     parts = [sampler.rows() for sampler in samplers]
-    counts = [len(part.contexts) for part in parts]
-    if len(parts) == 1:
-        x, modulation = parts[0].x, parts[0].modulation
-    else:
-        x = torch.cat([part.x for part in parts])
-        modulation = torch.cat([part.modulation.expand(len(part.contexts), -1, -1, -1) for part in parts])
-    velocities = model.velocity(
-        x,
-        modulation,
-        [context for part in parts for context in part.contexts],
-        [start for part in parts for start in part.starts],
+    one = len(parts) == 1
+    velocities = iter(
+        model.velocity(
+            [part.x for part in parts for _ in part.contexts],
+            parts[0].modulation
+            if one
+            else torch.cat([part.modulation.expand(len(part.contexts), -1, -1, -1) for part in parts]),
+            [context for part in parts for context in part.contexts],
+            [part.start for part in parts for _ in part.contexts],
+        )
     )
-    for sampler, own in zip(samplers, torch.split(velocities, counts), strict=True):
-        sampler.advance(own)
+    for sampler, part in zip(samplers, parts, strict=True):
+        sampler.advance(list(itertools.islice(velocities, len(part.contexts))))
 
 
 def make_conditions(

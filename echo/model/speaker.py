@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Generator
+from typing import NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,8 @@ from echo.errors import BadRequest
 from echo.model.autoencoder.dac import Autoencoder, cut
 from echo.model.pca import Pca
 from echo.types import SAMPLE_RATE
+
+T = TypeVar("T")
 
 
 class SpeakerLatents(NamedTuple):
@@ -41,6 +44,23 @@ def speaker_latents(
     speaker encoder reads patches. Chunks of ``chunk_latents`` are encoded independently, as the model was trained;
     only what is kept is encoded, which changes nothing because the encoder is causal.
     """
+    return run_to_end(
+        sliced_speaker_latents(
+            autoencoder, pca, audio, max_latents=max_latents, chunk_latents=chunk_latents, divis=divis
+        )
+    )
+
+
+def sliced_speaker_latents(
+    autoencoder: Autoencoder,
+    pca: Pca,
+    audio: Tensor,
+    *,
+    max_latents: int = 6400,
+    chunk_latents: int = 640,
+    divis: int | None = 4,
+) -> Generator[None, None, SpeakerLatents]:
+    """``speaker_latents`` with pauses: a generator that yields after each ``autoencoder.max_piece`` latents."""
     hop = autoencoder.config.samples_per_latent
     valid = min(audio.shape[0] // hop, max_latents)
     valid -= valid % (divis or 1)
@@ -51,7 +71,8 @@ def speaker_latents(
             f"at least {needed_ms} ms are needed, and 5 to 30 s are best.",
             param="voice",
         )
-    return SpeakerLatents(_encode(autoencoder, pca, audio[: valid * hop], chunk_latents), valid)
+    latents = yield from _encode(autoencoder, pca, audio[: valid * hop], chunk_latents)
+    return SpeakerLatents(latents, valid)
 
 
 def padded_speaker_latents(
@@ -74,19 +95,31 @@ def padded_speaker_latents(
     audio = audio[: max_latents * hop]
     valid = audio.shape[0] // hop
     padded = F.pad(audio, (0, -audio.shape[0] % (chunk_latents * hop)))
-    latents = _encode(autoencoder, pca, padded, chunk_latents)
+    latents = run_to_end(_encode(autoencoder, pca, padded, chunk_latents))
     length = max_latents if pad_to_max else valid
     length -= length % (divis or 1)
     latents = F.pad(latents, (0, 0, 0, max(0, length - latents.shape[0])))[:length]
     return SpeakerLatents(latents, min(valid, length))
 
 
-@torch.inference_mode()
-def _encode(autoencoder: Autoencoder, pca: Pca, audio: Tensor, chunk_latents: int) -> Tensor:
-    chunk = chunk_latents * autoencoder.config.samples_per_latent
+def run_to_end(work: Generator[None, None, T]) -> T:
+    """Run a sliced piece of work without pauses and return its result."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+
+
+@torch.inference_mode()  # holds while the generator runs, not while it pauses
+def _encode(autoencoder: Autoencoder, pca: Pca, audio: Tensor, chunk_latents: int) -> Generator[None, None, Tensor]:
     pca = pca.to(autoencoder.device)
-    pieces = [
-        pca.encode(autoencoder.encode_zq(piece[None, None].to(autoencoder.device, autoencoder.dtype)))[0]
-        for piece in cut(audio, chunk)
-    ]
-    return torch.cat(pieces)
+    chunks: list[Tensor] = []
+    for chunk in cut(audio, chunk_latents * autoencoder.config.samples_per_latent):
+        pieces: list[Tensor] = []
+        for z_q, _ in autoencoder.encode_pieces(chunk[None, None].to(autoencoder.device, autoencoder.dtype)):
+            pieces.append(z_q)
+            yield
+        chunks.append(pca.encode(torch.cat(pieces, -1))[0])
+    return torch.cat(chunks)

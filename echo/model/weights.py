@@ -103,7 +103,7 @@ def load_dit(
         dit = EchoDiT(config, blockwise=blockwise)
     keys = checkpoint.check(path, found, _shapes_of(dit))
     dit.load_state_dict(checkpoint.read(path, keys, lambda key: (device, dtype), progress), assign=True)
-    return dit.requires_grad_(False).eval()
+    return dit.requires_grad_(False).eval().fuse()
 
 
 def load_autoencoder(
@@ -169,7 +169,7 @@ def random_dit(config: DiTConfig, device: torch.device, dtype: torch.dtype, seed
     with torch.device("meta"):
         dit = EchoDiT(config)
     dit.load_state_dict(_random_state(dit, device, dtype, seed), assign=True)
-    return dit.requires_grad_(False).eval()
+    return dit.requires_grad_(False).eval().fuse()
 
 
 def random_autoencoder(

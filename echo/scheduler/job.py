@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures import Future
 from dataclasses import dataclass
 
-from echo.model.base import BlockModel, Conditions, DecodeState, Latents, Prefix, Sampler
+from echo.model.base import BlockModel, Conditions, DecodeState, Demand, Latents, Prefix, Sampler
 from echo.scheduler.policy import Phase
 from echo.stream import FrameStream
 from echo.types import Audio, AudioFrame, BlockSpec, Utterance
@@ -25,16 +25,28 @@ class Draw:
 class BlockJob:
     """State machine of an utterance: prepare, step until the block is done, decode, deliver; then the next block.
 
-    The scheduler calls ``prepare``, ``step_taken``, ``decoded``, ``judged`` and ``deliver`` as ``phase`` asks for.
+    The runner calls ``prepare``, ``step_taken``, ``decoded``, ``judged`` and ``deliver`` as ``phase`` asks for.
+    ``order``, ``due``, ``nbytes`` and ``work`` may be read from any thread.
     """
 
     def __init__(
-        self, utterance: Utterance, stream: FrameStream, *, order: int, arrived: float, first_due: float, rate: int
+        self,
+        utterance: Utterance,
+        stream: FrameStream,
+        demand: Demand,
+        *,
+        order: int,
+        arrived: float,
+        first_due: float,
+        rate: int,
     ) -> None:
         self.utterance = utterance
         self.stream = stream
         self.order = order
         self.arrived = arrived
+        self.nbytes = demand.nbytes
+        #: Row-latents that are probably still to be done.
+        self.work = demand.work
         self.phase = Phase.PREPARE
         self.verdict: Future[float] | None = None
         self.attempt = 0
@@ -73,6 +85,11 @@ class BlockJob:
         return self._sampler.next_rows if self._sampler is not None else 1
 
     @property
+    def row_latents(self) -> int:
+        """Work of the next step."""
+        return self.rows * self.size
+
+    @property
     def unread_s(self) -> float:
         """Seconds of audio in the mailbox."""
         return (self.stream.produced_samples - self.stream.consumed_samples) / self._rate
@@ -103,9 +120,10 @@ class BlockJob:
         assert self._sampler is not None
         return self._sampler
 
-    def step_taken(self, model: BlockModel) -> None:
-        """Count a step; after the last one find out where speech ends and what is left to decode."""
+    def step_taken(self, model: BlockModel, row_latents: int) -> None:
+        """Count a step of so much work; after the last one find out where speech ends and what is left to decode."""
         self.stream.stats.steps += 1
+        self.work = max(0.0, self.work - row_latents)
         if not self.sampler.done:
             return
         latents = self.sampler.latents

@@ -1,51 +1,30 @@
-"""The device thread: takes jobs in, asks the policy what is next, does it, hands audio out."""
+"""The device thread: takes utterances and errands in, does a slice of each kind of work in turn, until it is closed."""
 
 from __future__ import annotations
 
 import itertools
-import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, Future
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Executor
+from typing import TypeVar
 
-import numpy as np
-
-from echo.errors import NotReady
-from echo.model.base import BlockModel, DecodeState
-from echo.scheduler.job import BlockJob, Draw
-from echo.scheduler.policy import Limits, Phase, activate, next_work
+from echo.errors import NotReady, TooLarge
+from echo.model.base import BlockModel, Demand
+from echo.scheduler.errands import Errands, Sliced
+from echo.scheduler.job import BlockJob
+from echo.scheduler.policy import Limits
+from echo.scheduler.runner import Cores, Gate, JobRunner
+from echo.scheduler.wait import Newcomer, Pace, work_ahead
 from echo.stream import FrameStream
-from echo.types import Audio, Utterance
-
-log = logging.getLogger(__name__)
+from echo.types import EngineLoad, Utterance
 
 T = TypeVar("T")
 
 #: A tick takes well under a second; a thread without one for this long, with work at hand, is stuck.
 _STUCK_S = 60.0
 _CLOSING = "The server is shutting down."
-_NOTHING: Audio = np.zeros(0, np.float32)
-
-
-class Gate(Protocol):
-    """Judges a block's silence; called from worker threads."""
-
-    @property
-    def max_rerolls(self) -> int:
-        """Draws beyond the first."""
-        ...
-
-    @property
-    def threshold_ms(self) -> float:
-        """A silence at least this long is drawn again."""
-        ...
-
-    def longest_silence_ms(self, samples: Audio, rate: int, *, is_last: bool, needs_speech: bool) -> float:
-        """Longest silence of a block in milliseconds."""
-        ...
 
 
 class Scheduler:
@@ -59,36 +38,50 @@ class Scheduler:
         limits: Limits,
         gate: Gate | None = None,
         workers: Executor | None = None,
+        cores: Cores | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._model = model
         self._rate = sample_rate
         self._limits = limits
-        self._gate = gate
-        self._workers = workers
         self._clock = clock
         self._orders = itertools.count()
         self._changed = threading.Condition()
         self._inbox: deque[BlockJob] = deque()
-        self._errands: deque[tuple[Callable[[], object], Future[object]]] = deque()
+        self._errands = Errands()
+        self._runner = JobRunner(
+            model,
+            sample_rate=sample_rate,
+            limits=limits,
+            gate=gate,
+            workers=workers,
+            cores=cores,
+            wake=self._wake,
+            clock=clock,
+        )
+        self._pace = Pace()
         self._closing = False
         self._busy_since: float | None = None
-        self._waiting: list[BlockJob] = []
-        self._active: list[BlockJob] = []
+        #: Until when time has been told to the pace.
+        self._counted = clock()
         self.ticks = 0
-        self._last: Phase | None = None
         self._thread = threading.Thread(target=self._run, name="echo-device", daemon=True)
         self._thread.start()
 
     # -- from any thread
 
     def submit(self, utterance: Utterance) -> FrameStream:
-        """Queue an utterance; its stream ends with NotReady when the scheduler is closing."""
+        """Queue an utterance; its stream ends with NotReady when the scheduler is closing.
+
+        Raises TooLarge for one that does not fit into the device's memory even alone.
+        """
+        demand = self._demand(utterance)
         stream = FrameStream()
         now = self._clock()
         job = BlockJob(
             utterance,
             stream,
+            demand,
             order=next(self._orders),
             arrived=now,
             first_due=now + self._limits.first_sound_s,
@@ -102,25 +95,57 @@ class Scheduler:
             self._changed.notify()
         return stream
 
+    def queue_wait(self, work: Sequence[Utterance]) -> float:
+        """Return the seconds that the first of a request's utterances, handed in now, is likely to wait.
+
+        Raises TooLarge when one of them does not fit into the device's memory even alone.
+        """
+        first, *_ = [self._demand(utterance) for utterance in work]
+        return self._wait(first)
+
+    def load(self) -> EngineLoad:
+        """Return how much is in work and how much waits."""
+        active, waiting = self._jobs()
+        return EngineLoad(
+            active=len(active),
+            waiting=len(waiting),
+            nbytes=sum(job.nbytes for job in active),
+            max_nbytes=self._limits.max_bytes,
+            queue_wait_s=self._wait(Demand()),
+        )
+
     def run(self, errand: Callable[[], T]) -> T:
         """Run a function on the device thread, between two ticks, and wait for its result."""
-        done: Future[object] = Future()
+
+        def whole() -> Generator[None, None, T]:
+            return errand()
+            yield
+
+        return self.run_sliced(whole())
+
+    def run_sliced(self, errand: Sliced[T]) -> T:
+        """Run a generator on the device thread, one slice between two ticks, and wait for its result."""
         with self._changed:
             if self._closing:
                 raise NotReady(_CLOSING, retry_after_s=5)
-            self._errands.append((errand, done))
+            done = self._errands.add(errand)
             self._changed.notify()
-        return done.result()  # type: ignore[return-value]  # what the errand returned
+        return done.result()
+
+    def forget_pace(self) -> None:
+        """Measure the device's pace afresh: what came before (a warm-up) says nothing of what is to come."""
+        self._pace = Pace()
 
     @property
     def jobs(self) -> int:
         """Utterances that wait or are in work."""
-        return len(self._inbox) + len(self._waiting) + len(self._active)
+        return sum(map(len, self._jobs()))
 
     def healthy(self) -> bool:
-        """False when the thread has died, or has been in one tick for a minute."""
-        since = self._busy_since
-        return self._thread.is_alive() and (since is None or self._clock() - since < _STUCK_S)
+        """False when the thread has died, or has been at one piece of work for a minute."""
+        now = self._clock()
+        began = (self._busy_since, self._runner.busy_since)
+        return self._thread.is_alive() and all(since is None or now - since < _STUCK_S for since in began)
 
     def close(self) -> None:
         """Fail what is left and end the thread."""
@@ -129,6 +154,29 @@ class Scheduler:
             self._changed.notify()
         self._thread.join()
 
+    def _demand(self, utterance: Utterance) -> Demand:
+        demand = self._model.demand(utterance)
+        if demand.nbytes > self._limits.max_bytes:
+            raise TooLarge(
+                f"The request needs {_megabytes(demand.nbytes)} MB of the device's memory; at most "
+                f"{_megabytes(self._limits.max_bytes)} MB are allowed. Smaller blocks or a shorter voice need less."
+            )
+        return demand
+
+    def _wait(self, demand: Demand) -> float:
+        due = self._clock() + self._limits.first_sound_s
+        newcomer = Newcomer(due, next(self._orders), demand.nbytes, demand.work)
+        return work_ahead(newcomer, *self._jobs(), self._limits) * self._pace.seconds_per_work
+
+    def _jobs(self) -> tuple[Sequence[BlockJob], Sequence[BlockJob]]:
+        """Those in work and those that wait."""
+        with self._changed:
+            return self._runner.active, (*self._runner.waiting, *self._inbox)
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._changed.notify()
+
     # -- in the device thread
 
     def _run(self) -> None:
@@ -136,109 +184,33 @@ class Scheduler:
             self._busy_since = self._clock()
             self._tick()
             self._busy_since = None
-        for job in self._active + self._waiting + list(self._inbox):
-            job.stream.finish(NotReady(_CLOSING, retry_after_s=5))
-        for _, done in self._errands:
-            done.set_exception(NotReady(_CLOSING, retry_after_s=5))
+        error = NotReady(_CLOSING, retry_after_s=5)
+        self._runner.end_all(error)
+        self._errands.end_all(error)
 
     def _take_in(self) -> bool:
         """Wait until there is work and sort the arrivals in; False once closing."""
         with self._changed:
-            while not (self._closing or self._inbox or self._errands or self._has_work()):
-                self._changed.wait(timeout=None if not self._active else 0.5)
-            self._waiting += self._inbox
+            while not (self._closing or self._inbox or self._errands or self._runner.has_work()):
+                self._changed.wait(timeout=None if not self._runner.active else 0.5)
+                if self._runner.busy_since is None:
+                    self._counted = self._clock()  # nobody's work was being done
+            arrivals = list(self._inbox)
             self._inbox.clear()
-        self._active = [job for job in self._active if not self._gone(job)]
-        self._waiting = [job for job in self._waiting if not self._gone(job)]
-        for job in activate(self._waiting, len(self._active), self._limits):
-            assert isinstance(job, BlockJob)
-            self._waiting.remove(job)
-            self._active.append(job)
-            job.stream.stats.queue_s = self._clock() - job.arrived
+            self._runner.take_in(arrivals)
         return not self._closing
 
-    def _has_work(self) -> bool:
-        return (
-            any(job.stream.cancelled or job.stream.finished for job in self._active + self._waiting)
-            or any(job.verdict is not None and job.verdict.done() for job in self._active)
-            or next_work(self._active, self._limits) is not None
-            or bool(activate(self._waiting, len(self._active), self._limits))
-        )
-
-    def _gone(self, job: BlockJob) -> bool:
-        if job.stream.cancelled:
-            job.stream.finish()
-        return job.stream.finished
-
     def _tick(self) -> None:
-        while self._errands:
-            errand, done = self._errands.popleft()
-            try:
-                done.set_result(errand())
-            except Exception as error:
-                done.set_exception(error)
-        for job in self._active:
-            if job.verdict is not None and job.verdict.done():
-                self._guard([job], self._judge)
-        work = next_work(self._active, self._limits, after=self._last)
-        if work is None:
-            return
-        self.ticks += 1
-        self._last = work.phase
-        do = {Phase.PREPARE: self._prepare, Phase.STEP: self._step, Phase.DECODE: self._decode}[work.phase]
-        self._guard([job for job in work.jobs if isinstance(job, BlockJob)], do)
+        """A slice of an errand, then a tick of the jobs: neither keeps the other waiting for longer than that."""
+        if self._errands:
+            self._errands.advance()
+        done = self._runner.tick()
+        if done is not None:
+            self.ticks += 1
+            now = self._clock()
+            self._pace.count(now - self._counted, done)
+            self._counted = now
 
-    def _guard(self, jobs: Sequence[BlockJob], do: Callable[[Sequence[BlockJob]], None]) -> None:
-        """One failed tick fails its own jobs only."""
-        try:
-            do(jobs)
-        except Exception as error:
-            log.exception("a tick failed; %d utterance(s) end with it", len(jobs))
-            for job in jobs:
-                job.stream.finish(error)
 
-    def _prepare(self, jobs: Sequence[BlockJob]) -> None:
-        for job in jobs:
-            job.prepare(self._model)
-
-    def _step(self, jobs: Sequence[BlockJob]) -> None:
-        self._model.step([job.sampler for job in jobs])
-        for job in jobs:
-            job.step_taken(self._model)
-
-    def _decode(self, jobs: Sequence[BlockJob]) -> None:
-        results: Sequence[tuple[Audio, DecodeState]] = [(_NOTHING, None)] * len(jobs)
-        if len(jobs[0].pending):
-            results = self._model.decode([job.decode_state for job in jobs], [job.pending for job in jobs])
-        for job, (samples, state) in zip(jobs, results, strict=True):
-            draw = job.decoded(samples, state)
-            if self._gate is None or self._workers is None:
-                self._deliver(job, draw)
-            else:
-                self._send_to_gate(job, draw, self._gate, self._workers)
-
-    def _send_to_gate(self, job: BlockJob, draw: Draw, gate: Gate, workers: Executor) -> None:
-        needs_speech = job.needs_speech
-
-        def judge() -> float:
-            return gate.longest_silence_ms(draw.samples, self._rate, is_last=draw.is_last, needs_speech=needs_speech)
-
-        job.verdict = workers.submit(judge)
-        job.verdict.add_done_callback(lambda _: self._wake())
-
-    def _judge(self, jobs: Sequence[BlockJob]) -> None:
-        (job,) = jobs
-        assert self._gate is not None
-        draw = job.judged()
-        if draw.silence_ms >= self._gate.threshold_ms and job.attempt < self._gate.max_rerolls:
-            job.redraw()
-        else:
-            self._deliver(job, job.best)
-
-    def _deliver(self, job: BlockJob, draw: Draw) -> None:
-        if job.deliver(draw, self._clock()):
-            job.stream.finish()
-
-    def _wake(self) -> None:
-        with self._changed:
-            self._changed.notify()
+def _megabytes(count: float) -> int:
+    return round(count / 2**20)

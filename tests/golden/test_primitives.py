@@ -1,16 +1,17 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from echo.model.attention import rotate_half_the_heads
 from echo.model.dit import Block, EchoDiT
 from echo.model.guidance import rescale
 from echo.model.layers import Rotary, rotate
 from echo.model.modulation import modulate, timestep_embedding
+from echo.model.projections import rotate_first
 from echo.model.schedule import make_schedule
 from echo.types import BlockSpec, SamplerParams
 
@@ -34,33 +35,46 @@ def close(actual: Tensor, expected: Tensor, tolerance: float = TOLERANCE) -> Non
     torch.testing.assert_close(actual, expected, rtol=0, atol=tolerance)
 
 
+CPU = torch.device("cpu")
+
+
+def real(turns: Tensor) -> Tensor:
+    """Turns as devices other than the CPU have them."""
+    return torch.stack((turns.real, turns.imag), dim=1)
+
+
 def test_rotary_table(unit: dict[str, Tensor]) -> None:
-    table = Rotary(2 * unit["rope.cos"].shape[1])(0, 640, torch.device("cpu"))[unit["rope.positions"]]
-    close(table[:, 0], unit["rope.cos"])
-    close(table[:, 1], unit["rope.sin"])
+    table = Rotary(2 * unit["rope.cos"].shape[1])(0, 640, CPU)[unit["rope.positions"]]
+    close(table.real, unit["rope.cos"])
+    close(table.imag, unit["rope.sin"])
+    elsewhere = Rotary(2 * unit["rope.cos"].shape[1])(0, 640, torch.device("meta"))
+    assert elsewhere.shape == real(Rotary(2 * unit["rope.cos"].shape[1])(0, 640, CPU)).shape
 
 
-def test_rotation_of_all_heads_at_positions_3_to_7(unit: dict[str, Tensor]) -> None:
+@pytest.mark.parametrize("form", [real, torch.clone], ids=["real", "complex"])
+def test_rotation_of_all_heads_at_positions_3_to_7(unit: dict[str, Tensor], form: Callable[[Tensor], Tensor]) -> None:
     x = unit["rope.x"]
-    close(rotate(x, Rotary(x.shape[-1])(3, 5, x.device)), unit["rope.full_out"])
+    close(rotate(x, form(Rotary(x.shape[-1])(3, 5, CPU))), unit["rope.full_out"])
 
 
-def test_rotation_of_half_the_heads(unit: dict[str, Tensor]) -> None:
+@pytest.mark.parametrize("form", [real, torch.clone], ids=["real", "complex"])
+def test_rotation_of_half_the_heads(unit: dict[str, Tensor], form: Callable[[Tensor], Tensor]) -> None:
     x = unit["rope.x"]
-    close(rotate_half_the_heads(x, Rotary(x.shape[-1])(3, 5, x.device)), unit["rope.half_heads_out"])
+    turns = form(Rotary(x.shape[-1])(3, 5, CPU))
+    close(rotate_first(x, turns, (x.shape[-2] + 1) // 2), unit["rope.half_heads_out"])
 
 
 def test_rotary_stride_takes_every_nth_position() -> None:
     rotary = Rotary(16)
-    every = rotary(0, 40, torch.device("cpu"))
-    assert torch.equal(rotary(8, 5, torch.device("cpu"), stride=4), every[8:28:4])
+    every = rotary(0, 40, CPU)
+    assert torch.equal(rotary(8, 5, CPU, stride=4), every[8:28:4])
 
 
 def test_rotary_table_grows_beyond_its_first_size() -> None:
     rotary = Rotary(16)
-    near = rotary(0, 10, torch.device("cpu"))
-    assert rotary(5000, 3, torch.device("cpu")).shape == (3, 2, 8)
-    assert torch.equal(rotary(0, 10, torch.device("cpu")), near)
+    near = rotary(0, 10, CPU)
+    assert rotary(5000, 3, CPU).shape == (3, 8)
+    assert torch.equal(rotary(0, 10, CPU), near)
 
 
 def test_head_norm_has_weights_per_head(unit: dict[str, Tensor], block: Block) -> None:

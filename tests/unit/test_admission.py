@@ -4,13 +4,18 @@ from echo.admission import Admission
 from echo.errors import NotReady, Overloaded
 
 
-def test_slots_are_limited_and_come_back() -> None:
-    admission = Admission(concurrent=1, queue=1)
-    first, second = admission.enter(), admission.enter()
+def refusal(admission: Admission, wait_s: float) -> float:
+    """Have a request refused and return what it is told to wait."""
     with pytest.raises(Overloaded) as refused:
-        admission.enter()
+        admission.enter(wait_s)
     assert refused.value.retry_after_s is not None
-    assert refused.value.retry_after_s >= 1
+    return refused.value.retry_after_s
+
+
+def test_slots_are_limited_and_come_back() -> None:
+    admission = Admission(2)
+    first, second = admission.enter(), admission.enter()
+    assert refusal(admission, 0.0) >= 1
     first.release()
     third = admission.enter()
     assert admission.open == 2
@@ -20,7 +25,7 @@ def test_slots_are_limited_and_come_back() -> None:
 
 
 def test_releasing_twice_frees_one_slot() -> None:
-    admission = Admission(concurrent=1, queue=1)
+    admission = Admission(2)
     admission.enter()
     ticket = admission.enter()
     ticket.release()
@@ -28,22 +33,27 @@ def test_releasing_twice_frees_one_slot() -> None:
     assert admission.open == 1
 
 
-def test_a_longer_queue_gives_a_longer_hint() -> None:
-    def hint(queue: int) -> float:
-        admission = Admission(concurrent=1, queue=queue)
-        for _ in range(queue + 1):
-            admission.enter()
-        with pytest.raises(Overloaded) as refused:
-            admission.enter()
-        assert refused.value.retry_after_s is not None
-        return refused.value.retry_after_s
+def test_a_full_house_tells_when_a_request_would_be_served() -> None:
+    admission = Admission(0)
+    assert refusal(admission, 7.5) == 7.5
+    assert refusal(admission, 0.01) == 1
+    assert refusal(admission, 10_000) == 60
 
-    assert hint(20) > hint(2)
-    assert hint(10_000) <= 60
+
+def test_a_request_that_would_wait_too_long_is_refused_until_the_queue_has_shrunk() -> None:
+    admission = Admission(10, max_wait_s=30)
+    admission.enter(30.0)
+    assert refusal(admission, 42.0) == 12
+    assert refusal(admission, 30.1) == 1
+    assert admission.open == 1
+
+
+def test_without_a_limit_any_wait_will_do() -> None:
+    Admission(1, max_wait_s=0).enter(1e6)
 
 
 def test_closing_refuses_new_requests_and_keeps_open_ones() -> None:
-    admission = Admission(concurrent=1, queue=0)
+    admission = Admission(1)
     ticket = admission.enter()
     admission.close()
     with pytest.raises(NotReady):

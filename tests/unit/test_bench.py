@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from bench import cost, show, stats
-from bench.engines import fake_engine, known_to_the_server
+from bench import compare, cost, goals, neighbours, runner, show, stats, voice
+from bench.check import Check
+from bench.engines import fake_engine, known_to_the_server, recompiles, watch
 from bench.loadgen import Load, summary
 from bench.options import result_path
-from bench.parity import Check
 from bench.plot import draw
 from bench.record import make_record, write_record
 from bench.roofline import Ceilings, gap
@@ -22,11 +24,12 @@ from bench.server import as_environment
 from bench.stats import Arrival
 from bench.table import fill, load
 from bench.targets import Heard, Outcome
+from bench.throughput import real_time_streams
 from echo.model.autoencoder import RELEASED, Autoencoder
 from echo.model.config import ECHO_TTS_BASE
 from echo.model.dit import EchoDiT
 from echo.settings import Settings, load_settings
-from echo.types import SAMPLES_PER_LATENT, BlockPlan, BlockSpec, Utterance
+from echo.types import SAMPLE_RATE, SAMPLES_PER_LATENT, BlockPlan, BlockSpec, Utterance
 
 GIGA = 1e9
 
@@ -96,6 +99,74 @@ def test_summary_counts_audio_of_the_window_and_starving_of_whole_streams() -> N
     assert (found["streams_with_underruns"], found["underruns"]) == (1, 1)
     assert found["stalled_s"] == pytest.approx(4.0 - 2.1)
     assert found["audio_s_per_request"] == 4.0
+
+
+def test_stream_is_real_time_while_all_hear_something_soon_and_no_gap() -> None:
+    good = {"listeners": 8.0, "requests": 9, "done": 9, "ttfb_p95_s": 0.39, "underruns": 0}
+    late, dry = {**good, "listeners": 16.0, "ttfb_p95_s": 0.41}, {**good, "listeners": 32.0, "underruns": 1}
+    refused, empty = {**good, "listeners": 64.0, "requests": 10}, {**good, "listeners": 128.0, "ttfb_p95_s": None}
+    assert real_time_streams([good, late, dry, refused, empty]) == 8.0
+    assert real_time_streams([late]) is None
+
+
+def test_ratio_is_that_of_the_medians_and_told_round_by_round() -> None:
+    def load(seconds: float) -> Load:
+        return Load(0.0, seconds, [heard(0.0, [Arrival(0.5, 6.0)])])
+
+    found = compare.ratio("together", [load(2), load(3), load(1)], "alone", [load(4), load(4), load(4)])
+    assert found["together_audio_s_per_s"] == [3.0, 2.0, 6.0]
+    assert (found["ratio"], found["ratio_by_round"]) == (2.0, [2.0, 1.333, 4.0])
+
+
+def test_load_in_which_a_request_failed_has_no_rate() -> None:
+    with pytest.raises(RuntimeError, match="refused"):
+        compare.rate(Load(0.0, 1.0, [heard(0.0, [], Outcome.REFUSED)]))
+
+
+def test_audio_is_the_same_when_its_bytes_are_whoever_came_first() -> None:
+    def load(*answers: bytes) -> Load:
+        made = Load(0.0, 1.0, [heard(0.0, []) for _ in answers])
+        for one, answer in zip(made.heard, answers, strict=True):
+            one.take(answer)
+        return made
+
+    assert compare.same_audio([load(b"ab", b"cd"), load(b"cd", b"ab")])
+    assert not compare.same_audio([load(b"ab", b"cd"), load(b"ab", b"ce")])
+
+
+# -- neighbours
+
+
+def test_deviation_is_the_largest_sample_and_the_share_of_the_loudness() -> None:
+    expected = np.asarray([0.3, -0.4, 0.3, -0.4], np.float32)
+    assert neighbours.deviation(expected, expected) == (0.0, 0.0)
+    assert neighbours.deviation(expected * 0.9, expected) == pytest.approx((0.04, 0.1))
+    assert neighbours.deviation(expected[:3], expected) == (float("inf"), float("inf"))
+
+
+def test_fake_speaks_the_same_alone_and_among_others() -> None:
+    plan = BlockPlan(blocks=(BlockSpec(size=4, steps=1), BlockSpec(size=4, steps=1)))
+    checks = neighbours.neighbour_checks(fake_engine(paced=False), plan, torch.float32)
+    assert [(check.deviation, check.bound, check.passed) for check in checks] == [(0.0, 0.0, True)] * 2
+
+
+def test_reference_is_as_long_as_asked_and_speaks_as_the_default_voice() -> None:
+    assert len(voice.reference(12.5)) == 12.5 * SAMPLE_RATE
+    before = load_settings({})
+    with voice.speaking_with(before, None) as settings:
+        assert settings is before
+    with voice.speaking_with(before, 2.0) as settings:
+        (clip,) = settings.voice_folders[0].iterdir()
+        assert clip.stem == settings.default_voice
+        assert clip.stat().st_size == 44 + 2 * 2 * SAMPLE_RATE
+
+
+def test_streams_of_a_watched_engine_are_told() -> None:
+    engine, told = fake_engine(paced=False), []
+    watch(engine, lambda utterance, stream: told.append((utterance.text, stream)))
+    stream = engine.speak(Utterance(text="Hello.", plan=BlockPlan(blocks=(BlockSpec(size=4, steps=1),)), seed=1))
+    assert told == [("Hello.", stream)]
+    assert recompiles(engine) is None
 
 
 def test_summary_of_several_loads_does_not_count_the_time_between() -> None:
@@ -200,7 +271,7 @@ def test_settings_survive_the_way_through_the_environment() -> None:
 
 
 def test_record_names_what_its_figures_depend_on(tmp_path: Path) -> None:
-    settings = load_settings({}, model_repo="/somewhere/else/my-model", device="cpu", cpu_threads=1)
+    settings = load_settings({}, model_repo="/somewhere/else/my-model", device="cpu", model_dtype="float32")
     record = make_record("ttfb", settings, torch.device("cpu"), {"rtf": 0.1})
     write_record(tmp_path / "deep" / "one.json", record)
     (read,) = load(tmp_path / "deep")
@@ -216,6 +287,21 @@ def test_result_goes_where_it_was_asked_to() -> None:
     given.keep = Path("kept")
     assert result_path(given, "ttfb", "cuda", "-http") == Path("kept/ttfb-repo-cuda-http.json")
     assert result_path(argparse.Namespace(model="tiny", json=None, keep=None), "ttfb", "cpu") is None
+
+
+def test_part_that_takes_too_long_is_ended_with_all_it_has_started(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    assert not runner.run(["sh", "-c", f"sleep 60 > {pipe} & wait"], 0.5)
+    os.set_blocking(reader, True)
+    assert os.read(reader, 1) == b""  # returns only when the last writer has gone
+    os.close(reader)
+
+
+def test_part_is_done_when_it_ends_well() -> None:
+    assert runner.run(["true"], 30.0)
+    assert not runner.run(["false"], 30.0)
 
 
 def test_deviation_that_is_not_a_number_breaks_its_bound() -> None:
@@ -258,7 +344,8 @@ RECORDS = [
                     "lag_p99_ms": 2.0,
                 }
             ],
-            "compare": {"clients": 8, "batched_to_one_at_a_time": 1.75, "batched_to_lock_step": 1.5},
+            "compare": {"clients": 8, "ratio": 1.75, "ratio_by_round": [1.7, 1.8], "same_audio": True},
+            "hangup": {"gone_after_p50_ms": 5.0, "gone_after_p99_ms": 9.0, "steps_after_max": 1},
         },
     ),
 ]
@@ -271,10 +358,39 @@ def test_table_is_put_between_the_markers_and_nothing_else_changes() -> None:
     assert fresh.endswith("<!-- bench:end -->\nafter\n")
     assert "old figures" not in fresh
     on = "Chip, 2 cores, torch 2.13.0, float32, 2026-01-02, commit abc123"
-    assert f"| tiny | {on} | at the socket | 123 ms / 1.50 s | 0.1 |" in fresh
+    assert f"| tiny | {on} | at the socket | 123 ms / 1.50 s | – | 0.1 |" in fresh
     assert "| 8 | 200 ms / 300 ms / – | 1 of 20 | 12.3 | 2 ms |" in fresh
-    assert "make 1.75 times the audio of one stream at a time" in fresh
+    assert "8 streams at once make **1.75** times the audio per second of one stream at a time" in fresh
+    assert "works on for 5 ms (p50; p99 9 ms), at most 1 steps" in fresh
     assert fill(fresh, RECORDS) == fresh
+
+
+def test_goals_are_held_against_what_was_measured_where_they_hold() -> None:
+    loads = [{"encoding": "pcm", "core_percent_per_stream": 2.5, "lag_p99_at_most_ms": 5.0}]
+    overhead = {**a_record("overhead", {"loads": loads}), "model": "fake"}
+    found = {goal.name: (value, goal.met(value)) for _, goal, value in goals.rows([*RECORDS, overhead])}
+    assert found == {
+        "8 streams at once against one at a time, audio per second": (1.75, True),
+        "server alone, of a core per real-time stream": (2.5, False),
+        "server alone, event-loop lag with 64 streams, p99": (5.0, True),
+    }
+
+
+def test_goals_of_a_gpu_are_not_asked_of_other_devices() -> None:
+    open_loop = [{"listeners": 64.0, "wait_p95_s": 0.02}, {"listeners": 128.0, "wait_p95_s": 0.5}]
+    results = {"via": "process", "open": open_loop, "real_time_streams": 64.0, "recompiles": None}
+    record = {**a_record("throughput", results), "model": "random-base", "device_type": "cuda"}
+    found = {goal.name: goal.met(value) for _, goal, value in goals.rows([record])}
+    assert found == {
+        "real-time streams with p95 of the first byte in 400 ms and no stall": True,
+        "wait of an arrival among up to 64 streams, p95": False,
+    }
+    assert not list(goals.rows([{**record, "device_type": "mps"}]))
+
+
+def test_plots_are_named_as_they_are_drawn() -> None:
+    text = fill("<!-- bench:begin plots -->\n<!-- bench:end -->\n", RECORDS)
+    assert "](results/throughput-tiny-cpu.png)" in text
 
 
 def test_stages_have_a_section_of_their_own() -> None:
@@ -305,7 +421,7 @@ def test_stages_have_a_section_of_their_own() -> None:
 def test_file_without_markers_or_with_an_unknown_section_is_refused() -> None:
     with pytest.raises(ValueError, match="no <!-- bench:begin"):
         fill("nothing here", RECORDS)
-    with pytest.raises(ValueError, match="bench:begin speed: the sections are summary, stages"):
+    with pytest.raises(ValueError, match="bench:begin speed: the sections are summary, stages, plots"):
         fill("<!-- bench:begin speed -->\n<!-- bench:end -->", RECORDS)
 
 

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from echo.engines.load import compile_parts
+from echo.engines.accelerate import Acceleration, accelerate
 from echo.model.compile import Artifacts, Compiler, artifact_key, obstacle
+from echo.model.echo import EchoModel
 from echo.model.weights import LoadedEcho
 from echo.settings import Settings
 
@@ -189,53 +191,67 @@ def test_the_key_is_a_file_name_and_tells_torch_device_and_model_apart() -> None
 # -- what the settings turn on
 
 
-def small_loaded() -> LoadedEcho:
-    return LoadedEcho(small_dit(torch.float32), small_autoencoder(), small_pca(), {})
+def small_model() -> EchoModel:
+    loaded = LoadedEcho(small_dit(torch.float32), small_autoencoder(), small_pca(), {})
+    return EchoModel(loaded, lambda text: [0, *text.encode()], max_speaker_latents=64)
+
+
+def accelerated(settings: Settings, model: EchoModel, compile: Function, *, anywhere: bool = True) -> Acceleration:
+    settings = settings.model_copy(update={"cuda_graphs": False})
+    return accelerate(settings, model, "tiny", max_rows=8, budget=2**20, compile=compile, anywhere=anywhere)
 
 
 def test_on_a_cpu_nothing_changes_and_one_line_per_wanted_part_says_so(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    loaded = small_loaded()
+    model = small_model()
     settings = Settings(compile=True, compile_ae=True, compile_lora_only=True, cache_dir=tmp_path)
-    assert compile_parts(settings, loaded, "tiny") is None
+    accelerate(settings, model, "tiny", max_rows=8, budget=2**20).finish()
     assert [record.getMessage() for record in caplog.records] == [
         "the model is not compiled: the device is cpu, not cuda",
         "the decoder is not compiled: the device is cpu, not cuda",
     ]
-    assert "decode_piece" not in vars(loaded.autoencoder)
+    assert "decode_piece" not in vars(model.autoencoder)
+    assert model.dit.arena is None
+    assert model.dit.recorded is None
 
 
-@pytest.mark.parametrize(("model", "decoder", "compiled"), [(True, False, 4), (False, True, 1), (True, True, 5)])
-def test_the_settings_choose_the_parts(model: bool, decoder: bool, compiled: int, tmp_path: Path) -> None:
-    loaded, compile = small_loaded(), FakeCompile()
-    keys = list(loaded.dit.state_dict()) + list(loaded.autoencoder.state_dict())
-    settings = Settings(compile=model, compile_ae=decoder, cache_dir=tmp_path)
-    assert compile_parts(settings, loaded, "tiny", compile=compile, anywhere=True) is not None
+@pytest.mark.parametrize(("dit", "decoder", "compiled"), [(True, False, 4), (False, True, 1), (True, True, 5)])
+def test_the_settings_choose_the_parts(dit: bool, decoder: bool, compiled: int, tmp_path: Path) -> None:
+    model, compile = small_model(), FakeCompile()
+    keys = list(model.dit.state_dict()) + list(model.autoencoder.state_dict())
+    accelerated(Settings(compile=dit, compile_ae=decoder, cache_dir=tmp_path), model, compile)
     assert compile.compiled == compiled  # two blocks of two parts, one decoder
-    assert ("decode_piece" in vars(loaded.autoencoder)) is decoder
-    assert list(loaded.dit.state_dict()) + list(loaded.autoencoder.state_dict()) == keys
-
-
-def test_neither_part_wanted_is_no_work_after_the_warm_up(tmp_path: Path) -> None:
-    settings = Settings(compile=False, compile_ae=False, cache_dir=tmp_path)
-    assert compile_parts(settings, small_loaded(), "tiny", anywhere=True) is None
+    assert ("decode_piece" in vars(model.autoencoder)) is decoder
+    assert list(model.dit.state_dict()) + list(model.autoencoder.state_dict()) == keys
 
 
 def test_a_decoder_that_fails_to_compile_still_decodes_and_leaves_the_model_compiled(tmp_path: Path) -> None:
-    loaded = small_loaded()
-    settings = Settings(compile=True, compile_ae=True, cache_dir=tmp_path)
+    model = small_model()
     z_q = torch.randn(1, 128, 2)
     with torch.inference_mode():
-        expected, _ = loaded.autoencoder.decode_piece(z_q)
-        after_warm_up = compile_parts(settings, loaded, "tiny", compile=FakeCompile(fails_at=1), anywhere=True)
-        audio, _ = loaded.autoencoder.decode_piece(z_q)
+        expected, _ = model.autoencoder.decode_piece(z_q)
+        settings = Settings(compile=True, compile_ae=True, cache_dir=tmp_path)
+        acceleration = accelerated(settings, model, FakeCompile(fails_at=1))
+        audio, _ = model.autoencoder.decode_piece(z_q)
     assert torch.equal(audio, expected)
-    assert "decode_piece" not in vars(loaded.autoencoder)
-    assert "before_attention" in vars(loaded.dit.get_submodule("blocks.0"))
-    assert after_warm_up is not None
-    after_warm_up()
+    assert "decode_piece" not in vars(model.autoencoder)
+    assert "before_attention" in vars(model.dit.get_submodule("blocks.0"))
+    acceleration.finish()
+
+
+def test_a_shape_met_after_the_warm_up_runs_uncompiled_and_is_counted() -> None:
+    compiler, layer = Compiler("the model", partial(torch.compile, backend="eager")), nn.Linear(4, 4)
+    compiler.add(layer, "forward")
+    layer(torch.ones(2, 4))
+    compiler.seal()
+    layer(torch.ones(3, 4))
+    assert compiler.misses == 0
+    x = torch.ones(2, 3, 4)
+    assert torch.equal(layer(x), F.linear(x, layer.weight, layer.bias))
+    assert compiler.misses == 1
+    assert compiler.active
 
 
 @pytest.mark.slow

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import soundfile
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from echo.engines.block import BlockEngine
 from echo.engines.load import load_engine
-from echo.errors import BadRequest
+from echo.errors import BadRequest, TooLarge
+from echo.model.echo import EchoModel, EchoVoice
 from echo.settings import HOME, load_settings
 from echo.types import SAMPLES_PER_LATENT, Audio, BlockPlan, BlockSpec, SamplerParams, TailRules, Utterance, VoiceState
 from echo.vad import SilenceGate, SilenceRules, Span
@@ -73,14 +76,14 @@ def clip(name: str) -> Audio:
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[BlockEngine]:
-    made = load_engine(load_settings({}, model_repo="tiny"), SilenceGate(GATE, PickyDetector()))
+    made = load_engine(load_settings({}, model_repo="tiny", model_dtype="float32"), SilenceGate(GATE, PickyDetector()))
     yield made
     made.close()
 
 
 @pytest.fixture(scope="module")
 def lock_step() -> Iterator[BlockEngine]:
-    made = load_engine(load_settings({}, model_repo="tiny", max_concurrent=1), None)
+    made = load_engine(load_settings({}, model_repo="tiny", model_dtype="float32", max_concurrent=1), None)
     yield made
     made.close()
 
@@ -110,14 +113,28 @@ def requests(draw: st.DrawFn) -> tuple[str, Utterance]:
 
 
 @settings(max_examples=12, deadline=None)
-@given(mix=st.lists(requests(), min_size=2, max_size=6))
+@given(mix=st.lists(requests(), min_size=2, max_size=6), disturbed=st.lists(st.booleans(), min_size=6, max_size=6))
 def test_an_utterance_sounds_the_same_alone_and_among_others(
-    mix: Sequence[tuple[str, Utterance]], engine: BlockEngine, voices: Voices
+    mix: Sequence[tuple[str, Utterance]],
+    disturbed: Sequence[bool],
+    engine: BlockEngine,
+    lock_step: BlockEngine,
+    voices: Voices,
 ) -> None:
+    """Alone on an engine that takes one at a time; then beside others, of whom some leave and some are drawn again."""
     wanted = [replace(each, voice=voices[voice]) for voice, each in mix]
-    alone = [speak(engine, each)[0] for each in wanted]
-    for one, other in zip(alone, speak(engine, *wanted), strict=True):
-        np.testing.assert_array_equal(one, other)
+    alone = [speak(lock_step, each)[0] for each in wanted]
+    streams, leaving = [], []
+    for each, disturb in zip(wanted, disturbed, strict=False):
+        if disturb:
+            leaving.append(engine.speak(utterance(1, each.seed, (16, 2), (32, 40))))
+            leaving.append(engine.speak(utterance(2, each.seed, (REJECTED, 1), (16, 40))))
+        streams.append(engine.speak(copy(each)))
+    for stream in leaving:
+        next(stream)
+        stream.cancel()
+    for one, stream in zip(alone, streams, strict=True):
+        np.testing.assert_array_equal(one, np.concatenate([frame.samples for frame in stream]))
 
 
 def test_utterances_share_the_steps_of_the_device(engine: BlockEngine, voices: Voices) -> None:
@@ -169,6 +186,27 @@ def test_a_cancelled_utterance_takes_no_more_steps(engine: BlockEngine) -> None:
     assert engine._scheduler.ticks - before < 150
 
 
+def test_memory_for_one_utterance_makes_the_others_wait_and_changes_nothing() -> None:
+    wanted = [utterance(2, i, (16, 2), (32, 2)) for i in range(4)]
+    roomy = load_engine(load_settings({}, model_repo="tiny", model_dtype="float32"), None)
+    narrow = load_engine(load_settings({}, model_repo="tiny", model_dtype="float32", kv_budget_mb=5), None)
+    try:
+        for engine in (roomy, narrow):
+            engine.warm_up(utterance(0, 0, (16, 1)))
+        needed = roomy._model.demand(wanted[0]).nbytes
+        assert needed <= 5 * 2**20 < 2 * needed
+        assert narrow.load().max_nbytes == 5 * 2**20 < roomy.load().max_nbytes
+        before = narrow._scheduler.ticks
+        for one, other in zip(speak(roomy, *wanted), speak(narrow, *wanted), strict=True):
+            np.testing.assert_array_equal(one, other)
+        assert narrow._scheduler.ticks - before >= 4 * 4  # no step was shared
+        with pytest.raises(TooLarge):
+            narrow.queue_wait([wanted[0], utterance(0, 0, (256, 1))])
+    finally:
+        roomy.close()
+        narrow.close()
+
+
 def test_seed_chunk_text_and_voice_each_change_the_audio(engine: BlockEngine, voices: Voices) -> None:
     plain = utterance(1, 1, (32, 2), voice=voices["tiny_dan"])
     others = [
@@ -189,6 +227,22 @@ def test_a_voice_is_encoded_alike_every_time_and_tells_its_size(engine: BlockEng
     wanted = utterance(1, 1, (32, 2))
     one, other = speak(engine, replace(wanted, voice=voices["tiny_dan"]), replace(wanted, voice=again))
     np.testing.assert_array_equal(one, other)
+
+
+def test_a_voice_that_is_encoded_between_the_steps_of_others_is_the_same(engine: BlockEngine) -> None:
+    reference = np.tile(clip("tiny_dan"), 4)
+    model = engine._model
+    assert isinstance(model, EchoModel)
+    slices = sum(1 for _ in model.encode_voice_in_slices(reference))
+    assert slices >= len(reference) // SAMPLES_PER_LATENT // model.autoencoder.max_piece
+    alone = model.encode_voice(reference)
+    with ThreadPoolExecutor(1) as callers:
+        streams = [engine.speak(utterance(1, seed, (16, 30), (32, 30))) for seed in range(2)]
+        among_others = callers.submit(engine.encode_voice, reference).result(30)
+        for stream in streams:
+            list(stream)
+    assert isinstance(among_others, EchoVoice)
+    assert torch.equal(among_others.kv(), alone.kv())
 
 
 def test_a_clip_too_short_for_a_voice_is_refused(engine: BlockEngine) -> None:

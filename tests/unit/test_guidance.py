@@ -29,16 +29,16 @@ def test_without_a_voice_there_is_no_row_without_it(speaker: torch.Tensor | None
     assert branches == (Branch.COND, Branch.NO_TEXT)
 
 
-def test_what_each_row_sees() -> None:
+def test_what_each_row_sees_beside_the_speaker() -> None:
     conditions = Conditions(text=TEXT, speaker=SPEAKER)
-    seen = {branch: conditions.sources(branch, LATENT, SPEAKER) for branch in Branch}
-    assert [id(kv) for kv in seen[Branch.COND]] == [id(TEXT), id(LATENT), id(SPEAKER)]
-    assert [id(kv) for kv in seen[Branch.NO_TEXT]] == [id(LATENT), id(SPEAKER)]
+    seen = {branch: conditions.sources(branch, LATENT) for branch in Branch}
+    assert [id(kv) for kv in seen[Branch.COND]] == [id(TEXT), id(LATENT)]
+    assert [id(kv) for kv in seen[Branch.NO_TEXT]] == [id(LATENT)]
     assert [id(kv) for kv in seen[Branch.NO_SPEAKER]] == [id(TEXT), id(LATENT)]
 
 
 def test_row_without_text_may_see_a_bos_in_its_place() -> None:
-    sources = Conditions(text=TEXT, no_text=BOS).sources(Branch.NO_TEXT, None, None)
+    sources = Conditions(text=TEXT, no_text=BOS).sources(Branch.NO_TEXT, None)
     assert [id(kv) for kv in sources] == [id(BOS)]
 
 

@@ -25,7 +25,6 @@ FORBIDDEN = {
     "echo.options": {"torch"},
     "echo.model": {
         "asyncio",
-        "threading",
         "echo.settings",
         "echo.service",
         "echo.runtime",

@@ -1,4 +1,4 @@
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,6 +16,7 @@ class Plain:
     size: int = 32
     rows: int = 3
     unread_s: float = 0.0
+    nbytes: int = 0
 
 
 def test_the_earliest_due_decides_what_is_done() -> None:
@@ -32,10 +33,24 @@ def test_equal_blocks_share_a_tick_as_far_as_rows_allow() -> None:
     assert [job.order for job in work.jobs] == [3, 2]  # six rows: the two most urgent
 
 
-def test_blocks_of_another_size_wait_for_their_own_tick() -> None:
-    work = next_work([Plain(0, due=0), Plain(1, due=1, size=64), Plain(2, due=2)], LIMITS)
+def test_blocks_of_another_size_wait_for_their_own_tick_unless_sizes_mix() -> None:
+    jobs = [Plain(0, due=0, rows=2), Plain(1, due=1, size=64, rows=2), Plain(2, due=2, rows=2)]
+    work = next_work(jobs, LIMITS)
     assert work is not None
     assert [job.order for job in work.jobs] == [0, 2]
+    mixed = next_work(jobs, replace(LIMITS, mix_sizes=True))
+    assert mixed is not None
+    assert [job.order for job in mixed.jobs] == [0, 1, 2]
+    full = next_work(jobs, replace(LIMITS, mix_sizes=True, max_tokens=200))
+    assert full is not None
+    assert [job.order for job in full.jobs] == [0, 1]
+
+
+def test_only_equal_sizes_are_decoded_together() -> None:
+    jobs = [Plain(0, phase=Phase.DECODE), Plain(1, phase=Phase.DECODE, size=64)]
+    work = next_work(jobs, replace(LIMITS, mix_sizes=True))
+    assert work is not None
+    assert [job.order for job in work.jobs] == [0]
 
 
 def test_a_full_device_is_not_given_more() -> None:
@@ -83,9 +98,23 @@ def test_ties_go_by_arrival() -> None:
 
 def test_only_as_many_become_active_as_there_is_room() -> None:
     waiting = [Plain(0, due=3.0), Plain(1, due=1.0), Plain(2, due=2.0)]
-    assert [job.order for job in activate(waiting, 6, LIMITS)] == [1, 2]
-    assert activate(waiting, 8, LIMITS) == []
-    assert activate(waiting, 9, LIMITS) == []
+    active = [Plain(i) for i in range(10, 18)]
+    assert [job.order for job in activate(waiting, active[:6], LIMITS)] == [1, 2]
+    assert activate(waiting, active, LIMITS) == []
+
+
+def test_only_as_many_become_active_as_there_is_memory_for() -> None:
+    limits = Limits(max_jobs=8, max_bytes=100)
+    waiting = [Plain(0, nbytes=40), Plain(1, nbytes=40), Plain(2, nbytes=40)]
+    assert [job.order for job in activate(waiting, [], limits)] == [0, 1]
+    assert [job.order for job in activate(waiting, [Plain(9, nbytes=60)], limits)] == [0]
+
+
+def test_nobody_overtakes_a_large_one_that_waits_for_memory() -> None:
+    limits = Limits(max_jobs=8, max_bytes=100)
+    large, small = Plain(0, due=1.0, nbytes=90), Plain(1, due=2.0, nbytes=1)
+    assert activate([large, small], [Plain(9, nbytes=50)], limits) == []
+    assert activate([large, small], [], limits) == [large, small]
 
 
 jobs = st.lists(
@@ -135,7 +164,7 @@ def test_nobody_starves(arrivals: list[tuple[int, int, int]]) -> None:
             for i, steps in left.items()
             if steps and arrivals[i][0] <= tick and i not in {job.order for job in active}
         ]
-        active += [job for job in activate(waiting, len(active), limits) if isinstance(job, Plain)]
+        active += activate(waiting, active, limits)
         work = next_work(active, limits)
         for job in work.jobs if work else ():
             left[job.order] -= 1

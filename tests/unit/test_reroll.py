@@ -1,6 +1,6 @@
 """The re-roll with real speech and the real detector: a clip with a pause in it, and the same clip without."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -34,9 +34,9 @@ class Clips(ToyModel):
         super().__init__()
         self.clips = clips
 
-    def decode(self, states: Sequence[Any], latents: Sequence[np.ndarray]) -> list[tuple[Audio, Any]]:
+    def decode(self, states: Sequence[Any], latents: Sequence[np.ndarray]) -> Callable[[], Sequence[tuple[Audio, Any]]]:
         attempts = [round(float(z[0, 0]) * 1e6) % 10 for z in latents]
-        return [(self.clips[attempt], None) for attempt in attempts]
+        return lambda: [(self.clips[attempt], None) for attempt in attempts]
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
+import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from echo.errors import EngineFailed, NotReady
+from echo.errors import EngineFailed, NotReady, TooLarge
 from echo.scheduler.loop import Scheduler
 from echo.scheduler.policy import Limits
 from echo.types import SAMPLES_PER_LATENT, Audio
@@ -148,7 +149,7 @@ def test_a_failed_tick_fails_its_own_jobs_only() -> None:
 def test_everything_runs_in_one_thread() -> None:
     model = ToyModel()
     with scheduler(model) as device:
-        device.run(lambda: model.encode_voice(np.zeros(1, np.float32)))
+        device.run_sliced(model.encode_voice_in_slices(np.zeros(1, np.float32)))
         list(device.submit(utterance()))
     assert len(model.threads) == 1
     assert threading.get_ident() not in model.threads
@@ -163,6 +164,103 @@ def test_an_errand_returns_or_raises() -> None:
         with pytest.raises(ValueError, match="no"):
             device.run(fail)
         assert device.run(lambda: 43) == 43
+
+
+def test_an_errand_in_slices_and_the_steps_take_turns() -> None:
+    order: list[str] = []
+    stepping, go_on = threading.Event(), threading.Event()
+
+    def on_step(draws: list[tuple[int, ...]]) -> None:
+        order.append("step")
+        stepping.set()
+        go_on.wait(5)
+
+    def errand(name: str, slices: int) -> Generator[None, None, str]:
+        for _ in range(slices):
+            order.append(name)
+            yield
+        return name
+
+    with ThreadPoolExecutor(2) as callers, scheduler(ToyModel(on_step=on_step)) as device:
+        stream = device.submit(utterance(blocks=((4, 60),)))
+        assert stepping.wait(5)
+        long = callers.submit(device.run_sliced, errand("long", 40))
+        wait_for(lambda: len(device._errands) == 1)
+        short = callers.submit(device.run_sliced, errand("short", 5))
+        wait_for(lambda: len(device._errands) == 2)
+        go_on.set()
+        assert (long.result(5), short.result(5)) == ("long", "short")
+        list(stream)
+    assert [name for name in order if name != "step"] == ["long", "short"] * 5 + ["long"] * 35
+    assert not any("step" not in pair for pair in itertools.pairwise(order))  # a step between two slices
+    assert order[:70].count("step") <= 37  # and not many
+
+
+def test_closing_fails_errands_in_their_middle() -> None:
+    begun = threading.Event()
+
+    def endless() -> Generator[None, None, None]:
+        while True:
+            begun.set()
+            yield
+
+    with ThreadPoolExecutor(1) as callers, scheduler(ToyModel()) as device:
+        result = callers.submit(device.run_sliced, endless())
+        assert begun.wait(5)
+        device.close()
+        with pytest.raises(NotReady):
+            result.result(5)
+
+
+def test_what_does_not_fit_waits_and_what_never_fits_is_refused_at_once() -> None:
+    stepping, go_on = threading.Event(), threading.Event()
+
+    def on_step(draws: list[tuple[int, ...]]) -> None:
+        stepping.set()
+        go_on.wait(5)
+
+    model = ToyModel(on_step=on_step)
+    device = Scheduler(model, sample_rate=44_100, limits=Limits(max_jobs=8, max_bytes=20))
+    try:
+        first, second = (device.submit(utterance(seed=seed, blocks=((12, 5),))) for seed in (1, 2))
+        assert stepping.wait(5)
+        wait_for(lambda: device.load().active == 1)
+        load = device.load()
+        assert (load.active, load.waiting, load.nbytes, load.max_nbytes) == (1, 1, 12, 20)
+        with pytest.raises(TooLarge):
+            device.submit(utterance(blocks=((4, 1), (24, 1))))
+        with pytest.raises(TooLarge):
+            device.queue_wait([utterance(), utterance(blocks=((24, 1),))])
+        go_on.set()
+        assert len(list(first)) == len(list(second)) == 1
+        assert all(len(tick) == 1 for tick in model.ticks)
+    finally:
+        device.close()
+
+
+def test_the_wait_is_that_of_the_work_ahead_at_the_measured_pace() -> None:
+    """A device in virtual time that takes a second per step of one job, whose step is 30 row-latents."""
+    now, stepping, go_on = [0.0], threading.Event(), threading.Event()
+
+    def on_step(draws: list[tuple[int, ...]]) -> None:
+        if draws[0][0] == 2:
+            stepping.set()
+            go_on.wait(5)
+        now[0] += 1.0
+
+    with scheduler(ToyModel(on_step=on_step), max_jobs=1, clock=lambda: now[0]) as device:
+        wanted = utterance(seed=1, blocks=((10, 20),))
+        assert device.queue_wait([wanted]) == 0
+        list(device.submit(wanted))
+        running = device.submit(utterance(seed=2, blocks=((10, 20),)))
+        assert stepping.wait(5)
+        waiting = device.submit(utterance(seed=3, blocks=((10, 5),)))
+        assert device.queue_wait([wanted]) == pytest.approx(25)
+        assert device.load().queue_wait_s == pytest.approx(25)
+        go_on.set()
+        list(running), list(waiting)
+        assert device.queue_wait([wanted]) == 0
+        device.forget_pace()
 
 
 def test_closing_fails_what_is_left_and_refuses_more() -> None:

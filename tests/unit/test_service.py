@@ -30,7 +30,12 @@ SHORT_CHUNKS = ChunkRules(target_s=2, min_s=1, max_s=4)
 
 @asynccontextmanager
 async def speech(
-    script: FakeScript | None = None, *, folder: Path = HOME / "audio_prompts", queue: int = 4, **rules: Any
+    script: FakeScript | None = None,
+    *,
+    folder: Path = HOME / "audio_prompts",
+    queue: int = 4,
+    max_wait_s: float = 0,
+    **rules: Any,
 ) -> AsyncIterator[SpeechService]:
     with ThreadPoolExecutor(4) as workers:
         yield SpeechService(
@@ -40,7 +45,7 @@ async def speech(
             presets=load_presets(
                 HOME / "presets.toml", "echo", "default", nonstream_steps=None, max_latents=640, max_layers=24
             ),
-            admission=Admission(concurrent=1, queue=queue),
+            admission=Admission(1 + queue, max_wait_s=max_wait_s),
             rules=ServiceRules(**{"text": TextRules(), "chunks": SHORT_CHUNKS, "join": JoinRules(), **rules}),
             workers=workers,
             metrics=Metrics(),
@@ -174,6 +179,43 @@ async def test_beyond_the_queue_requests_are_refused_before_any_work() -> None:
         assert len(script.spoken) == 1
         stream.close()
         (await service.open(request())).close()
+
+
+async def test_what_would_wait_too_long_is_refused_before_any_work() -> None:
+    script = FakeScript(queue_wait_s=31.0)
+    async with speech(script, max_wait_s=30) as service:
+        with pytest.raises(Overloaded) as refused:
+            await service.open(request())
+        assert refused.value.retry_after_s == 1
+        assert script.spoken == []
+        assert service._cache.stats().misses == 0  # nor was the voice asked for
+        script.queue_wait_s = 29.0
+        (await service.open(request())).close()
+
+
+async def test_a_queue_that_has_grown_while_the_voice_was_read_refuses_too_and_frees_the_slot() -> None:
+    script = FakeScript()
+
+    async def busy(ref: VoiceRef) -> None:
+        script.queue_wait_s = 31.0
+
+    async with speech(script, max_wait_s=30) as service:
+        service.voice_state = busy  # type: ignore[method-assign]
+        with pytest.raises(Overloaded):
+            await service.open(request())
+        assert service.admission.open == 0
+        assert script.spoken == []
+
+
+async def test_the_engine_is_asked_about_all_chunks_and_told_how_long_each_will_take() -> None:
+    script = FakeScript()
+    async with speech(script) as service:
+        (await service.open(request(SENTENCE * 3))).close()
+    first, last = script.asked[0], script.asked[-1]
+    assert len(first) == len(last) == 3
+    assert first[0].voice is None
+    assert last[0].voice is not None
+    assert first[0].estimate_s == pytest.approx(len(first[0].text) / 14.0, rel=0.3)
 
 
 @pytest.mark.parametrize(

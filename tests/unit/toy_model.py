@@ -1,12 +1,13 @@
 """A block model on plain numbers: latents count their steps, audio says which draw it came from."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from echo.model.base import Demand
 from echo.types import SAMPLES_PER_LATENT, Audio, BlockPlan, BlockSpec, SamplerParams, TailRules, Utterance
 
 
@@ -34,6 +35,11 @@ class ToySampler:
         return np.full((self.size, 80), value, np.float32)
 
 
+def seed_of(latents: np.ndarray) -> int:
+    """Return the seed of the utterance that these latents are of."""
+    return round(float(latents[0, 0]) * 1e6) // 1000
+
+
 @dataclass
 class ToyModel:
     """``speech_latents`` tells where speech ends; ``on_step`` is called with the draws of every tick."""
@@ -41,6 +47,9 @@ class ToyModel:
     speech_latents: int = 10_000
     on_step: Callable[[list[tuple[int, ...]]], None] = lambda draws: None
     fail_on: tuple[int, ...] | None = None
+    #: Seeds whose blocks cannot be decoded.
+    unreadable: frozenset[int] = frozenset()
+    decodes_later: bool = False
     ticks: list[list[tuple[int, ...]]] = field(default_factory=list)
     threads: set[int] = field(default_factory=set)
 
@@ -63,7 +72,6 @@ class ToyModel:
 
     def step(self, samplers: Sequence[ToySampler]) -> None:
         draws = [sampler.draw for sampler in samplers]
-        assert len({sampler.size for sampler in samplers}) == 1
         self.on_step(draws)
         self.ticks.append(draws)
         for sampler in samplers:
@@ -78,14 +86,22 @@ class ToyModel:
             return None
         return min(total, self.speech_latents)
 
-    def decode(self, states: Sequence[Any], latents: Sequence[np.ndarray]) -> list[tuple[Audio, Any]]:
-        return [
+    def decode(self, states: Sequence[Any], latents: Sequence[np.ndarray]) -> Callable[[], Sequence[tuple[Audio, Any]]]:
+        if self.unreadable & {seed_of(z) for z in latents}:
+            raise RuntimeError("cannot decode this")
+        decoded = [
             (np.repeat(z[:, 0], SAMPLES_PER_LATENT).astype(np.float32), (state or 0) + len(z))
             for state, z in zip(states, latents, strict=True)
         ]
+        return lambda: decoded
 
-    def encode_voice(self, audio: Audio) -> Any:
+    def demand(self, utterance: Utterance) -> Demand:
+        blocks = utterance.plan.blocks
+        return Demand(max(block.size for block in blocks), sum(3.0 * block.size * block.steps for block in blocks))
+
+    def encode_voice_in_slices(self, audio: Audio) -> Generator[None, None, Any]:
         self.threads.add(threading.get_ident())
+        yield
         return None
 
 

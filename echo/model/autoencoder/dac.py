@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import cast
 
 import torch
@@ -111,6 +111,9 @@ class Autoencoder(nn.Module):
         super().__init__()
         self.config = config
         self.max_piece = max_piece
+        #: Lengths, in latents, that a piece to decode may have, 1 among them; empty = any. Few, where code is compiled
+        #: for each.
+        self.piece_lengths: Sequence[int] = ()
         self.encoder = Encoder(config)
         self.quantizer = DownsampleQuantizer(config)
         self.decoder = Decoder(config)
@@ -136,25 +139,39 @@ class Autoencoder(nn.Module):
 
     def pieces(self, signal: Tensor, unit: int = 1) -> Iterator[Tensor]:
         """Cut [batch, channels, latents · unit] so that a piece of all rows stays within ``max_piece``."""
-        latents = min(self.max_piece, max(_MIN_PIECE, self.max_piece // signal.shape[0]))
-        return cut(signal, latents * unit)
+        return cut(signal, self._longest_piece(signal.shape[0]) * unit)
+
+    def pieces_to_decode(self, z_q: Tensor) -> Iterator[Tensor]:
+        """As ``pieces`` of [batch, channels, latents], each of one of the ``piece_lengths``."""
+        longest = self._longest_piece(z_q.shape[0])
+        lengths = [length for length in self.piece_lengths if length <= longest] or [longest]
+        start = 0
+        while (left := z_q.shape[-1] - start) > 0:
+            end = start + max((length for length in lengths if length <= left), default=left)
+            yield z_q[..., start:end]
+            start = end
+
+    def _longest_piece(self, rows: int) -> int:
+        return min(self.max_piece, max(_MIN_PIECE, self.max_piece // rows))
 
     def encode(self, audio: Tensor) -> tuple[Tensor, Tensor]:
         """Audio [batch, 1, samples] -> (z_q [batch, latent_dim, n], indices [batch, levels, n]).
 
         The audio is zero-padded on the right to whole latents. Raises ValueError beyond ``config.max_encode_latents``.
         """
+        z_q, indices = zip(*self.encode_pieces(audio), strict=True)
+        return torch.cat(z_q, -1), torch.cat(indices, -1)
+
+    def encode_pieces(self, audio: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """As ``encode``, piece after piece: what it returns is their concatenation."""
         hop = self.config.samples_per_latent
         audio = F.pad(audio, (0, -audio.shape[-1] % hop))
         _check_length(audio.shape[-1] // hop, self.config.max_encode_latents)
         tails: Tails = ()
-        pieces: list[tuple[Tensor, Tensor]] = []
         for piece in self.pieces(audio, hop):
             history = History(tails)
-            pieces.append(self.quantizer.encode(self.encoder(piece, history), history))
+            yield self.quantizer.encode(self.encoder(piece, history), history)
             tails = history.next_tails()
-        z_q, indices = zip(*pieces, strict=True)
-        return torch.cat(z_q, -1), torch.cat(indices, -1)
 
     def encode_zq(self, audio: Tensor) -> Tensor:
         """Audio [batch, 1, samples] -> z_q [batch, latent_dim, ceil(samples / 2048)]; see ``encode``."""
@@ -174,7 +191,7 @@ class Autoencoder(nn.Module):
         _check_length(z_q.shape[-1], self.config.max_decode_latents)
         tails: Tails = ()
         pieces: list[Tensor] = []
-        for piece in self.pieces(z_q):
+        for piece in self.pieces_to_decode(z_q):
             audio, tails = self.decode_piece(piece, tails)
             pieces.append(audio)
         return torch.cat(pieces, -1)

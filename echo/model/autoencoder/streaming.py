@@ -47,15 +47,20 @@ class StreamingDecoder:
         """The state before the first latent."""
         return DecodeState()
 
-    def decode(self, state: DecodeState, latents: Tensor) -> tuple[Audio, DecodeState]:
+    def decode(self, state: DecodeState | None, latents: Tensor) -> tuple[Audio, DecodeState]:
         """Decode the next latents [n, 80] of a stream -> (samples [n · 2048] float32, the state after them)."""
         return self.decode_batch([state], [latents])[0]
 
-    @torch.inference_mode()
     def decode_batch(
         self, states: Sequence[DecodeState | None], latents: Sequence[Tensor]
     ) -> list[tuple[Audio, DecodeState]]:
-        """Decode the next latents of several streams, [n, 80] each, n the same for all and at least 1.
+        """``launch``, and wait: (samples, the state after them) per stream."""
+        launched = self.launch(states, latents)
+        return list(zip(launched.fetch(), launched.states, strict=True))
+
+    @torch.inference_mode()
+    def launch(self, states: Sequence[DecodeState | None], latents: Sequence[Tensor]) -> Launched:
+        """Begin to decode the next latents of several streams, [n, 80] each, n the same for all and at least 1.
 
         The streams may be of any age; None is a stream's start. Raises ValueError when n differs or a stream
         grows beyond the rotary table (190 s in the released model).
@@ -71,11 +76,33 @@ class StreamingDecoder:
         z_q = self._pca.decode(rows.to(self._autoencoder.device)).to(self._autoencoder.dtype)
         tails = stack_tails([state.tails for state in past])
         pieces: list[Tensor] = []
-        for piece in self._autoencoder.pieces(z_q):
+        for piece in self._autoencoder.pieces_to_decode(z_q):
             audio, tails = self._autoencoder.decode_piece(piece, tails)
             pieces.append(audio)
-        samples = torch.cat(pieces, -1).squeeze(1).float().cpu().numpy()
-        return [
-            (row, DecodeState(tails, state.position + n))
-            for row, tails, state in zip(samples, split_tails(tails), past, strict=True)
+        following = [
+            DecodeState(tails, state.position + n) for tails, state in zip(split_tails(tails), past, strict=True)
         ]
+        return Launched(torch.cat(pieces, -1).squeeze(1).float(), following)
+
+
+class Launched:
+    """Audio ``[streams, samples]`` that a device is still computing, on its way to the host, and the streams' states.
+
+    On CUDA the copy goes to pinned memory, behind the work queued before it and beside what is queued later.
+    """
+
+    def __init__(self, audio: Tensor, states: list[DecodeState]) -> None:
+        self.states = states
+        self._arrived: torch.cuda.Event | None = None
+        if audio.device.type == "cuda":
+            self._host = torch.empty(audio.shape, pin_memory=True).copy_(audio, non_blocking=True)
+            self._arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch's own
+            self._arrived.record()
+        else:
+            self._host = audio.cpu()
+
+    def fetch(self) -> list[Audio]:
+        """Wait for the samples, per stream; callable from any thread."""
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        return list(self._host.numpy())

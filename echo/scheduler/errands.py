@@ -1,0 +1,51 @@
+"""Errands: other work for the device thread, such as encoding a voice, done in slices between its ticks."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Generator
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+#: Work that yields wherever it may be interrupted, and returns its result.
+Sliced = Generator[None, None, T]
+
+
+class Errands:
+    """Errands at hand, one slice at a time and each in turn, so that a short one does not wait for a long one.
+
+    ``add`` may be called while another thread is in ``advance``.
+    """
+
+    def __init__(self) -> None:
+        self._open: deque[tuple[Sliced[Any], Future[Any]]] = deque()
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def add(self, errand: Sliced[T]) -> Future[T]:
+        """Add an errand; the future gets what it returns or raises."""
+        done: Future[T] = Future()
+        self._open.append((errand, done))
+        return done
+
+    def advance(self) -> None:
+        """Do a slice of the errand whose turn it is."""
+        errand, done = self._open.popleft()
+        try:
+            next(errand)
+        except StopIteration as end:
+            done.set_result(end.value)
+        except Exception as error:
+            done.set_exception(error)
+        else:
+            self._open.append((errand, done))
+
+    def end_all(self, error: Exception) -> None:
+        """Fail every errand."""
+        while self._open:
+            errand, done = self._open.popleft()
+            errand.close()
+            done.set_exception(error)
