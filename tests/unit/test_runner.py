@@ -45,7 +45,10 @@ class Later(Executor):
 
     def work(self) -> None:
         done, function = self.waiting.pop(0)
-        done.set_result(function())
+        try:
+            done.set_result(function())
+        except Exception as error:
+            done.set_exception(error)
 
 
 class Gate:
@@ -56,6 +59,14 @@ class Gate:
 
     def longest_silence_ms(self, samples: Audio, rate: int, *, is_last: bool, needs_speech: bool) -> float:
         return 2000.0 if len(samples) and round(float(samples[0]) * 1e6) // 1000 % 2 else 0.0
+
+
+class LaterCores(Later):
+    """Cores that compute when they are told to."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.count = count
 
 
 class WatchedModel(TimedModel):
@@ -86,10 +97,15 @@ class AnyMix(RuleBasedStateMachine):
         gated=st.booleans(),
         mix_sizes=st.booleans(),
         doomed=st.sampled_from([None, (3, 0, 0, 0), (5, 0, 1, 0), (4, 0, 0, 1)]),
+        cores=st.integers(0, 3),
+        decodes_later=st.booleans(),
     )
-    def open(self, gated: bool, mix_sizes: bool, doomed: tuple[int, ...] | None) -> None:
+    def open(
+        self, gated: bool, mix_sizes: bool, doomed: tuple[int, ...] | None, cores: int, decodes_later: bool
+    ) -> None:
         self.workers = Later()
-        self.model = WatchedModel(fail_on=doomed, unreadable=frozenset({9}))
+        self.cores = LaterCores(cores)
+        self.model = WatchedModel(fail_on=doomed, unreadable=frozenset({9}), decodes_later=decodes_later)
         self.model.mix_sizes = mix_sizes
         self.runner = JobRunner(
             self.model,
@@ -97,6 +113,7 @@ class AnyMix(RuleBasedStateMachine):
             limits=replace(LIMITS, mix_sizes=mix_sizes),
             gate=Gate() if gated else None,
             workers=self.workers,
+            cores=self.cores if cores else None,
             clock=self.model.clock,
         )
 
@@ -124,6 +141,11 @@ class AnyMix(RuleBasedStateMachine):
     def judge(self) -> None:
         self.workers.work()
 
+    @precondition(lambda self: self.cores.waiting)
+    @rule()
+    def compute(self) -> None:
+        self.cores.work()
+
     @rule(count=st.integers(1, 6))
     def tick(self, count: int) -> None:
         for _ in range(count):
@@ -133,6 +155,7 @@ class AnyMix(RuleBasedStateMachine):
     @rule()
     def close(self) -> None:
         self.ended = NotReady("closing", retry_after_s=5)
+        self.finish_all()
         self.runner.end_all(self.ended)
         assert all(job.stream.finished for job in self.jobs)
 
@@ -141,20 +164,20 @@ class AnyMix(RuleBasedStateMachine):
         active = self.runner.active if hasattr(self, "runner") else ()
         assert len(active) <= LIMITS.max_jobs
         assert sum(job.nbytes for job in active) <= LIMITS.max_bytes
+        assert len(self.cores.waiting) <= self.cores.count if hasattr(self, "runner") else True
         assert all(job.stream.stats.rerolls <= REROLLS * len(job.utterance.plan.blocks) for job in active)
 
     def teardown(self) -> None:
         """Once everybody reads, every utterance ends, after no more ticks than there is work."""
         if not hasattr(self, "runner"):
             return
-        patience = 5 + sum(ticks_of(job.utterance) for job in self.jobs)
+        patience = 5 + 2 * sum(ticks_of(job.utterance) for job in self.jobs)  # one to begin, one to end
         while self.runner.has_work() or self.workers.waiting or any(not job.stream.finished for job in self.jobs):
             patience -= 1
             assert patience, "somebody waits in vain"
             for job in self.jobs:
                 job.stream.consumed_samples = job.stream.produced_samples
-            while self.workers.waiting:
-                self.workers.work()
+            self.finish_all()
             self.runner.take_in()
             self.runner.tick()
         self.runner.take_in()
@@ -162,6 +185,13 @@ class AnyMix(RuleBasedStateMachine):
         assert not self.runner.waiting
         for job in self.jobs:
             self.ended_well(job)
+
+    def finish_all(self) -> None:
+        """Do what was handed to the workers and the cores."""
+        while self.workers.waiting:
+            self.workers.work()
+        while self.cores.waiting:
+            self.cores.work()
 
     def ended_well(self, job: BlockJob) -> None:
         """A stream is complete, or whoever hears it is told why not."""
