@@ -2,15 +2,23 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
+# For train-tiny: minutes of training over all runs, and auto, cpu or cuda.
+MINUTES ?= 100
+DEVICE ?= auto
 
-.PHONY: serve test check unit docs bench clean
+.PHONY: serve test teachers check unit docs bench train-tiny clean
 
 serve: $(VENV)/.serve          ## set up and serve on http://127.0.0.1:8000
 	$(BIN)/python api_server.py
 
-test: $(VENV)/.dev             ## set up and run every check and test
+test: $(VENV)/.dev teachers    ## set up and run every check and test
 	$(MAKE) --no-print-directory check
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+teachers:                      ## the synthesisers that the training's tests listen to, installed where that is allowed
+	@command -v flite >/dev/null && command -v espeak-ng >/dev/null || { apt-get update -qq && \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends flite espeak-ng; } || \
+	  { echo "Install the Debian packages flite and espeak-ng: the tests of the training need them." >&2; exit 1; }
 
 check: $(VENV)/.dev            ## formatting, lint, types, generated pages
 	$(BIN)/ruff format --check .
@@ -18,15 +26,18 @@ check: $(VENV)/.dev            ## formatting, lint, types, generated pages
 	$(BIN)/mypy
 	$(BIN)/python -m docs.generate --check
 	$(BIN)/python -m bench.table --check README.md bench/README.md
+	$(BIN)/python -m train.tiny.evaluation.table --check docs/training.md
 
 docs: $(VENV)/.dev             ## write the generated pages again
 	$(BIN)/python -m docs.generate
 	$(BIN)/python -m bench.table --write README.md bench/README.md
+	$(BIN)/python -m train.tiny.evaluation.table --write docs/training.md
 
-bench: $(VENV)/.dev            ## the figures that the README quotes
-	$(BIN)/python -m bench.ttfb
-	$(BIN)/python -m bench.throughput
-	$(BIN)/python -m bench.overhead
+bench: $(VENV)/.dev            ## measure the figures that the README quotes again, about six minutes
+	$(BIN)/python -m bench.cpu_table
+
+train-tiny: $(VENV)/.train     ## train the embedded model; stopped and started again, it goes on where it was
+	$(BIN)/python -m train.tiny --minutes $(MINUTES) --device $(DEVICE)
 
 $(VENV)/.python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
@@ -38,7 +49,11 @@ $(VENV)/.serve: $(VENV)/.python pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.python pyproject.toml constraints.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,clients]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,clients,train]'
+	touch $@ $(VENV)/.serve
+
+$(VENV)/.train: $(VENV)/.python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train]'
 	touch $@ $(VENV)/.serve
 
 clean:

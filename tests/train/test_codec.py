@@ -1,0 +1,279 @@
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from echo.model.autoencoder.dac import Autoencoder
+from echo.model.config import DiTConfig
+from echo.model.dit import EchoDiT
+from echo.model.weights import load_autoencoder, save_release
+from echo.types import SAMPLE_RATE, SAMPLES_PER_LATENT
+from train.tiny.budget import Budget
+from train.tiny.codec import CodecOptions, CodecShape
+from train.tiny.codec_data import Material, doubled, draw
+from train.tiny.codec_decoder import DecoderOptions, DecoderTask
+from train.tiny.codec_encoder import EncoderOptions, EncoderTask, fit_quantizer
+from train.tiny.codec_loop import Stage
+from train.tiny.codec_losses import log_distance
+from train.tiny.codec_model import DecodePath, EncodePath, embedded, grow, set_first_weights, trainable, weight_normed
+from train.tiny.corpus import RATE, Recording
+from train.tiny.discriminator import Discriminators
+from train.tiny.latents import LATENT_SIZE, Analysis, analyse
+from train.tiny.pca import identity_pca, pca_state
+from train.tiny.plots import read_curve
+
+SHAPE = CodecShape(
+    latent_dim=128,
+    decoder_dim=16,
+    decoder_rates=(16, 8, 4),
+    encoder_dim=4,
+    encoder_rates=(16, 8, 4),
+    post_dim=64,
+    post_layers=1,
+    post_intermediate=64,
+    pre_layers=1,
+    window=8,
+    codebooks=4,
+    codebook_size=32,
+)
+DECODER = DecoderOptions(batch=2, length=6, windows=(512, 1024), hints=((1,), (1, 2)), warm_up=2)
+ENCODER = EncoderOptions(batch=2, length=6, warm_up=2)
+
+
+def _glide(low: float, high: float, seconds: float) -> NDArray[np.float32]:
+    hertz = np.linspace(low, high, int(seconds * RATE))
+    phase = 2 * np.pi * np.cumsum(hertz) / RATE
+    voice = np.sum([np.cos(h * phase) / h for h in range(1, 15)], 0)
+    return (0.085 * voice / np.sqrt(np.mean(voice**2))).astype(np.float32)
+
+
+def _recording(key: str, samples: NDArray[np.float32]) -> Recording:
+    return Recording(key, "ah", "someone", "flite", samples, (), np.zeros(2, np.float32))
+
+
+@pytest.fixture(scope="module")
+def analysis() -> Analysis:
+    return Analysis.fit_frames([analyse(_glide(100, 200, 2.0)), analyse(_glide(220, 130, 2.0))])
+
+
+@pytest.fixture(scope="module")
+def material(analysis: Analysis) -> Material:
+    return Material.of([_recording("a", _glide(100, 200, 2.0)), _recording("b", _glide(220, 130, 1.5))], analysis)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def seeded() -> None:
+    torch.manual_seed(5)
+
+
+def _decoder(material: Material) -> DecoderTask:
+    torch.manual_seed(1)
+    return DecoderTask(trainable(SHAPE.config()), material, DECODER, seed=1, held_out=[])
+
+
+def _weights(task: DecoderTask) -> dict[str, torch.Tensor]:
+    return {key: value.clone() for key, value in task.parts()["decoder"][0].state_dict().items()}
+
+
+def test_doubling_the_rate_keeps_tones_below_8_khz_and_takes_those_above_10() -> None:
+    time = np.arange(4000) / RATE
+    for hertz, size in ((300.0, 1.0), (7_500.0, 1.0), (10_400.0, 0.0)):
+        tone = torch.tensor(np.cos(2 * np.pi * hertz * time), dtype=torch.float32)
+        up = doubled(tone[None])[0]
+        expected = size * np.cos(2 * np.pi * hertz * (np.arange(len(up)) / (2 * RATE) + 20 / RATE))
+        assert np.abs(up.numpy() - expected).max() < 0.02
+
+
+def test_segments_line_samples_latents_and_phases_up(analysis: Analysis, material: Material) -> None:
+    segments = draw(material, batch=3, length=8, generator=torch.Generator().manual_seed(2))
+    assert segments.latents.shape == (3, 8, LATENT_SIZE)
+    assert segments.audio.shape == (3, 8 * SAMPLES_PER_LATENT)
+    # The latents of the audio itself are those of the segment, away from its ends.
+    again = analysis.latents(segments.audio[0, ::2])
+    assert float((again - segments.latents[0])[2:-2].abs().mean()) < 0.05
+    # The first partial, whose phase the segment tells, is in the audio.
+    phase = segments.at(segments.phase, SAMPLES_PER_LATENT)
+    voicing = segments.at(segments.voicing, SAMPLES_PER_LATENT)
+    tone = voicing * torch.cos(phase)
+    likeness = (tone * segments.audio).sum() / (tone.norm() * segments.audio.norm())
+    assert float(likeness) > 0.6  # the partial's own share of the voice is 0.8
+
+
+def test_training_decodes_what_the_server_decodes(material: Material, seeded: None) -> None:
+    model = trainable(SHAPE.config())
+    path = DecodePath(model)
+    set_first_weights(path, material.latents[None, :8].float())
+    latents = torch.randn(2, 12, LATENT_SIZE)
+    with torch.no_grad():
+        audio, layers = path(latents)
+        expected = model.decode_zq(embedded(latents, SHAPE.latent_dim))[:, 0]
+        pca = identity_pca(SHAPE.latent_dim)
+        assert torch.equal(pca.decode(latents), embedded(latents, SHAPE.latent_dim))
+    assert torch.allclose(audio, expected, atol=1e-5)
+    assert [layer.shape[1:] for layer in layers] == [(8, 12 * 64), (4, 12 * 512), (2, 12 * 2048)]
+
+
+def test_training_encodes_what_the_server_quantises(seeded: None) -> None:
+    model = trainable(SHAPE.config())
+    path = EncodePath(model)
+    audio = 0.1 * torch.randn(2, 6 * SAMPLES_PER_LATENT)
+    set_first_weights(path, audio)
+    latents = torch.randn(500, LATENT_SIZE) * torch.linspace(2.0, 0.1, LATENT_SIZE)
+    fit_quantizer(model.quantizer, latents, seed=1)
+    with torch.no_grad():
+        z = path(audio).transpose(1, 2)
+        semantic, _ = model.quantizer.semantic_quantizer(z)
+        residual, _ = model.quantizer.quantizer(z - semantic)
+        assert torch.allclose(model.encode_zq(audio[:, None]), semantic + residual, atol=1e-4)
+
+
+def test_first_weights_give_every_stage_a_sane_spread(material: Material, seeded: None) -> None:
+    path = DecodePath(trainable(SHAPE.config()))
+    latents = material.latents[None, :16].float()
+    set_first_weights(path, latents)
+    with torch.no_grad():
+        audio, layers = path(latents)
+    assert 0.02 < float(audio.std()) < 0.1
+    assert all(0.3 < float(layer.std()) < 3.0 for layer in layers)
+
+
+def test_a_grown_decoder_computes_what_the_small_one_did(material: Material, seeded: None) -> None:
+    latents = material.latents[None, :10].float()
+    small = DecodePath(trainable(SHAPE.config()))
+    set_first_weights(small, latents)
+    large = DecodePath(trainable(replace(SHAPE, decoder_dim=32).config()))
+    set_first_weights(large, latents)
+    grow(large, small.state_dict())
+    with torch.no_grad():
+        assert torch.allclose(large(latents)[0], small(latents)[0], atol=1e-5)
+
+
+def test_growing_refuses_another_plan(seeded: None) -> None:
+    small = DecodePath(trainable(SHAPE.config()))
+    with pytest.raises(ValueError, match="post_module"):
+        grow(DecodePath(trainable(replace(SHAPE, post_dim=128).config())), small.state_dict())
+    with pytest.raises(ValueError, match="does not fit"):
+        grow(DecodePath(trainable(replace(SHAPE, decoder_dim=8).config())), small.state_dict())
+
+
+def test_log_distance_is_in_decibels() -> None:
+    noise = 0.1 * torch.randn(SAMPLE_RATE, generator=torch.Generator().manual_seed(1))
+    assert log_distance(noise, noise) == 0.0
+    assert log_distance(0.5 * noise, noise) == pytest.approx(6.0, abs=0.3)
+
+
+def test_decoder_learns_and_a_resumed_run_ends_where_an_unbroken_one_does(material: Material, tmp_path: Path) -> None:
+    whole = _decoder(material)
+    Stage(whole, tmp_path / "whole", log_steps=4).train(Budget(steps=24), show_progress=False)
+    rows = [row["loss"] for row in read_curve(tmp_path / "whole" / "curves.jsonl") if "loss" in row]
+    assert rows[-1] < 0.8 * rows[0]
+
+    # Broken off by an error in the middle of a run, after a checkpoint.
+    broken = _decoder(material)
+    stage = Stage(broken, tmp_path / "broken", log_steps=4)
+    for number in range(10):
+        broken.step(number, number / 24)
+    stage.number = 10
+    stage.save()
+    broken.step(10, 10 / 24)
+    resumed = _decoder(material)
+    stage = Stage(resumed, tmp_path / "broken", log_steps=4)
+    assert stage.number == 10
+    stage.train(Budget(steps=24), show_progress=False)
+    expected, found = _weights(whole), _weights(resumed)
+    assert all(torch.allclose(found[key], expected[key], atol=1e-4) for key in expected)
+
+
+def test_the_discriminators_take_part_at_the_end(material: Material) -> None:
+    torch.manual_seed(1)
+    options = replace(DECODER, gan_from=0.5, gan_windows=(512,))
+    task = DecoderTask(trainable(SHAPE.config()), material, options, seed=1, held_out=[])
+    assert "judged" not in task.step(0, 0.4)
+    assert {"judged", "found_out", "features"} <= task.step(1, 0.5).keys()
+
+
+def test_discriminators_learn_to_tell_tones_from_noise(seeded: None) -> None:
+    critics = Discriminators((512,), channels=4)
+    optimizer = torch.optim.AdamW(critics.parameters(), lr=3e-3)
+    tones = 0.1 * torch.sin(torch.arange(8192) * torch.tensor([[0.02], [0.05]]))
+    noise = 0.1 * torch.randn(2, 8192)
+    first = critics.judge(tones, noise).item()
+    for _ in range(20):
+        optimizer.zero_grad()
+        critics.judge(tones, noise).backward()
+        optimizer.step()
+    assert critics.judge(tones, noise).item() < 0.3 * first
+    made = noise.clone().requires_grad_()
+    found_out, features = critics.fool(tones, made)
+    (found_out + features).backward()
+    assert made.grad is not None
+    assert float(made.grad.abs().sum()) > 0
+
+
+def test_encoder_learns(material: Material, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    held_out = [(material.latents[:20].float(), draw_audio(material, 20))]
+    task = EncoderTask(trainable(SHAPE.config()), material, ENCODER, seed=1, held_out=held_out)
+    before = task.measure(tmp_path)
+    Stage(task, tmp_path, log_steps=5).train(Budget(steps=40), show_progress=False)
+    after = task.measure(tmp_path)
+    assert after["held_out_mel"] < 0.8 * before["held_out_mel"]
+
+
+def draw_audio(material: Material, latents: int) -> torch.Tensor:
+    samples = material.samples[: latents * 1024].float() / 32_767
+    return doubled(torch.nn.functional.pad(samples, (20, 20))[None])[0]
+
+
+def test_codebooks_reproduce_clustered_latents_through_a_saved_release(tmp_path: Path, seeded: None) -> None:
+    centres = torch.randn(32, LATENT_SIZE)
+    latents = centres[torch.randint(32, (2000,))] + 0.01 * torch.randn(2000, LATENT_SIZE)
+    model = trainable(SHAPE.config())
+    assert fit_quantizer(model.quantizer, latents, seed=1) < 0.75
+    finer = trainable(replace(SHAPE, codebooks=12, codebook_size=128).config())
+    assert fit_quantizer(finer.quantizer, latents, seed=1) < 0.15
+    loaded = _through_release(weight_normed(model), tmp_path)
+    vectors = embedded(latents[None, :50], SHAPE.latent_dim)
+    with torch.no_grad():
+        own, read = (one.quantizer.semantic_quantizer(vectors)[0] for one in (model, loaded))
+    assert torch.allclose(own, read, atol=1e-4)
+
+
+def _through_release(model: Autoencoder, folder: Path) -> Autoencoder:
+    dit = EchoDiT(
+        DiTConfig(
+            latent_size=80, model_size=32, num_layers=1, num_heads=2, intermediate_size=32, norm_eps=1e-5,
+            text_vocab_size=256, text_model_size=32, text_num_layers=1, text_num_heads=2, text_intermediate_size=32,
+            speaker_patch_size=4, speaker_model_size=32, speaker_num_layers=1, speaker_num_heads=2,
+            speaker_intermediate_size=32, timestep_embed_size=32, adaln_rank=8,
+        )
+    )  # fmt: skip
+    save_release(folder, dit, model, identity_pca(SHAPE.latent_dim))
+    path = folder / "fish-s1-dac-min" / "pytorch_model.safetensors"
+    return load_autoencoder(path, model.config, torch.device("cpu"), torch.float32)
+
+
+def test_the_pca_passes_latents_through() -> None:
+    assert set(pca_state(SHAPE.latent_dim)) == {"pca_components", "pca_mean", "latent_scale"}
+    latents = torch.randn(1, 3, LATENT_SIZE)
+    pca = identity_pca(SHAPE.latent_dim)
+    assert torch.equal(pca.encode(pca.decode(latents)), latents)
+
+
+def test_the_default_shape_is_one_that_the_server_accepts() -> None:
+    config = CodecOptions().shape.config()
+    assert config.samples_per_latent == SAMPLES_PER_LATENT
+    assert math.prod(config.decoder_rates) * math.prod(config.quantizer.downsample_factor) == SAMPLES_PER_LATENT

@@ -1,0 +1,66 @@
+"""The config file is read strictly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from echo.errors import ConfigError
+from train.tiny import config
+from train.tiny.budget import Budget
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "config.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_the_shipped_file_is_complete() -> None:
+    options = config.load(config.DEFAULT)
+    assert options.dit_config().latent_size == 80
+    assert options.model["engine"]["presets"] == "tiny"
+
+
+def test_values_reach_nested_options(tmp_path: Path) -> None:
+    text = "[dit]\nlr = 1\n[dit.batches]\nbuckets = [32, 64]\nreference = [8, 16]\n[dit.losses]\nctc = 0.5\n"
+    options = config.load(written(tmp_path, text)).dit
+    assert options.lr == 1.0
+    assert options.batches.buckets == (32, 64)
+    assert options.batches.reference == (8, 16)
+    assert options.losses.ctc == 0.5
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("[dit]\nlearning = 1\n", "learning"),
+        ("[dit.batches]\nbuckets = 3\n", "buckets"),
+        ("[dit.batches]\nreference = [1, 2, 3]\n", "reference"),
+        ("[dit]\nwarm_up = true\n", "warm_up"),
+        ("[run]\nwork = 3\n", "work"),
+        ("[corpus]\nhours = 'ten'\n", "hours"),
+        ("[run\n", "TOML"),
+    ],
+)
+def test_a_mistake_is_named(tmp_path: Path, text: str, named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        config.load(written(tmp_path, text))
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nothing\.toml"):
+        config.load(tmp_path / "nothing.toml")
+
+
+def test_a_budget_of_minutes_counts_seconds_and_one_of_steps_counts_steps() -> None:
+    assert Budget(minutes=2).progress(seconds=60, step=999) == 0.5
+    assert Budget(steps=10).progress(seconds=1e6, step=4) == 0.4
+    assert Budget(minutes=1).progress(seconds=600, step=0) == 1.0
+
+
+@pytest.mark.parametrize("both", [{}, {"minutes": 1.0, "steps": 1}])
+def test_a_budget_is_either_minutes_or_steps(both: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="either"):
+        Budget(**both)  # type: ignore[arg-type]

@@ -1,0 +1,180 @@
+"""The DiT's training: its losses fall, it can be stopped at any step, and the auxiliary losses mean what they say."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from train.tiny.budget import Budget
+from train.tiny.dit import DiTOptions, DiTTraining, Trainable, is_matrix
+from train.tiny.dit_batches import Batches, BatchOptions, References
+from train.tiny.dit_data import Utterances, describe
+from train.tiny.dit_losses import LossWeights, attention, total, weighted_mean
+from train.tiny.latents import Analysis
+from train.tiny.plots import plot_curves, read_curve
+
+from .small_speech import say
+from .test_dit_model import SMALL
+
+CPU = torch.device("cpu")
+OPTIONS = DiTOptions(
+    alignment_layers=(1,),
+    phone_layer=1,
+    lr=5e-3,
+    muon_lr=5e-3,
+    warm_up=2,
+    log_steps=2,
+    measure_steps=4,
+    bf16=False,
+    batches=BatchOptions(frames=128, buckets=(32,), crop_lengths=(16,), reference=(8, 12)),
+)
+
+
+@pytest.fixture(scope="module")
+def utterances() -> Utterances:
+    texts = ("mama, oso.", "seso mo.", "amisi eso.", "o mi.", "sasa mimi oso.")
+    recordings = [say(text, speaker, pitch) for speaker, pitch in (("low", 100.0), ("high", 180.0)) for text in texts]
+    analysis = Analysis.fit(recordings)
+    items = [describe(recording, analysis) for recording in recordings]
+    splits = [1 if recording.text == texts[-1] else 0 for recording in recordings]
+    return Utterances.gather(items, [recording.speaker for recording in recordings], splits)
+
+
+def training(utterances: Utterances, folder: Path, options: DiTOptions = OPTIONS) -> DiTTraining:
+    return DiTTraining(SMALL, options, utterances, folder, seed=1, device=CPU)
+
+
+def weights(run: DiTTraining) -> torch.Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in run.dit.parameters()])
+
+
+def test_losses_fall_on_held_out_speech_too(utterances: Utterances, tmp_path: Path) -> None:
+    run = training(utterances, tmp_path)
+    before = run.measure()
+    run.train(Budget(steps=30), show_progress=False)
+    after = run.measure()
+    assert after["held_out_flow"] < 0.95 * before["held_out_flow"]
+    assert after["held_out_attention"] < before["held_out_attention"]
+    rows = read_curve(tmp_path / "curves.jsonl")
+    assert [row["step"] for row in rows] == list(range(2, 31, 2))
+    assert rows[-1]["ctc"] < rows[0]["ctc"]
+    assert rows[-1]["time"] < rows[0]["time"]
+    assert "held_out_aligned" in rows[1]
+    plot_curves(tmp_path / "curves.jsonl", tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").stat().st_size > 1000
+
+
+def test_a_run_that_was_stopped_ends_where_an_unbroken_one_does(utterances: Utterances, tmp_path: Path) -> None:
+    whole = training(utterances, tmp_path / "whole")
+    whole.train(Budget(steps=6), show_progress=False)
+
+    class Stopped(Exception):
+        """As pressing Ctrl-C."""
+
+    broken = training(utterances, tmp_path / "broken")
+    step = broken._train_step
+
+    def stopping(progress: float) -> dict[str, torch.Tensor]:
+        if broken.step == 3:
+            broken.save()
+        if broken.step == 5:
+            raise Stopped
+        return step(progress)
+
+    broken._train_step = stopping  # type: ignore[method-assign]
+    with pytest.raises(Stopped):
+        broken.train(Budget(steps=6), show_progress=False)
+    resumed = training(utterances, tmp_path / "broken")
+    assert resumed.step == 3
+    resumed.train(Budget(steps=6), show_progress=False)
+    assert torch.equal(weights(resumed), weights(whole))
+    assert [row["step"] for row in read_curve(tmp_path / "broken" / "curves.jsonl")] == [2, 4, 6]
+
+
+def test_a_finished_run_does_nothing_and_a_larger_budget_continues_it(utterances: Utterances, tmp_path: Path) -> None:
+    training(utterances, tmp_path).train(Budget(steps=2), show_progress=False)
+    again = training(utterances, tmp_path)
+    before = weights(again).clone()
+    again.train(Budget(steps=2), show_progress=False)
+    assert torch.equal(weights(again), before)
+    again.train(Budget(steps=4), show_progress=False)
+    assert again.step == 4
+    assert not torch.equal(weights(again), before)
+
+
+def test_bfloat16_trains_about_as_well(utterances: Utterances, tmp_path: Path) -> None:
+    flows = []
+    for bf16 in (False, True):
+        run = training(utterances, tmp_path / str(bf16), replace(OPTIONS, bf16=bf16))
+        run.train(Budget(steps=12), show_progress=False)
+        flows.append(run.measure()["held_out_flow"])
+    assert flows[1] == pytest.approx(flows[0], rel=0.05)
+
+
+def test_encoded_references_are_taken_up_once_they_exist(utterances: Utterances, tmp_path: Path) -> None:
+    references = References(torch.ones(8, 80), torch.tensor([0]), torch.tensor([8]), {0: np.array([0])})
+    answers = [None, references]
+    asked: list[bool] = []
+
+    def encoded() -> References | None:
+        asked.append(True)
+        return answers.pop(0)
+
+    options = replace(OPTIONS, save_minutes=0.0)
+    run = DiTTraining(SMALL, options, utterances, tmp_path, seed=1, device=CPU, encoded=encoded)
+    run.train(Budget(steps=4), show_progress=False)
+    assert len(asked) == 2
+
+
+def test_training_starts_from_given_weights(utterances: Utterances, tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    start = Trainable(SMALL, OPTIONS).dit.state_dict()
+    run = DiTTraining(SMALL, OPTIONS, utterances, tmp_path, seed=1, device=CPU, start=start)
+    assert all(torch.equal(tensor, start[name]) for name, tensor in run.dit.state_dict().items())
+
+
+def test_muon_trains_the_projections_of_blocks_only() -> None:
+    names = {name for name, parameter in Trainable(SMALL, OPTIONS).named_parameters() if is_matrix(name, parameter)}
+    assert "dit.blocks.0.attention.wk_text.weight" in names
+    assert "dit.text_encoder.blocks.1.mlp.w2.weight" in names
+    assert not any("adaln" in name or "norm" in name or "embedding" in name or "heads" in name for name in names)
+    assert "dit.in_proj.weight" not in names
+
+
+def test_attention_on_the_right_byte_costs_nothing_and_elsewhere_much() -> None:
+    seen = torch.tensor([[True, True, True, False]])
+    where = torch.zeros(1, 2, 4)
+    where[0, 0, 0] = where[0, 1, 2] = 1.0
+    weight = torch.ones(1, 2)
+    right = attention(where[:, None] * 50, seen, where, weight)
+    wrong = attention(where.roll(1, -1)[:, None] * 50, seen, where, weight)
+    hidden = attention(torch.tensor([0.0, 0.0, 0.0, 99.0]).expand(1, 1, 2, 4), seen, where, weight)
+    assert right < 1e-3
+    assert wrong > 5
+    assert hidden == pytest.approx(np.log(3), abs=1e-3)
+
+
+def test_auxiliary_losses_fade_out() -> None:
+    terms = {name: torch.tensor(1.0) for name in ("flow", "attention", "ctc", "phone", "time")}
+    losses = LossWeights(attention=1.0, ctc=1.0, phone=1.0, time=1.0, until=0.5)
+    assert [float(total(terms, losses, progress)) for progress in (0.0, 0.25, 0.5, 1.0)] == [5.0, 3.0, 1.0, 1.0]
+
+
+def test_frames_without_weight_do_not_count() -> None:
+    values = torch.tensor([[1.0, 3.0, 100.0]])
+    assert weighted_mean(values, torch.tensor([[1.0, 1.0, 0.0]])) == 2.0
+    assert weighted_mean(values, torch.zeros(1, 3)) == 0.0
+
+
+def test_rows_without_text_have_no_text_losses(utterances: Utterances) -> None:
+    torch.manual_seed(0)
+    model = Trainable(SMALL, OPTIONS)
+    batches = Batches(utterances, replace(OPTIONS.batches, dropout=1.0, whole=1.0), seed=1)
+    inputs, targets = batches.draw(0)
+    terms = model.heads.terms(inputs, model.dit(inputs), targets, width=1.0)
+    assert terms["flow"].item() > 0
+    assert [terms[name].item() for name in ("attention", "ctc", "phone", "time")] == [0.0, 0.0, 0.0, 0.0]

@@ -1,0 +1,1 @@
+"""The recipe of the embedded model: synthesised speech, codec, diffusion transformer, evaluation, export."""

@@ -1,0 +1,197 @@
+"""Trains the codec: first the decoder (latents -> audio), then quantiser and encoder (audio -> latents)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from echo.model.autoencoder import Autoencoder, AutoencoderConfig
+from echo.model.autoencoder.config import QuantizerConfig, TransformerConfig
+from train.tiny import state
+from train.tiny.budget import Budget
+from train.tiny.codec_data import REACH, doubled, prepare
+from train.tiny.codec_decoder import DecoderOptions, DecoderTask
+from train.tiny.codec_encoder import EncoderOptions, EncoderTask, fit_quantizer
+from train.tiny.codec_loop import Stage, describe
+from train.tiny.codec_model import trainable, weight_normed
+from train.tiny.codec_start import starting_codec
+from train.tiny.corpus import Corpus
+from train.tiny.latents import HOP, Analysis
+from train.tiny.plots import plot_curves
+
+_DECODER, _ENCODER = "decoder", "encoder"
+#: Held-out utterances that are decoded at every checkpoint, and their longest.
+_LISTENED = 4
+_LONGEST = 6.0
+#: Longest speech in one go: the length of the rotary tables.
+_TABLE = 768
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodecShape:
+    """Sizes of the autoencoder; the defaults are those of the shipped model, whose decoder training can start from.
+
+    ``post_dim``, ``post_layers`` and ``window`` (latents) are the transformer's before the decoder.
+    """
+
+    latent_dim: int = 128
+    decoder_dim: int = 128
+    decoder_rates: tuple[int, ...] = (8, 4, 4, 2, 2)
+    encoder_dim: int = 8
+    encoder_rates: tuple[int, ...] = (16, 1, 2, 4, 4)
+    resampling: tuple[int, ...] = (2, 2)
+    post_dim: int = 192
+    post_layers: int = 2
+    post_intermediate: int = 512
+    pre_layers: int = 2
+    window: int = 16
+    codebooks: int = 16
+    codebook_size: int = 1024
+    codebook_dim: int = 8
+
+    def config(self) -> AutoencoderConfig:
+        """The autoencoder's configuration."""
+        return AutoencoderConfig(
+            encoder_dim=self.encoder_dim,
+            encoder_rates=self.encoder_rates,
+            encoder_transformers=(None,) * len(self.encoder_rates),
+            latent_dim=self.latent_dim,
+            decoder_dim=self.decoder_dim,
+            decoder_rates=self.decoder_rates,
+            quantizer=QuantizerConfig(
+                codebook_size=self.codebook_size,
+                n_codebooks=self.codebooks - 1,
+                semantic_codebook_size=self.codebook_size,
+                codebook_dim=self.codebook_dim,
+                downsample_factor=self.resampling,
+                pre_module=self._transformer(self.latent_dim, self.pre_layers, 3 * self.latent_dim),
+                post_module=self._transformer(self.post_dim, self.post_layers, self.post_intermediate),
+            ),
+        )
+
+    def _transformer(self, dim: int, layers: int, intermediate: int) -> TransformerConfig:
+        return TransformerConfig(
+            input_dim=self.latent_dim,
+            dim=dim,
+            n_layer=layers,
+            n_head=dim // 64,
+            intermediate_size=intermediate,
+            window_size=self.window,
+            block_size=_TABLE,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodecOptions:
+    """How the codec is trained.
+
+    start_from     model whose codec, at least the decoder, a fresh run starts from: a folder, or ``tiny`` for the one
+                   in the package; empty = none
+    hours          of the corpus that are used, at most
+    encoder_share  part of the budget that the encoder gets
+    """
+
+    start_from: str = ""
+    hours: float = 3.0
+    encoder_share: float = 0.3
+    save_minutes: float = 2.0
+    shape: CodecShape = field(default_factory=CodecShape)
+    decoder: DecoderOptions = field(default_factory=DecoderOptions)
+    encoder: EncoderOptions = field(default_factory=EncoderOptions)
+
+
+def train_codec(
+    options: CodecOptions,
+    corpus: Corpus,
+    analysis: Analysis,
+    folder: Path,
+    budget: Budget,
+    *,
+    seed: int,
+    device: torch.device,
+    only: str = "",
+    show_progress: bool = True,
+) -> None:
+    """Train until the budget is used up, continuing from what ``folder`` holds; ``load_codec`` reads the result.
+
+    ``budget`` is shared: the decoder has its part first, then the encoder. ``only`` (``decoder`` or ``encoder``) trains
+    one of them, which then has the whole budget; the two do not depend on one another.
+    """
+    describe(folder, asdict(options))
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")  # TF32: bfloat16's eight bits would be heard as noise
+    material = prepare(
+        corpus, analysis, folder / "material", hours=options.hours, seed=seed, progress=show_progress
+    ).to(device)
+    held_out = _held_out(corpus, analysis)
+    shares = {_DECODER: 1.0 - options.encoder_share, _ENCODER: options.encoder_share}
+    for part in (_DECODER, _ENCODER) if not only else (only,):
+        torch.manual_seed(seed)
+        model = trainable(options.shape.config())
+        fresh = state.load(folder / part / "checkpoint") is None
+        start = _start(options, analysis, part) if fresh else None
+        task: DecoderTask | EncoderTask
+        if part == _DECODER:
+            task = DecoderTask(model, material, options.decoder, seed=seed, held_out=held_out, start=start)
+        else:
+            task = EncoderTask(model, material, options.encoder, seed=seed, held_out=held_out, start=start)
+        stage = Stage(task, folder / part, save_minutes=options.save_minutes)
+        stage.train(budget if only else _part(budget, shares[part]), show_progress=show_progress)
+        if (folder / part / "curves.jsonl").exists():
+            plot_curves(folder / part / "curves.jsonl", folder / part / "curves.png")
+    if not (folder / "quantizer").exists():
+        quantizer = trainable(options.shape.config()).quantizer
+        fit_quantizer(quantizer, material.latents.float(), seed=seed)
+        state.save(folder / "quantizer", _codebooks(quantizer.state_dict()), {})
+
+
+def load_codec(folder: Path, options: CodecOptions) -> Autoencoder | None:
+    """Read the codec of a run, ready for inference and export, on the CPU; None until every part has a checkpoint."""
+    parts = [state.load(folder / name) for name in (f"{_DECODER}/checkpoint", f"{_ENCODER}/checkpoint", "quantizer")]
+    decoder, encoder, quantizer = parts
+    if decoder is None or encoder is None or quantizer is None:
+        return None
+    model = trainable(options.shape.config())
+    trained = state.under("decoder", decoder[0])
+    weights = {key.removeprefix("path."): value for key, value in trained.items() if key.startswith("path.")}
+    model.load_state_dict(weights | state.under("encoder", encoder[0]) | quantizer[0])
+    return weight_normed(model).requires_grad_(False).eval()
+
+
+def _codebooks(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {f"quantizer.{key}": value for key, value in weights.items() if "quantizers." in key}
+
+
+def _part(budget: Budget, share: float) -> Budget:
+    if budget.minutes is not None:
+        return Budget(minutes=budget.minutes * share)
+    return Budget(steps=round((budget.steps or 0) * share))
+
+
+def _start(options: CodecOptions, analysis: Analysis, part: str) -> Mapping[str, Tensor] | None:
+    if not options.start_from:
+        return None
+    model, whole = starting_codec(options.start_from, analysis)
+    return model.state_dict() if part == _DECODER or whole else None
+
+
+def _held_out(corpus: Corpus, analysis: Analysis) -> list[tuple[Tensor, Tensor]]:
+    """(latents, samples at 44.1 kHz) of some held-out utterances, each by another speaker."""
+    chosen: dict[str, int] = {}
+    for index in (*corpus.split("heldout_text"), *corpus.split("heldout_speaker")):
+        recording = corpus.seconds(index)
+        if recording <= _LONGEST:
+            chosen.setdefault(corpus[index].speaker, index)
+        if len(chosen) == _LISTENED:
+            break
+    found = []
+    for index in chosen.values():
+        samples = torch.as_tensor(corpus[index].samples)
+        whole = F.pad(samples, (REACH // 2, -len(samples) % HOP + REACH // 2))
+        found.append((analysis.latents(samples), doubled(whole[None])[0]))
+    return found

@@ -1,0 +1,116 @@
+"""The loop that decoder and encoder share: steps, learning rates, curves, checkpoints."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from train.tiny import optim, state
+from train.tiny.budget import Budget
+from train.tiny.plots import append_curve, cut_curve
+
+
+class Task(Protocol):
+    """What is trained: its modules, and what a step learns from."""
+
+    def parts(self) -> Mapping[str, tuple[nn.Module, Mapping[str, torch.optim.Optimizer]]]:
+        """Modules and their optimisers by name; all of it is kept in the checkpoint."""
+        ...
+
+    def step(self, number: int, progress: float) -> dict[str, Tensor]:
+        """Compute gradients, step the optimisers, and return what the curves show."""
+        ...
+
+    def measure(self, folder: Path) -> dict[str, float]:
+        """Figures on held-out speech; may write clips into ``folder``."""
+        ...
+
+
+class Stage:
+    """One run of a task in a folder: ``checkpoint`` (resumed from when it is there), ``curves.jsonl``, clips."""
+
+    def __init__(self, task: Task, folder: Path, *, save_minutes: float = 2.0, log_steps: int = 20) -> None:
+        self.folder = folder
+        self.number = 0
+        self.seconds = 0.0
+        self._task = task
+        self._save_minutes = save_minutes
+        self._log_steps = log_steps
+        folder.mkdir(parents=True, exist_ok=True)
+        if (found := state.load(folder / "checkpoint")) is not None:
+            tensors, facts = found
+            for name, (module, optimizers) in task.parts().items():
+                module.load_state_dict(state.under(name, tensors))
+                state.restore_optimizers(module, optimizers, state.under(f"{name}-state", tensors))
+            self.number, self.seconds = facts["step"], facts["seconds"]
+        cut_curve(folder / "curves.jsonl", self.number)
+
+    def train(self, budget: Budget, *, show_progress: bool = True) -> None:
+        """Train until the budget is used up; returns at once when it already is."""
+        first, before = self.number, self.seconds
+        began = saved = time.monotonic()
+        sums: dict[str, Tensor] = {}
+        counted = 0
+        progress = budget.progress(seconds=self.seconds, step=self.number)
+        with tqdm(total=1.0, initial=progress, disable=not show_progress, bar_format=_BAR) as bar:
+            while progress < 1.0:
+                for name, value in self._task.step(self.number, progress).items():
+                    sums[name] = sums.get(name, 0.0) + value.detach()
+                self.number += 1
+                counted += 1
+                self.seconds = before + time.monotonic() - began
+                progress = budget.progress(seconds=self.seconds, step=self.number)
+                bar.update(progress - bar.n)
+                if self.number % self._log_steps == 0:
+                    row = {name: round(float(value) / counted, 5) for name, value in sums.items()}
+                    self._log(row)
+                    bar.set_postfix_str(f"step {self.number}")
+                    sums, counted = {}, 0
+                if time.monotonic() - saved > self._save_minutes * 60 and progress < 1.0:
+                    self.save()
+                    saved = time.monotonic()
+        if self.number > first:
+            self.save()
+
+    def save(self) -> None:
+        """Write the checkpoint, and measure."""
+        tensors: dict[str, Tensor] = {}
+        for name, (module, optimizers) in self._task.parts().items():
+            tensors |= state.prefixed(name, module.state_dict())
+            tensors |= state.prefixed(f"{name}-state", state.optimizer_tensors(module, optimizers))
+        state.save(self.folder / "checkpoint", tensors, {"step": self.number, "seconds": round(self.seconds, 1)})
+        self._log({name: round(value, 4) for name, value in self._task.measure(self.folder).items()})
+
+    def _log(self, row: Mapping[str, Any]) -> None:
+        append_curve(self.folder / "curves.jsonl", {"step": self.number, "seconds": round(self.seconds, 1), **row})
+
+
+def is_matrix(name: str, parameter: nn.Parameter) -> bool:
+    """Whether Muon trains a weight: matrices and convolutions of some width, no depthwise ones, no single outputs."""
+    return name.endswith("weight") and parameter.dim() >= 2 and min(parameter.shape[0], parameter[0].numel()) >= 8
+
+
+def advance(module: nn.Module, optimizers: Mapping[str, torch.optim.Optimizer], *, share: float, clip: float) -> Tensor:
+    """Step the optimisers at ``share`` of their rates and clear the gradients; returns the gradient's norm."""
+    norm = nn.utils.clip_grad_norm_(module.parameters(), clip)
+    optim.set_rate(optimizers.values(), share)
+    for optimizer in optimizers.values():
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    return norm
+
+
+def describe(folder: Path, options: Mapping[str, Any]) -> None:
+    """Write the options of a run next to its results."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "options.json").write_text(json.dumps(options, indent=1) + "\n", encoding="utf-8")
+
+
+_BAR = "{percentage:5.1f}%|{bar}| {elapsed}<{remaining}{postfix}"

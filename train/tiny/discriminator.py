@@ -1,0 +1,66 @@
+"""A small spectrogram GAN for the end of the decoder's training: gives hiss its grain and removes buzz."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from echo.types import SAMPLE_RATE
+from train.tiny.codec_losses import spectrum
+
+#: Hz above which there is nothing to tell apart.
+_HIGHEST = 8_500.0
+
+
+class SpectrogramDiscriminator(nn.Module):
+    """Tells the teacher's compressed complex spectrum (real and imaginary part as channels) from the decoder's."""
+
+    def __init__(self, window: int, channels: int = 16) -> None:
+        super().__init__()
+        self._window = window
+        self._bins = int(_HIGHEST / SAMPLE_RATE * window)
+        widths = (2, channels, 2 * channels, 2 * channels)
+        self.layers = nn.ModuleList(
+            nn.Conv2d(a, b, (5, 3), stride=(2, 1), padding=(2, 1)) for a, b in itertools.pairwise(widths)
+        )
+        self.out = nn.Conv2d(widths[-1], 1, 3, padding=1)
+
+    def forward(self, audio: Tensor) -> list[Tensor]:
+        """Audio ``[b, n]`` -> activations of every layer, the judgement last (1 = real, 0 = made)."""
+        frames = spectrum(audio, self._window)[:, 1 : self._bins]
+        power = frames.real.square() + frames.imag.square() + 1e-7
+        frames = frames * power.pow(-0.35)
+        x = 4.0 * torch.stack((frames.real, frames.imag), 1)
+        found = []
+        for layer in self.layers:
+            x = F.leaky_relu(layer(x), 0.1)
+            found.append(x)
+        return [*found, self.out(x)]
+
+
+class Discriminators(nn.Module):
+    """One discriminator per window (samples at 44.1 kHz)."""
+
+    def __init__(self, windows: Sequence[int], channels: int = 16) -> None:
+        super().__init__()
+        self.each = nn.ModuleList(SpectrogramDiscriminator(window, channels) for window in windows)
+
+    def judge(self, real: Tensor, made: Tensor) -> Tensor:
+        """The discriminators' own loss (least squares)."""
+        losses = [(one(real)[-1] - 1.0).square().mean() + one(made.detach())[-1].square().mean() for one in self.each]
+        return torch.stack(losses).mean()
+
+    def fool(self, real: Tensor, made: Tensor) -> tuple[Tensor, Tensor]:
+        """The decoder's losses: (that it was found out, how far it is from the real layers' activations)."""
+        found, far = [], []
+        for one in self.each:
+            with torch.no_grad():
+                wanted = one(real)
+            got = one(made)
+            found.append((got[-1] - 1.0).square().mean())
+            far += [(a - b).abs().mean() / (b.abs().mean() + 1e-3) for a, b in zip(got[:-1], wanted[:-1], strict=True)]
+        return torch.stack(found).mean(), torch.stack(far).mean()

@@ -1,0 +1,202 @@
+"""What is measured of a set of utterances: a row for each, and figures over all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from echo.audio.measure import CLICK_THRESHOLD
+from echo.types import SAMPLE_RATE
+from train.tiny.evaluation import clicks, duration
+from train.tiny.evaluation.distance import edits, rate, uncertainty
+from train.tiny.evaluation.heard import Heard
+from train.tiny.evaluation.heldout import Item
+from train.tiny.evaluation.phones import PhoneRecogniser, sounds_of
+from train.tiny.evaluation.pitch import contour, correlation, median_hz, melody_correlation
+from train.tiny.evaluation.recogniser import Recogniser, words_of
+from train.tiny.evaluation.similarity import Embedding, likeness, rank, rivals
+
+Row = dict[str, Any]
+Figures = dict[str, Any]
+
+
+class Part(Protocol):
+    """A measurement. ``generated_only`` parts say nothing of recordings."""
+
+    name: str
+    generated_only: bool
+
+    def row(self, item: Item, heard: Heard) -> Row:
+        """Judge one utterance."""
+        ...
+
+    def figures(self, rows: Sequence[Row]) -> Figures:
+        """Sum up."""
+        ...
+
+
+class Words:
+    """Word error rate of the offline recogniser."""
+
+    name, generated_only = "wer", False
+
+    def __init__(self, recogniser: Recogniser) -> None:
+        self._recogniser = recogniser
+
+    def row(self, item: Item, heard: Heard) -> Row:
+        """Words that were to be said, errors, and what was heard."""
+        said, found = words_of(item.recording.text), self._recogniser.words(heard.at_corpus_rate)
+        return {"length": len(said), "errors": edits(said, found), "heard": " ".join(found)}
+
+    def figures(self, rows: Sequence[Row]) -> Figures:
+        """Error rate and its standard error."""
+        return _error_rate(rows)
+
+
+class Phones:
+    """Error rate of a phone recogniser trained on teacher speech."""
+
+    name, generated_only = "phones", False
+
+    def __init__(self, recogniser: PhoneRecogniser) -> None:
+        self._recogniser = recogniser
+        self.digest = recogniser.digest
+
+    def row(self, item: Item, heard: Heard) -> Row:
+        """Sounds that were to be said, and errors."""
+        said = sounds_of(item.recording.phones)
+        return {"length": len(said), "errors": edits(said, self._recogniser.sounds(heard.at_corpus_rate))}
+
+    def figures(self, rows: Sequence[Row]) -> Figures:
+        """Error rate and its standard error."""
+        return _error_rate(rows)
+
+
+class Pitch:
+    """Pitch against the reference clip, melody against the teacher."""
+
+    name, generated_only = "pitch", False
+
+    def row(self, item: Item, heard: Heard) -> Row:
+        """Median pitch of clip and output in hertz, and the correlation of the output's melody with the teacher's."""
+        return {
+            "reference_hz": median_hz(contour(item.reference.samples)),
+            "hz": median_hz(contour(heard.at_corpus_rate)),
+            "melody": melody_correlation(heard.at_corpus_rate, item.recording.samples),
+        }
+
+    def figures(self, rows: Sequence[Row]) -> Figures:
+        """Correlation of the log medians over all voices, their median error, and the median melody correlation."""
+        pairs = [(row["reference_hz"], row["hz"]) for row in rows if row["reference_hz"] and row["hz"]]
+        logs = np.log(np.asarray(pairs, np.float64).reshape(-1, 2))
+        errors = 100 * np.abs(np.expm1(logs[:, 1] - logs[:, 0]))
+        melodies = [row["melody"] for row in rows if row["melody"] is not None]
+        return {
+            "correlation": correlation(logs[:, 0], logs[:, 1]),
+            "error_percent": float(np.median(errors)) if len(errors) else None,
+            "melody": float(np.median(melodies)) if melodies else None,
+            "voiced": len(pairs) / len(rows) if rows else None,
+        }
+
+
+class Similarity:
+    """Whether the output is nearest to its own reference clip among ten."""
+
+    name, generated_only = "similarity", False
+
+    def __init__(self, embedding: Embedding, items: Sequence[Item]) -> None:
+        self._embedding = embedding
+        self.digest = embedding.digest
+        self._clips = {item.recording.speaker: embedding(item.reference.samples) for item in items}
+        self._places = {item.recording.key: place for place, item in enumerate(items)}
+
+    def row(self, item: Item, heard: Heard) -> Row:
+        """Likeness to the own clip, and that clip's place among ten."""
+        own = item.recording.speaker
+        output = self._embedding(heard.at_corpus_rate)
+        others = rivals(list(self._clips), own, seed=self._places[item.recording.key])
+        place = rank(output, self._clips[own], [self._clips[other] for other in others])
+        return {"likeness": round(likeness(output, self._clips[own]), 3), "place": place}
+
+    def figures(self, rows: Sequence[Row]) -> Figures:
+        """Share of first places, mean place, mean likeness."""
+        return {
+            "top1": _mean([row["place"] == 1 for row in rows]),
+            "place": _mean([row["place"] for row in rows]),
+            "likeness": _mean([row["likeness"] for row in rows]),
+        }
+
+
+class Duration:
+    """Length of the speech against the teacher's, and how it ends."""
+
+    name, generated_only = "duration", True
+
+    def row(self, item: Item, heard: Heard) -> Row:
+        """Relative error of the length; whether the end was found, whether it cuts speech off, silence before it."""
+        end = duration.ending(heard)
+        return {
+            "error": duration.relative_error(heard.at_corpus_rate, item.recording.samples),
+            "found": end.found,
+            "cut_off": end.cut_off,
+            "silence_s": round(end.silence_s, 3),
+        }
+
+    def figures(self, rows: Sequence[Row]) -> Figures:
+        """Mean absolute error and mean error in percent, and the ends. An utterance of silence is wholly wrong."""
+        errors = [-1.0 if row["error"] is None else row["error"] for row in rows]
+        return {
+            "error_percent": _mean([100 * abs(error) for error in errors]),
+            "bias_percent": _mean([100 * error for error in errors]),
+            "found": _mean([row["found"] for row in rows]),
+            "cut_off": _mean([row["cut_off"] for row in rows]),
+            "silence_s": _mean([row["silence_s"] for row in rows]),
+        }
+
+
+class Clicks:
+    """Roughness of the wave where blocks meet, and elsewhere."""
+
+    name, generated_only = "clicks", True
+
+    def row(self, item: Item, heard: Heard) -> Row:
+        """Click scores at the borders; how many stretches elsewhere click, and the score that 1 % of them exceed."""
+        at_border, elsewhere = clicks.scores(heard)
+        return {
+            "borders": [round(float(score), 3) for score in at_border],
+            "elsewhere": clicks.audible(elsewhere),
+            "elsewhere_p99": round(float(np.quantile(elsewhere, 0.99)), 3) if len(elsewhere) else None,
+            "seconds": round(len(heard.samples) / SAMPLE_RATE, 3),
+        }
+
+    def figures(self, rows: Sequence[Row]) -> Figures:
+        """Borders and clicks at them, the borders' median score, clicks a minute and the 99th percentile elsewhere."""
+        borders = np.asarray([score for row in rows for score in row["borders"]])
+        minutes = sum(row["seconds"] for row in rows) / 60
+        tails = [row["elsewhere_p99"] for row in rows if row["elsewhere_p99"] is not None]
+        return {
+            "borders": len(borders),
+            "at_borders": int((borders > CLICK_THRESHOLD).sum()),
+            "border_median": float(np.median(borders)) if len(borders) else None,
+            "elsewhere_per_minute": sum(row["elsewhere"] for row in rows) / minutes if minutes else None,
+            "elsewhere_p99": _mean(tails),
+        }
+
+
+def measure(part: Part, items: Sequence[Item], rows: Sequence[Row]) -> Mapping[str, Figures]:
+    """Figures of all items, and of the speakers seen and unseen in training."""
+    groups = {"all": list(rows)}
+    for group in ("seen", "unseen"):
+        groups[group] = [row for item, row in zip(items, rows, strict=True) if item.group == group]
+    return {name: part.figures(found) for name, found in groups.items() if found}
+
+
+def _error_rate(rows: Sequence[Row]) -> Figures:
+    errors, lengths = [row["errors"] for row in rows], [row["length"] for row in rows]
+    return {"rate": rate(errors, lengths), "uncertainty": uncertainty(errors, lengths)}
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return float(np.mean(values)) if len(values) else None

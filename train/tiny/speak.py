@@ -1,0 +1,43 @@
+"""Speaks a text with a loaded model, without the server: for pictures, and to learn a model's own latents."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from echo.model.guidance import Conditions
+from echo.model.kv import KV
+from echo.model.sampler import draw_noise, make_conditions, sample_oneshot
+from echo.model.speaker import speaker_latents
+from echo.model.weights import LoadedEcho
+from echo.text.tokenize import encode
+from echo.types import BlockSpec, SamplerParams
+
+#: As the preset of the embedded model: guidance by the text alone.
+PARAMS = SamplerParams(cfg_scale_text=1.5, cfg_scale_speaker=0.0, cfg_min_t=0.0, cfg_max_t=1.0)
+_STEPS, _TRUNCATION = 8, 0.85
+
+
+@torch.inference_mode()
+def latents_of(model: LoadedEcho, text: str, *, size: int, seed: int = 0, speaker: KV | None = None) -> Tensor:
+    """Latents ``[size, 80]`` of a text in one block."""
+    ids = torch.tensor(encode(text), device=model.dit.device)
+    conditions: Conditions = make_conditions(model.dit, ids, speaker)
+    spec = BlockSpec(size=size, steps=_STEPS, truncation=_TRUNCATION)
+    return sample_oneshot(model.dit, conditions, spec, PARAMS, draw_noise(seed, 0, 0, 0, size))
+
+
+@torch.inference_mode()
+def audio_of(model: LoadedEcho, latents: Tensor) -> NDArray[np.float32]:
+    """Samples at 44.1 kHz of latents ``[n, 80]``."""
+    vectors = model.pca.decode(latents[None]).to(model.autoencoder.device, model.autoencoder.dtype)
+    samples: NDArray[np.float32] = model.autoencoder.decode_zq(vectors)[0, 0].float().cpu().numpy()
+    return samples
+
+
+def voice_of(model: LoadedEcho, samples: NDArray[np.float32]) -> KV:
+    """The voice of a clip at 44.1 kHz."""
+    latents, valid = speaker_latents(model.autoencoder, model.pca, torch.from_numpy(samples))
+    return model.dit.encode_speaker(latents, valid)

@@ -1,0 +1,187 @@
+"""The stages of a run: each finds what the earlier ones left in the work folder, and leaves its own there."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from echo.types import SAMPLE_RATE
+from train.tiny import corpus as speech
+from train.tiny import dit_data, export, state
+from train.tiny.budget import Budget
+from train.tiny.codec import load_codec, train_codec
+from train.tiny.config import TinyConfig
+from train.tiny.dit import DiTTraining
+from train.tiny.dit_batches import References
+from train.tiny.latents import Analysis
+from train.tiny.pca import identity_pca
+from train.tiny.plots import plot_curves, plot_spectrograms
+from train.tiny.references import encoded_references
+from train.tiny.speak import audio_of, latents_of
+from train.tiny.start import ANALYSIS, TEXTS, starting_weights
+
+STAGES = ("corpus", "analysis", "codec", "dit", "export", "evaluate")
+#: Spoken for the page of spectrograms.
+_PICTURED = 4
+_PICTURED_LATENTS = 96
+
+
+class Run:
+    """A work folder and what is to happen in it.
+
+    budgets  of the stages ``codec`` and ``dit``, over all runs
+    """
+
+    def __init__(self, options: TinyConfig, device: torch.device, budgets: Mapping[str, Budget]) -> None:
+        self._options = options
+        self._device = device
+        self._work = Path(options.run.work)
+        self._budgets = budgets
+
+    def stage(self, name: str) -> None:
+        """Run one of ``STAGES``."""
+        stages: dict[str, Callable[[], None]] = {
+            "corpus": self._record,
+            "analysis": self._analyse,
+            "codec": self._train_codec,
+            "dit": self._train_dit,
+            "export": self._export,
+            "evaluate": self._evaluate,
+        }
+        stages[name]()
+
+    @property
+    def model_folder(self) -> Path:
+        """Where ``export`` puts the model."""
+        return self._work / "model"
+
+    @cached_property
+    def _corpus(self) -> speech.Corpus:
+        return speech.Corpus.open(self._work / "corpus")
+
+    @cached_property
+    def _analysis(self) -> Analysis:
+        return Analysis.load(self._work / ANALYSIS)
+
+    def _workers(self) -> int:
+        return self._options.corpus.workers or os.cpu_count() or 1
+
+    def _record(self) -> None:
+        options = self._options
+        with _progress("speech", "shard") as show:
+            speech.build(
+                self._work / "corpus",
+                hours=options.corpus.hours,
+                seed=options.run.seed,
+                workers=self._workers(),
+                progress=show,
+            )
+
+    def _analyse(self) -> None:
+        path = self._work / ANALYSIS
+        if not path.exists():
+            known = self._known_analysis()
+            chosen = self._corpus.split("train")[: self._options.corpus.fit_recordings]
+            (known or Analysis.fit(self._corpus[index] for index in tqdm(chosen, desc="analysis"))).save(path)
+        with _progress("latents", "recording") as show:
+            dit_data.build(self._corpus, self._analysis, self._work / "latents", workers=self._workers(), progress=show)
+
+    def _known_analysis(self) -> Analysis | None:
+        """The analysis beside the model that training starts from: its latents then need no turning."""
+        source = self._options.dit.start_from
+        beside = export.model_folder(source) / ANALYSIS if source else None
+        return Analysis.load(beside) if beside is not None and beside.is_file() else None
+
+    def _train_codec(self) -> None:
+        train_codec(
+            self._options.codec,
+            self._corpus,
+            self._analysis,
+            self._work / "codec",
+            self._budgets["codec"],
+            seed=self._options.run.seed,
+            device=self._device,
+        )
+
+    def _train_dit(self) -> None:
+        options, folder = self._options, self._work / "dit"
+        utterances = dit_data.load(self._work / "latents")
+        training = DiTTraining(
+            options.dit_config(),
+            options.dit,
+            utterances,
+            folder,
+            seed=options.run.seed,
+            device=self._device,
+            start=self._start(folder),
+            encoded=lambda: self._references(utterances.speakers),
+        )
+        training.train(self._budgets["dit"])
+        if (folder / "curves.jsonl").exists():
+            plot_curves(folder / "curves.jsonl", folder / "curves.png")
+
+    def _start(self, folder: Path) -> dict[str, Tensor] | None:
+        options = self._options
+        if not options.dit.start_from or state.load(folder / "checkpoint") is not None:
+            return None
+        return starting_weights(options.dit.start_from, options.dit_config(), self._analysis)
+
+    def _references(self, speakers: tuple[str, ...]) -> References | None:
+        autoencoder = load_codec(self._work / "codec", self._options.codec)
+        if autoencoder is None:
+            return None
+        return encoded_references(
+            autoencoder,
+            identity_pca(autoencoder.config.latent_dim),
+            self._corpus,
+            speakers,
+            per_speaker=self._options.dit.encoded_per_speaker,
+            seed=self._options.run.seed,
+            device=self._device,
+        )
+
+    def _export(self) -> None:
+        found = state.load(self._work / "dit" / "checkpoint")
+        autoencoder = load_codec(self._work / "codec", self._options.codec)
+        if found is None or autoencoder is None:
+            raise SystemExit("There is no trained DiT or no trained codec yet: run the stages codec and dit first.")
+        described = {key: value for key, value in self._options.model.items() if key not in {"dit", "ae"}}
+        loaded = export.write_model(
+            self.model_folder,
+            dit=export.dit_weights(found[0]),
+            dit_config=self._options.dit_config(),
+            autoencoder=autoencoder,
+            pca=identity_pca(autoencoder.config.latent_dim),
+            analysis=self._analysis,
+            described=described,
+        )
+        clips = [
+            (text, audio_of(loaded, latents_of(loaded, text, size=_PICTURED_LATENTS)), SAMPLE_RATE)
+            for text in TEXTS[:_PICTURED]
+        ]
+        plot_spectrograms(clips, self._work / "spectrograms.png")
+        sys.stdout.write(f"{self.model_folder}: {export.size(self.model_folder) / 1e6:.1f} MB\n")
+
+    def _evaluate(self) -> None:
+        command = [sys.executable, "-m", "train.tiny.evaluation", str(self.model_folder)]
+        subprocess.run([*command, "--out", str(self._work / "evaluation")], check=True)
+
+
+@contextmanager
+def _progress(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    with tqdm(desc=what, unit=unit) as bar:
+
+        def show(done: int, count: int) -> None:
+            bar.total = count
+            bar.update(done - bar.n)
+
+        yield show

@@ -1,0 +1,125 @@
+"""The cast: who speaks, made of which voice, how fast, and who is kept for the evaluation."""
+
+import math
+from dataclasses import dataclass
+
+from train.tiny.teacher.espeak import Tuning
+from train.tiny.teacher.world import Shift
+
+NATIVE_RATE = {"slt": 186.0, "rms": 165.0, "awb": 183.0, "kal16": 193.0}
+"""Words per minute of flite's voices at their own speed, pauses included, measured on 120 of our texts."""
+ESPEAK_SPEEDUP = 1.1
+"""eSpeak's real words per minute on our texts, relative to its setting, measured on 30 of them."""
+SLOWEST, FASTEST = 140.0, 190.0
+"""Words per minute of the speakers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Speaker:
+    """One speaker of the corpus.
+
+    Attributes:
+        name: Unique.
+        teacher: ``"flite"`` or ``"espeak-ng"``.
+        voice: Flite's voice, or how eSpeak is tuned.
+        words_per_minute: Speaking rate on average over the texts.
+        shift: What makes this speaker of flite's voice; None is the voice itself.
+        weight: How often the speaker is drawn, relative to the others.
+        held_out: Never trained on.
+    """
+
+    name: str
+    teacher: str
+    voice: str | Tuning
+    words_per_minute: float
+    shift: Shift | None = None
+    weight: float = 1.0
+    held_out: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Family:
+    """Speakers made of one natural voice.
+
+    Attributes:
+        voice: Flite's voice.
+        count: How many.
+        pitch: Lowest and highest factor on the pitch.
+        formants: Formant factors that belong to the lowest and highest pitch.
+        held_out: Which of them are kept for the evaluation.
+    """
+
+    voice: str
+    count: int
+    pitch: tuple[float, float]
+    formants: tuple[float, float]
+    held_out: tuple[int, ...]
+
+
+_FAMILIES = (
+    _Family("slt", 24, (0.62, 1.22), (0.85, 0.98), (3, 11, 19)),
+    _Family("rms", 22, (0.80, 1.95), (0.94, 1.18), (4, 12, 18)),
+    _Family("awb", 18, (0.70, 1.60), (0.92, 1.10), (5, 13)),
+    _Family("kal16", 8, (0.90, 1.50), (0.95, 1.08), (6,)),
+)
+_ESPEAK = (
+    *(("m1", 50, 45), ("m3", 40, 50), ("m5", 60, 60), ("m7", 35, 50), ("max", 55, 40), ("robert", 65, 55)),
+    *(("f1", 50, 55), ("f2", 40, 45), ("f4", 60, 50), ("linda", 30, 45), ("steph", 55, 60), ("shelby", 45, 40)),
+)
+"""Variant, pitch and melody; a few very different timbres."""
+_ESPEAK_HELD_OUT = ("m5", "f4")
+
+
+def cast() -> tuple[Speaker, ...]:
+    """All speakers, always the same: four natural voices, 72 made of them, twelve of eSpeak."""
+    natural = (
+        Speaker(f"flite-{voice}", "flite", voice, min(rate, FASTEST), weight=2.5 if voice != "kal16" else 1.0)
+        for voice, rate in NATIVE_RATE.items()
+    )
+    shifted = (member for family in _FAMILIES for member in _members(family))
+    formant = (
+        Speaker(
+            name=f"espeak-{variant}",
+            teacher="espeak-ng",
+            voice=Tuning(variant, pitch, melody, round(_rate(number) / ESPEAK_SPEEDUP)),
+            words_per_minute=_rate(number),
+            weight=0.6,
+            held_out=variant in _ESPEAK_HELD_OUT,
+        )
+        for number, (variant, pitch, melody) in enumerate(_ESPEAK)
+    )
+    return (*natural, *shifted, *formant)
+
+
+def _members(family: _Family) -> list[Speaker]:
+    members = []
+    for number in range(family.count):
+        # Independent low-discrepancy sequences keep the speakers of a family apart in every respect.
+        height = (number + 0.5) / family.count
+        pitch = math.exp(_between(math.log(family.pitch[0]), math.log(family.pitch[1]), height))
+        tract = _between(*family.formants, height) * (1 + 0.08 * (_spread(number, 2) - 0.5))
+        formants = tuple(tract * (1 + 0.06 * (_spread(number, prime) - 0.5)) for prime in (3, 5, 7, 11))
+        shift = Shift(
+            pitch=round(pitch, 3),
+            melody=round(_between(0.75, 1.35, _spread(number, 13)), 3),
+            formants=(round(formants[0], 3), round(formants[1], 3), round(formants[2], 3), round(formants[3], 3)),
+            tilt=round(_between(-1.5, 1.5, _spread(number, 17)), 2),
+            breath=round(0.25 * _spread(number, 19) ** 2, 3),
+        )
+        rate = round(_rate(number + family.count), 1)
+        name = f"flite-{family.voice}-{number:02d}"
+        members.append(Speaker(name, "flite", family.voice, rate, shift, held_out=number in family.held_out))
+    return members
+
+
+def _rate(number: int) -> float:
+    return _between(SLOWEST + 2, FASTEST - 2, _spread(number, 23))
+
+
+def _between(low: float, high: float, part: float) -> float:
+    return low + (high - low) * part
+
+
+def _spread(number: int, prime: int) -> float:
+    """A member of the additive sequence of a prime's root: evenly spread over 0 to 1, in an order of its own."""
+    return (number + 1) * math.sqrt(prime) % 1.0

@@ -1,0 +1,86 @@
+"""Records a speaker saying a text: levelled, trimmed, at the corpus rate, with phone and character times."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import soxr
+from numpy.typing import NDArray
+
+from train.tiny.teacher.espeak import Espeak, Tuning
+from train.tiny.teacher.flite import Flite
+from train.tiny.teacher.phones import PAUSE, Span, Speech, character_times
+from train.tiny.teacher.speakers import NATIVE_RATE, Speaker
+from train.tiny.teacher.world import World
+
+RATE = 22_050
+"""Samples per second: half of the codec's 44.1 kHz, so that 1,024 samples are one latent."""
+LOUDNESS = 0.085
+"""Root mean square of every recording, the level that reference clips are brought to as well."""
+LEAD_S, TAIL_S = 0.04, 0.08
+"""Silence kept before the first and after the last phone, because the voices ring on a little."""
+_FADE_S = 0.01
+_PEAK = 0.99
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Take:
+    """One text as spoken.
+
+    Attributes:
+        samples: Mono at ``RATE``, float32 ``[n]``, root mean square ``LOUDNESS``.
+        phones: The phones in order, pauses included; they cover the take.
+        characters: Centre time in seconds of every byte of the text, float32 ``[bytes]``.
+    """
+
+    samples: NDArray[np.float32]
+    phones: tuple[Span, ...]
+    characters: NDArray[np.float32]
+
+
+class Studio:
+    """The synthesisers and the vocoder, opened once.
+
+    Raises:
+        TeacherMissing: One of them is not installed.
+    """
+
+    def __init__(self) -> None:
+        self._flite = Flite()
+        self._espeak = Espeak()
+        self._world = World()
+
+    def record(self, speaker: Speaker, text: str) -> Take:
+        """Let a speaker say an ASCII text.
+
+        Raises:
+            ValueError: The teacher reads something else than the words of the text.
+        """
+        if isinstance(speaker.voice, Tuning):
+            speech = self._espeak.speak(text, speaker.voice)
+        else:
+            stretch = NATIVE_RATE[speaker.voice] / speaker.words_per_minute
+            speech = self._flite.speak(text, speaker.voice, stretch)
+        samples = speech.samples
+        if speaker.shift is not None:
+            samples = self._world.shifted(samples, speech.rate, speaker.shift)
+        return _cut(samples, speech, text)
+
+
+def _cut(samples: NDArray[np.float64], speech: Speech, text: str) -> Take:
+    spoken = [index for index, phone in enumerate(speech.phones) if phone.symbol != PAUSE]
+    inside = speech.phones[spoken[0] : spoken[-1] + 1]
+    begin, end = inside[0].start - LEAD_S, inside[-1].end + TAIL_S
+    first, last = round(begin * speech.rate), round(end * speech.rate)
+    piece = np.pad(samples[max(first, 0) : last], (max(-first, 0), max(last - len(samples), 0)))
+    audio = soxr.resample(piece, speech.rate, RATE, quality="HQ") if speech.rate != RATE else piece.copy()
+    ramp = np.linspace(0.0, 1.0, round(_FADE_S * RATE))
+    audio[: len(ramp)] *= ramp
+    audio[-len(ramp) :] *= ramp[::-1]
+    # A peak above full scale is rare at this level; there the whole take is quieter rather than clipped.
+    audio *= min(LOUDNESS / np.sqrt(np.mean(audio**2)), _PEAK / np.abs(audio).max())
+    phones = (
+        Span(PAUSE, 0.0, LEAD_S),
+        *(Span(phone.symbol, phone.start - begin, phone.end - begin) for phone in inside),
+        Span(PAUSE, end - TAIL_S - begin, end - begin),
+    )
+    return Take(audio.astype(np.float32), phones, np.asarray(character_times(text, speech.words) - begin, np.float32))
