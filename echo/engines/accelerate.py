@@ -18,6 +18,10 @@ from echo.settings import Settings
 
 log = logging.getLogger(__name__)
 
+#: Size of the arena to the budget: room for contexts that are laid out anew and for holes that nothing fits into. What
+#: finds no room all the same lies elsewhere, and its steps run unrecorded.
+_SLACK = 1.25
+
 #: Lengths in latents of the pieces that a compiled decoder takes, for each of which it is compiled.
 PIECES = (1, 4, 16, 64)
 #: Streams at a time for which it is: code for two takes more, code for one does not.
@@ -50,8 +54,9 @@ class Acceleration:
                 latents = [torch.zeros(length, dit.config.latent_size)] * streams
                 states = [state for _, state in self._model.decode([None] * streams, latents)()]
                 self._model.decode(states, latents)()
-        if self._forward is not None and self._forward.start():
+        if self._forward is not None:
             dit.recorded = self._forward
+        if self._forward is not None and self._forward.start():
             log.info("steps of up to %d rows are replayed from recordings", self._forward.max_rows)
         for compiler in self._compilers:
             compiler.seal()
@@ -99,7 +104,7 @@ def accelerate(
     forward = None
     if settings.cuda_graphs and (anywhere or dit.device.type == "cuda"):
         config = dit.config
-        keys = budget // (config.num_layers * 2 * config.model_size * dit.dtype.itemsize) + buckets[-1]
+        keys = int(_SLACK * budget) // (config.num_layers * 2 * config.model_size * dit.dtype.itemsize) + buckets[-1]
         dit.arena = Arena(
             config.num_layers, config.num_heads, config.head_dim, keys, dtype=dit.dtype, device=dit.device
         )

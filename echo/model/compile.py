@@ -95,6 +95,7 @@ class Compiler:
 
     def _give_up(self, error: Exception) -> None:
         self._failed = True
+        self.misses += 1  # nothing is compiled any more
         for owner, method in self._methods:
             delattr(owner, method)
         first_line = next(iter(str(error).splitlines()), "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import cast
@@ -17,6 +18,9 @@ from echo.model.encoders import Encoded, LatentEncoder, TextEncoder
 from echo.model.kv import KV, RowContext, pack_context, placed
 from echo.model.layers import MLP, Fused, RMSNorm, Rotary
 from echo.model.modulation import LowRankAdaLN, modulate, timestep_embedding
+from echo.model.transfer import to_device
+
+log = logging.getLogger(__name__)
 
 #: ``EchoDiT.velocity``, or None.
 Velocity = Callable[[Sequence[Tensor], Tensor, Sequence[RowContext], Sequence[int]], list[Tensor] | None]
@@ -122,7 +126,7 @@ class EchoDiT(nn.Module):
     @torch.inference_mode()
     def encode_text(self, ids: Tensor) -> KV:
         """K/V of a text: ids ``[n]`` as the tokenizer gives them (BOS first, no padding), n >= 1."""
-        return self._context(self.text_norm(self.text_encoder(ids.to(self.device))), Source.TEXT)
+        return self._context(self.text_norm(self.text_encoder(to_device(ids, self.device))), Source.TEXT)
 
     @torch.inference_mode()
     def encode_speaker(self, latents: Tensor, valid: int | None = None) -> KV:
@@ -155,14 +159,17 @@ class EchoDiT(nn.Module):
 
     def modulation(self, times: Sequence[float]) -> Tensor:
         """What flow times do to the blocks: ``[len(times), layers, 6, M]`` in the model's dtype."""
-        t = torch.tensor(times, dtype=torch.float32).to(self.device, self.dtype)
+        t = to_device(torch.tensor(times, dtype=torch.float32), self.device).to(self.dtype)
         condition = self.cond_module(timestep_embedding(t, self.config.timestep_embed_size))
         return torch.stack([block.modulation(condition) for block in self._blocks()], dim=1)
 
     def allocate(self, keys: int) -> KV:
         """Room for the K/V of so many keys; see ``kv.Allocate``."""
         if self.arena is not None:
-            return self.arena.allocate(keys)
+            try:
+                return self.arena.allocate(keys)
+            except MemoryError:
+                log.debug("no room for %d keys in the arena", keys)
         config = self.config
         shape = (config.num_layers, 2, config.num_heads, keys, config.head_dim)
         return torch.empty(shape, dtype=self.dtype, device=self.device)
@@ -236,4 +243,4 @@ class EchoDiT(nn.Module):
 def _owners(sizes: Sequence[int], device: torch.device) -> Tensor:
     """Which row every latent belongs to."""
     owners = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
-    return owners.to(device, non_blocking=True)
+    return to_device(owners, device)

@@ -20,6 +20,7 @@ from echo.model.prefix import Prefix
 from echo.model.sampler import BlockSampler, draw_noise, make_conditions, step_together
 from echo.model.speaker import run_to_end, sliced_speaker_latents
 from echo.model.tail import ends_in_silence, flat_tail_start
+from echo.model.transfer import kept_on_host
 from echo.model.weights import LoadedEcho
 from echo.types import Audio, BlockSpec, SamplerParams, TailRules, Utterance, VoiceState
 
@@ -34,7 +35,7 @@ class EchoVoice:
     """
 
     def __init__(self, kv: KV, dit: EchoDiT, *, keep_on_device: bool) -> None:
-        self._kept = placed(kv, dit.allocate) if keep_on_device else kv.cpu()
+        self._kept = placed(kv, dit.allocate) if keep_on_device else kept_on_host(kv)
         self._dit = dit
         self._in_use: weakref.ref[KV] | None = None
 
@@ -147,7 +148,7 @@ class EchoModel:
         step_together(self.dit, samplers)
         if self.dit.device.type == "cuda":
             event = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch's own
-            event.record()
+            event.record(torch.cuda.current_stream(self.dit.device))
             self._steps.append(event)
             if len(self._steps) > _STEPS_AHEAD:
                 self._steps.popleft().synchronize()

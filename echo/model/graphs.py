@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 #: Latents of a forward, rows of guidance included, that are recorded; a step is padded to the next of them, in vain, so
 #: beyond the smallest, of which the weights' reading is the cost, they lie at most half apart.
-BUCKETS = (32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192)
+BUCKETS = (32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
 #: Keys that a row may attend to at once: 640 latents and their prefix, 768 bytes of text; or a voice of five minutes.
 _LONGEST = 4096
 #: Relative deviation that bfloat16 attention in another order may show at the end of all layers.
@@ -75,13 +75,18 @@ def one_by_one(
 
 
 class CudaGraphs:
-    """Records forwards as CUDA graphs that share their working memory."""
+    """Records forwards on a CUDA device as graphs that share their working memory."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
         self._pool: Any = None
 
     def __call__(self, run: Callable[[], Tensor]) -> Callable[[], Tensor]:
         """Record ``run``; the returned function replays it into the same tensors."""
+        with torch.cuda.device(self._device):
+            return self._record(run)
+
+    def _record(self, run: Callable[[], Tensor]) -> Callable[[], Tensor]:
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch's own
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):  # lazy initialisation must not be recorded
@@ -94,7 +99,8 @@ class CudaGraphs:
         self._pool = self._pool or graph.pool()
 
         def replay() -> Tensor:
-            graph.replay()
+            with torch.cuda.device(self._device):
+                graph.replay()
             return out
 
         return replay
@@ -159,7 +165,7 @@ class RecordedForward:
 
     arena     memory of all contexts that are given in, with room for ``BUCKETS[-1]`` keys beside them
     max_rows  rows of a step; a step with more rows or latents than are recorded is computed as it is
-    misses    how often that has happened since ``record``
+    misses    how often that has happened since ``record``; all steps, where recording has failed
     """
 
     def __init__(
@@ -175,7 +181,7 @@ class RecordedForward:
         self._dit = dit
         self._arena = arena
         self._kernel = kernel
-        self._recorder = recorder or CudaGraphs()
+        self._recorder = recorder or CudaGraphs(dit.device)
         self._buckets = buckets
         self._plan = _Plan(max_rows, dit.device)
         self._spare_room = arena.allocate(buckets[-1])
@@ -200,9 +206,11 @@ class RecordedForward:
         except Exception as error:
             log.warning("recorded forwards do not work here, steps run unrecorded: %s", type(error).__name__)
             log.debug("recorded forwards", exc_info=error)
+            self._replay.clear()
             return False
         if not deviation <= _CLOSE:
             log.warning("recorded forwards deviate by %.3f, steps run unrecorded", deviation)
+            self._replay.clear()
         return deviation <= _CLOSE
 
     @torch.inference_mode()
@@ -213,9 +221,17 @@ class RecordedForward:
             self._replay[latents] = self._recorder(partial(self._forward, latents))
         self.misses = 0
 
-    def takes(self, rows: int, latents: int) -> bool:
-        """Whether a step of this shape is recorded."""
-        return rows <= self._plan.rows and latents <= self._buckets[-1] and bool(self._replay)
+    def takes(self, contexts: Sequence[RowContext], latents: int) -> bool:
+        """Whether a step of this shape is recorded, and all of its keys are where recordings look for them."""
+        return (
+            bool(self._replay)
+            and len(contexts) <= self._plan.rows
+            and latents <= self._buckets[-1]
+            and all(
+                self._arena.holds(context.room) and (context.voice is None or self._arena.holds(context.voice))
+                for context in contexts
+            )
+        )
 
     def __call__(
         self, rows: Sequence[Tensor], modulation: Tensor, contexts: Sequence[RowContext], starts: Sequence[int]
@@ -223,7 +239,7 @@ class RecordedForward:
         """See ``EchoDiT.velocity``; None for a step that is not recorded."""
         sizes = [row.shape[0] for row in rows]
         latents = sum(sizes)
-        if not self.takes(len(rows), latents):
+        if not self.takes(contexts, latents):
             self.misses += 1
             return None
         self._fill(rows, modulation, contexts, sizes, starts)

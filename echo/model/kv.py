@@ -36,7 +36,7 @@ def scaled(kv: KV, scale: float, max_layers: int | None, allocate: Allocate) -> 
 
 def placed(kv: KV, allocate: Allocate) -> KV:
     """A copy in another room (and on its device)."""
-    return allocate(key_count(kv)).copy_(kv)
+    return allocate(key_count(kv)).copy_(kv, non_blocking=True)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

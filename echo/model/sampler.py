@@ -21,6 +21,7 @@ from echo.model.modulation import ModulationCache
 from echo.model.prefix import Prefix
 from echo.model.schedule import make_schedule
 from echo.model.tail import ends_in_silence
+from echo.model.transfer import to_device
 from echo.types import LATENT_SIZE, BlockSpec, SamplerParams, TailRules
 
 
@@ -85,7 +86,7 @@ class BlockSampler:
         self._branches = conditions.branches(params) if any(self.schedule.guided) else (Branch.COND,)
         self._step = 0
         self._contexts = self._pack()
-        self._x = noise.to(model.device, torch.float32) * (1.0 if spec.truncation is None else spec.truncation)
+        self._x = to_device(noise.float(), model.device) * (1.0 if spec.truncation is None else spec.truncation)
 
     @property
     def done(self) -> bool:

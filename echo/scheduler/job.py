@@ -5,10 +5,15 @@ from __future__ import annotations
 from concurrent.futures import Future
 from dataclasses import dataclass
 
+import numpy as np
+
 from echo.model.base import BlockModel, Conditions, DecodeState, Demand, Latents, Prefix, Sampler
 from echo.scheduler.policy import Phase
 from echo.stream import FrameStream
 from echo.types import Audio, AudioFrame, BlockSpec, Utterance
+
+#: Latents that are decoded in one go; a long block takes several, so that nobody waits for all of it.
+DECODE_PIECE = 128
 
 
 @dataclass(slots=True)
@@ -63,6 +68,9 @@ class BlockJob:
         self._pending: Latents | None = None
         self._ends = False
         self._decode_state: DecodeState | None = None
+        #: What is decoded of the block so far, and what the decoder remembers behind it.
+        self._pieces: list[Audio] = []
+        self._piece_state: DecodeState | None = None
         self._draw: Draw | None = None
         self._best: Draw | None = None
 
@@ -77,7 +85,7 @@ class BlockJob:
     @property
     def size(self) -> int:
         """Latents of the current block, or those waiting to be decoded."""
-        return len(self._pending) if self._pending is not None else self._spec.size
+        return len(self.pending) if self._pending is not None else self._spec.size
 
     @property
     def rows(self) -> int:
@@ -139,19 +147,27 @@ class BlockJob:
     @property
     def decode_state(self) -> DecodeState | None:
         """What the decoder remembers; None at the utterance's start."""
-        return self._decode_state
+        return self._piece_state if self._pieces else self._decode_state
 
     @property
     def pending(self) -> Latents:
-        """Latents to decode; none when the block holds no speech."""
+        """Latents to decode next; none when the block holds no speech."""
         assert self._pending is not None
-        return self._pending
+        return self._pending[:DECODE_PIECE]
 
-    def decoded(self, samples: Audio, state: DecodeState | None) -> Draw:
-        """Take the decoded audio of the block as a draw, to be judged or delivered."""
+    def decoded(self, samples: Audio, state: DecodeState | None) -> Draw | None:
+        """Take what ``pending`` was decoded to; the block as a draw, to be judged or delivered, once it is whole."""
+        assert self._pending is not None
+        self._pieces.append(samples)
+        self._piece_state = state
+        self._pending = self._pending[DECODE_PIECE:]
+        if len(self._pending):
+            return None
         self._pending = None
         self.phase = Phase.JUDGE
-        self._draw = Draw(self._spoken[-1], samples, state, self._ends)
+        whole = self._pieces[0] if len(self._pieces) == 1 else np.concatenate(self._pieces)
+        self._pieces = []
+        self._draw = Draw(self._spoken[-1], whole, state, self._ends)
         return self._draw
 
     def judged(self) -> Draw:

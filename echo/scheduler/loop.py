@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import threading
 import time
 from collections import deque
@@ -19,6 +20,8 @@ from echo.scheduler.runner import Cores, Gate, JobRunner
 from echo.scheduler.wait import Newcomer, Pace, work_ahead
 from echo.stream import FrameStream
 from echo.types import EngineLoad, Utterance
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -180,11 +183,25 @@ class Scheduler:
     # -- in the device thread
 
     def _run(self) -> None:
-        while self._take_in():
-            self._busy_since = self._clock()
-            self._tick()
-            self._busy_since = None
+        try:
+            while self._take_in():
+                self._busy_since = self._clock()
+                self._tick()
+                self._busy_since = None
+        except Exception:
+            log.exception("the device's thread has failed; nothing more can be spoken")
+            raise
+        finally:
+            self._end()
+
+    def _end(self) -> None:
+        """Refuse what comes from now on and fail what is left."""
         error = NotReady(_CLOSING, retry_after_s=5)
+        with self._changed:
+            self._closing = True
+            left = list(self._inbox)
+            self._inbox.clear()
+        self._runner.take_in(left)
         self._runner.end_all(error)
         self._errands.end_all(error)
 

@@ -85,8 +85,8 @@ class Limits:
     #: Whether blocks of several sizes share a forward. That serves more listeners, and a first sound comes later where
     #: every latent costs the same time, as on a CPU.
     mix_sizes: bool = False
-    #: Streams decoded in one call.
-    max_decode: int = 16
+    #: Latents decoded in one call, of all streams together: a few milliseconds of a large GPU.
+    max_decode: int = 256
     #: Unread seconds beyond which a job is skipped.
     max_unread_s: float = 60.0
     #: Seconds after arrival at which the first sound is due. It comes sooner where nobody else is due before; with less
@@ -163,7 +163,8 @@ def next_work(jobs: Sequence[J], limits: Limits, *, after: Phase | None = None) 
         case Phase.STEP:
             return Work(Phase.STEP, _fill(first, mates if limits.mix_sizes else alike, limits))
         case Phase.DECODE:
-            return Work(Phase.DECODE, tuple([first, *alike][: limits.max_decode]))
+            streams = max(1, limits.max_decode // max(1, first.size))
+            return Work(Phase.DECODE, tuple([first, *alike][:streams]))
         case _:
             return Work(first.phase, (first,))
 

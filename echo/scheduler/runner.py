@@ -144,7 +144,7 @@ class JobRunner:
         while self._free_cores > 0 and (work := next_work(self._idle(), self._limits, after=self._last)) is not None:
             self._last = work.phase
             started = True
-            taken += self._begin(work)
+            taken += self._guard(work.jobs, partial(self._begin, work)) or 0
             if self._cores is None or work.phase is Phase.PREPARE:
                 break
         return taken if started or landed else None
@@ -163,9 +163,9 @@ class JobRunner:
         return count - sum(flight.on_core for flight in self._flights)
 
     def _idle(self) -> list[BlockJob]:
-        """The active jobs that nothing is being done for."""
+        """The active jobs that nothing is being done for and that have not failed since ``take_in``."""
         busy = {id(job) for flight in self._flights for job in flight.jobs}
-        return [job for job in self.active if id(job) not in busy]
+        return [job for job in self.active if id(job) not in busy and not job.stream.finished]
 
     def _begin(self, work: Work[BlockJob]) -> int:
         """Start a piece of work; returns the row-latents of the step, if it was one that is finished already."""
@@ -175,12 +175,9 @@ class JobRunner:
             case Phase.DECODE:
                 self._decode(self._share(work.jobs))
             case _:
-                self._guard(work.jobs, partial(self._prepare, work.jobs))
+                for job in work.jobs:
+                    job.prepare(self._model)
         return 0
-
-    def _prepare(self, jobs: Sequence[BlockJob]) -> None:
-        for job in jobs:
-            job.prepare(self._model)
 
     def _share(self, jobs: Sequence[BlockJob]) -> Sequence[BlockJob]:
         """What one core takes of a batch so that there is something left for the other free ones."""
@@ -195,17 +192,14 @@ class JobRunner:
 
         def finish(_: object) -> None:
             for job, amount in zip(jobs, amounts, strict=True):
-                job.step_taken(self._model, amount)
+                self._guard([job], partial(job.step_taken, self._model, amount))
 
         if self._cores is not None:
             self._fly(jobs, self._cores.submit(step), finish, row_latents=sum(amounts))
             return 0
 
-        def whole() -> None:
-            step()
-            finish(None)
-
-        self._guard(jobs, whole)
+        step()
+        finish(None)
         return sum(amounts)
 
     def _decode(self, jobs: Sequence[BlockJob]) -> None:
@@ -216,17 +210,19 @@ class JobRunner:
                 if _gone(job):
                     continue
                 draw = job.decoded(samples, state)
+                if draw is None:
+                    continue
                 if self._gate is None or self._workers is None:
                     self._deliver(job, draw)
                 else:
                     self._send_to_gate(job, draw, self._gate, self._workers)
 
         if not len(pending[0]):
-            self._guard(jobs, lambda: finish([(_NOTHING, None)] * len(jobs)))
+            finish([(_NOTHING, None)] * len(jobs))
         elif self._cores is not None:
             self._fly(jobs, self._cores.submit(lambda: self._model.decode(states, pending)()), finish)
         else:
-            self._guard(jobs, partial(self._launch, jobs, states, pending, finish))
+            self._launch(jobs, states, pending, finish)
 
     def _launch(
         self,
@@ -258,14 +254,15 @@ class JobRunner:
         self._guard(flight.jobs, lambda: flight.finish(flight.result.result()))
         return flight.row_latents
 
-    def _guard(self, jobs: Sequence[BlockJob], do: Callable[[], object]) -> None:
-        """One failed tick fails its own jobs only."""
+    def _guard(self, jobs: Sequence[BlockJob], do: Callable[[], T]) -> T | None:
+        """One failed tick fails its own jobs only; its result is then None."""
         try:
-            do()
+            return do()
         except Exception as error:
             log.exception("a tick failed; %d utterance(s) end with it", len(jobs))
             for job in jobs:
                 job.stream.finish(error)
+            return None
 
     def _send_to_gate(self, job: BlockJob, draw: Draw, gate: Gate, workers: Executor) -> None:
         needs_speech = job.needs_speech

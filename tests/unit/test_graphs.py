@@ -101,6 +101,19 @@ def test_step_that_is_not_recorded_is_computed_as_it_is_and_counted() -> None:
     assert forward.misses == 2
 
 
+@torch.inference_mode()
+def test_keys_that_find_no_room_in_the_arena_lie_elsewhere_and_their_steps_run_unrecorded() -> None:
+    dit, forward = recorded_dit()
+    dit.recorded = forward
+    assert dit.arena is not None
+    hog = dit.allocate(dit.arena.free - 4)
+    given_in = rows_of(dit, [9, 2])
+    found = dit.velocity(*given_in)
+    assert all(torch.equal(a, b) for a, b in zip(found, dit.row_by_row(*given_in), strict=True))
+    assert forward.misses == 1
+    del hog
+
+
 def mix(dit: EchoDiT, texts: list[int], sizes: list[int], steps: list[int]) -> list[BlockSampler]:
     tables = ModulationCache(dit.modulation)
     voice = dit.encode_speaker(torch.randn(16, 80, generator=torch.Generator().manual_seed(1)))

@@ -1,7 +1,7 @@
 import itertools
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from echo.engines.cores import Cores
 from echo.errors import EngineFailed, NotReady, TooLarge
 from echo.scheduler.loop import Scheduler
 from echo.scheduler.policy import Limits
 from echo.types import SAMPLES_PER_LATENT, Audio
 
-from .toy_model import ToyModel, utterance
+from .toy_model import ToyModel, seed_of, utterance
 
 
 @contextmanager
@@ -144,6 +145,59 @@ def test_a_failed_tick_fails_its_own_jobs_only() -> None:
         with pytest.raises(EngineFailed):
             list(unreadable)
         assert len(list(device.submit(utterance(seed=4)))) == 2
+
+
+@pytest.mark.parametrize("cores", [None, 2])
+def test_a_failure_at_a_blocks_end_fails_its_own_jobs_only(cores: int | None) -> None:
+    class Fails(ToyModel):
+        def speech_end(self, spoken: Sequence[Any], rules: Any, *, last: bool) -> int | None:
+            if seed_of(spoken[-1]) == 1:
+                raise RuntimeError("no end")
+            return super().speech_end(spoken, rules, last=last)
+
+    places = Cores(cores) if cores else None
+    with scheduler(Fails(), cores=places) as device:
+        bad, good = device.submit(utterance(seed=1)), device.submit(utterance(seed=2))
+        with pytest.raises(EngineFailed):
+            list(bad)
+        assert len(list(good)) == 2
+        assert len(list(device.submit(utterance(seed=3)))) == 2
+        assert device.healthy()
+    if places is not None:
+        places.close()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_when_the_thread_itself_fails_nobody_waits_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
+    with scheduler(ToyModel()) as device:
+
+        def fail() -> None:
+            raise RuntimeError("a bug")
+
+        monkeypatch.setattr(device._runner, "tick", fail)
+        with pytest.raises(NotReady):
+            list(device.submit(utterance(seed=1)))
+        wait_for(lambda: not device.healthy())
+        with pytest.raises(NotReady):
+            list(device.submit(utterance(seed=2)))
+        with pytest.raises(NotReady):
+            device.run(lambda: None)
+
+
+def test_a_long_block_is_decoded_in_pieces_between_which_others_are_served() -> None:
+    model = ToyModel()
+    sizes: list[int] = []
+    decode = model.decode
+
+    def noting(states: Sequence[Any], latents: Sequence[Any]) -> Any:
+        sizes.extend(map(len, latents))
+        return decode(states, latents)
+
+    model.decode = noting  # type: ignore[method-assign]
+    with scheduler(model) as device:
+        (frame,) = list(device.submit(utterance(seed=1, blocks=((150, 1),))))
+    assert sizes == [128, 22]
+    assert len(frame.samples) == 150 * 2048
 
 
 def test_everything_runs_in_one_thread() -> None:

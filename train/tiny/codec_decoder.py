@@ -108,11 +108,14 @@ class DecoderTask:
         """One batch."""
         options = self._options
         segments = self._draw(number)
+        # The first row begins in silence, as streams do: nothing must be heard there, least of all a click.
+        segments.latents[0, : options.skip] = 0.0
         audio, layers = self._forward(self._noisy(segments.latents, number))
         scored = slice(options.skip * SAMPLES_PER_LATENT, None)
         made, real = audio[:, scored].float(), segments.audio[:, scored]
         voicing = segments.at(segments.voicing, 4)[:, 4 * options.skip :]
         terms = SpectralLoss(self._windows(number)).terms(made, real, voicing)
+        terms["start"] = audio[0, : scored.start].float().abs().mean()
         loss = weigh(terms, options.weights)
         terms["hint"] = self._hints(layers, segments, options.skip)
         loss = loss + (options.hint + (options.hint_end - options.hint) * progress) * terms["hint"]

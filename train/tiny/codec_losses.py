@@ -31,6 +31,7 @@ class DecoderWeights:
     magnitude  the same without phase, everywhere
     wave       distance of samples, where voiced
     rumble     squared mean of 512 samples
+    start      what is heard before a stream's first sound
     """
 
     log: float = 1.0
@@ -38,6 +39,7 @@ class DecoderWeights:
     magnitude: float = 2.0
     wave: float = 3.0
     rumble: float = 50.0
+    start: float = 10.0
 
 
 def spectrum(audio: Tensor, window: int) -> Tensor:

@@ -308,7 +308,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         corpus = build(options.folder, hours=options.hours, seed=options.seed, workers=options.workers, progress=show)
     total = sum(corpus.seconds(index) for index in range(len(corpus))) / 3_600
-    print(f"{len(corpus)} recordings, {total:.2f} hours, {len(corpus.speakers)} speakers in {options.folder}")  # noqa: T201
+    print(f"{len(corpus)} recordings, {total:.2f} hours, {len(corpus.speakers)} speakers in {options.folder}")
 
 
 if __name__ == "__main__":

@@ -63,5 +63,6 @@ def stack_tails(rows: Sequence[Tails]) -> Tails:
 
 
 def split_tails(tails: Tails) -> list[Tails]:
-    """The inverse of ``stack_tails``: one entry per row (views of the batched memory)."""
-    return [tuple(tail[row : row + 1] for tail in tails) for row in range(tails[0].shape[0])]
+    """The inverse of ``stack_tails``: one entry per row, which keeps nothing of the others alive."""
+    rows = tails[0].shape[0]
+    return [tails] if rows == 1 else [tuple(tail[row : row + 1].clone() for tail in tails) for row in range(rows)]

@@ -97,7 +97,7 @@ class Launched:
         if audio.device.type == "cuda":
             self._host = torch.empty(audio.shape, pin_memory=True).copy_(audio, non_blocking=True)
             self._arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch's own
-            self._arrived.record()
+            self._arrived.record(torch.cuda.current_stream(audio.device))
         else:
             self._host = audio.cpu()
 
@@ -105,4 +105,6 @@ class Launched:
         """Wait for the samples, per stream; callable from any thread."""
         if self._arrived is not None:
             self._arrived.synchronize()
-        return list(self._host.numpy())
+        audio = self._host.numpy()
+        # Copies, for a slow listener's audio must not keep that of the others, nor pinned memory.
+        return list(audio) if len(audio) == 1 and self._arrived is None else [row.copy() for row in audio]
