@@ -32,6 +32,14 @@ _SHOWN = (
 )
 
 
+def _portable(argument: str) -> str:
+    """An argument as it can be repeated anywhere: paths in the checkout from its root, others by their name."""
+    path = Path(argument)
+    if not path.is_absolute():
+        return argument
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else path.name
+
+
 def make_record(bench: str, settings: Settings, device: torch.device, results: Mapping[str, Any]) -> dict[str, Any]:
     """Return the content of a result file; the command line is the running process's."""
     return {
@@ -41,7 +49,7 @@ def make_record(bench: str, settings: Settings, device: torch.device, results: M
         "dtype": str(pick_dtype(settings.model_dtype, device)).removeprefix("torch."),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         **commit(),
-        "command": shlex.join(["python", "-m", f"bench.{Path(sys.argv[0]).stem}", *sys.argv[1:]]),
+        "command": shlex.join(["python", "-m", f"bench.{Path(sys.argv[0]).stem}", *map(_portable, sys.argv[1:])]),
         "environment": environment(device),
         "settings": shown_settings(settings),
         "results": dict(results),

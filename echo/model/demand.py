@@ -6,6 +6,7 @@ import itertools
 
 from echo.model.base import Demand
 from echo.model.config import DiTConfig
+from echo.model.guidance import guided_branches
 from echo.model.schedule import make_schedule
 from echo.types import SAMPLE_RATE, SAMPLES_PER_LATENT, BlockPlan
 
@@ -31,7 +32,7 @@ def foretell(
     context that is laid out anew while the old one is still there) is not counted.
     """
     patch = config.speaker_patch_size
-    rows = _rows(plan, has_voice=speaker_keys > 0)
+    rows = len(guided_branches(plan.params, has_speaker=speaker_keys > 0))
     voice_copies = 1 if plan.params.speaker_kv_scale is None else 2
     key_bytes = config.num_layers * 2 * config.model_size * itemsize
     encoder_key_bytes = config.speaker_num_layers * 2 * config.speaker_model_size * itemsize
@@ -46,11 +47,6 @@ def foretell(
         largest = max(largest, keys * key_bytes + prefix_keys * encoder_key_bytes)
     latents = 2 * plan.latents * config.latent_size * 4  # float32: those spoken, and those in work
     return Demand(largest + latents + decode_bytes, _work(plan, rows, estimate_s))
-
-
-def _rows(plan: BlockPlan, *, has_voice: bool) -> int:
-    """Rows of a guided step, as in ``Conditions.branches``."""
-    return 1 + (plan.params.cfg_scale_text != 0) + (plan.params.cfg_scale_speaker != 0 and has_voice)
 
 
 def _work(plan: BlockPlan, rows: int, estimate_s: float | None) -> float:

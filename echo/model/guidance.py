@@ -40,13 +40,17 @@ class Conditions:
 
     def branches(self, params: SamplerParams) -> tuple[Branch, ...]:
         """The rows of a guided step. A row whose term is exactly zero is not run: scale 0, or nothing to leave out."""
-        has_speaker = self.speaker is not None and key_count(self.speaker) > 0
-        rows = [Branch.COND]
-        if params.cfg_scale_text != 0:
-            rows.append(Branch.NO_TEXT)
-        if params.cfg_scale_speaker != 0 and has_speaker:
-            rows.append(Branch.NO_SPEAKER)
-        return tuple(rows)
+        return guided_branches(params, has_speaker=self.speaker is not None and key_count(self.speaker) > 0)
+
+
+def guided_branches(params: SamplerParams, *, has_speaker: bool) -> tuple[Branch, ...]:
+    """The rows of a guided step of an utterance with or without a voice."""
+    rows = [Branch.COND]
+    if params.cfg_scale_text != 0:
+        rows.append(Branch.NO_TEXT)
+    if params.cfg_scale_speaker != 0 and has_speaker:
+        rows.append(Branch.NO_SPEAKER)
+    return tuple(rows)
 
 
 def combine(velocities: dict[Branch, Tensor], text_scale: float, speaker_scale: float) -> Tensor:

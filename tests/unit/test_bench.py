@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from bench import compare, cost, goals, neighbours, runner, show, stats, voice
+from bench import ROOT, compare, cost, goals, neighbours, runner, show, stats, voice
 from bench.check import Check
 from bench.engines import fake_engine, known_to_the_server, recompiles, watch
 from bench.loadgen import Load, summary
@@ -268,6 +268,13 @@ def test_settings_survive_the_way_through_the_environment() -> None:
 
 
 # -- records and tables
+
+
+def test_record_tells_its_command_without_the_machines_paths(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = ["--keep", str(ROOT / "bench" / "results"), "--model", "/home/me/model"]
+    monkeypatch.setattr("sys.argv", ["x/ttfb.py", *given])
+    record = make_record("ttfb", load_settings({}, device="cpu"), torch.device("cpu"), {})
+    assert record["command"] == "python -m bench.ttfb --keep bench/results --model model"
 
 
 def test_record_names_what_its_figures_depend_on(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ FORBIDDEN = {
     "echo.options": {"torch"},
     "echo.model": {
         "asyncio",
+        "threading",
         "echo.settings",
         "echo.service",
         "echo.runtime",
