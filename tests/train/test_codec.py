@@ -19,7 +19,7 @@ from train.tiny.codec_data import Material, doubled, draw
 from train.tiny.codec_decoder import DecoderOptions, DecoderTask
 from train.tiny.codec_encoder import EncoderOptions, EncoderTask, fit_quantizer
 from train.tiny.codec_loop import Stage
-from train.tiny.codec_losses import log_distance
+from train.tiny.codec_losses import SpectralLoss, log_distance, mel_bands
 from train.tiny.codec_model import DecodePath, EncodePath, embedded, grow, set_first_weights, trainable, weight_normed
 from train.tiny.corpus import RATE, Recording
 from train.tiny.discriminator import Discriminators
@@ -173,6 +173,29 @@ def test_log_distance_is_in_decibels() -> None:
     noise = 0.1 * torch.randn(SAMPLE_RATE, generator=torch.Generator().manual_seed(1))
     assert log_distance(noise, noise) == 0.0
     assert log_distance(0.5 * noise, noise) == pytest.approx(6.0, abs=0.3)
+
+
+@pytest.mark.parametrize("window", [256, 512, 1024, 2048])
+def test_every_mel_band_averages_some_bins_and_every_bin_between_counts(window: int) -> None:
+    bands = mel_bands(window)
+    assert torch.allclose(bands.sum(1), torch.ones(len(bands)))
+    counted = (bands > 0).any(0).nonzero()[:, 0] * SAMPLE_RATE / window
+    step = SAMPLE_RATE / window
+    assert counted[0] < 80 + step
+    assert 8_000 - step < counted[-1] < 8_000 + step
+    assert counted.diff().max() == step
+    peaks = (bands @ (torch.arange(window // 2 + 1) * step)).diff()
+    assert (peaks > 0).all()
+
+
+def test_the_mel_distance_forgives_the_grain_of_noise_and_not_its_level() -> None:
+    torch.manual_seed(2)
+    one, other = 0.1 * torch.randn(2, 1, SAMPLE_RATE)
+    loss = SpectralLoss((1024,))
+    voicing = torch.zeros(1, 4)
+    grain, level = (loss.terms(x[:, :40_000], one[:, :40_000], voicing) for x in (other, 2.0 * other))
+    assert level["mel"] > 1.3 * grain["mel"]
+    assert level["mel"] / grain["mel"] > 1.1 * level["log"] / grain["log"]
 
 
 def test_decoder_learns_and_a_resumed_run_ends_where_an_unbroken_one_does(material: Material, tmp_path: Path) -> None:

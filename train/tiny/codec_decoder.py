@@ -25,7 +25,8 @@ from train.tiny.latents import LATENT_SIZE, PHASE, VOICING
 class DecoderOptions:
     """How the decoder is trained.
 
-    batch, length   segments of a step and their latents
+    batch, length   segments of a step and their latents: more than the transformer's window, which at a segment's
+                    beginning is not full yet, and in a stream always is
     skip            latents at a segment's beginning that do not count, for want of what came before
     lr, muon_lr     base rates of AdamW and of Muon; they fall as ``(1 - progress) ** power``
     compile         compile the network (CUDA only)
@@ -37,8 +38,8 @@ class DecoderOptions:
     gan_from        share of the run from which the discriminators take part; 1 = never
     """
 
-    batch: int = 8
-    length: int = 14
+    batch: int = 6
+    length: int = 22
     skip: int = 2
     lr: float = 6e-4
     muon_lr: float = 1e-3

@@ -33,7 +33,8 @@ _NEARLY_NOTHING = 1e-3
 class EncoderOptions:
     """How the encoder is trained.
 
-    batch, length   segments of a step and their latents
+    batch, length   segments of a step and their latents: more than the transformer's window, which at a segment's
+                    beginning is not full yet, and in a stream always is
     skip            latents at a segment's beginning that do not count, for want of what came before
     lr, muon_lr     base rates of AdamW and of Muon; they fall as ``(1 - progress) ** power``
     compile         compile the network (CUDA only)
@@ -41,8 +42,8 @@ class EncoderOptions:
     rest            weight of the vector's unused numbers, which should be zero
     """
 
-    batch: int = 8
-    length: int = 16
+    batch: int = 6
+    length: int = 24
     skip: int = 2
     lr: float = 1e-3
     muon_lr: float = 2e-3

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +22,10 @@ _HIGH_HZ, _HIGH_WEIGHT = 10_000.0, 0.15
 _COMPRESSION = 0.3
 #: The ear hears no rumble, the network makes it easily: samples over which the mean should be zero.
 _RUMBLE = 512
+#: Hz between which recognisers look, and mel bands in a window of 1024; a narrower window has fewer.
+_MEL_HZ, _MEL_BANDS = (80.0, 8_000.0), 64
+#: Narrowest and widest number of bands.
+_FEWEST_BANDS, _MOST_BANDS = 24, 80
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +33,7 @@ class DecoderWeights:
     """Weights of the decoder's losses.
 
     log        distance of log power
+    mel        distance of log power in mel bands, which leave out the grain of hiss, as nothing can foretell it
     complex    distance of compressed spectra with phase, where voiced
     magnitude  the same without phase, everywhere
     wave       distance of samples, where voiced
@@ -35,6 +42,7 @@ class DecoderWeights:
     """
 
     log: float = 1.0
+    mel: float = 2.0
     complex: float = 4.0
     magnitude: float = 2.0
     wave: float = 3.0
@@ -57,7 +65,7 @@ class SpectralLoss:
 
     def terms(self, audio: Tensor, target: Tensor, voicing: Tensor) -> dict[str, Tensor]:
         """Distances of ``audio`` and ``target`` ``[b, n]``, phase weighed by ``voicing`` ``[b, n / 512]``."""
-        sums = {name: audio.new_zeros(()) for name in ("log", "complex", "magnitude")}
+        sums = {name: audio.new_zeros(()) for name in ("log", "mel", "complex", "magnitude")}
         for window in self.windows:
             for name, value in _compare(audio, target, voicing, window).items():
                 sums[name] = sums[name] + value / len(self.windows)
@@ -75,6 +83,20 @@ def weigh(terms: dict[str, Tensor], weights: DecoderWeights) -> Tensor:
     ).sum()
 
 
+@lru_cache
+def mel_bands(window: int) -> Tensor:
+    """Triangular mel bands ``[bands, window / 2 + 1]`` at 44.1 kHz, each with weights of sum 1."""
+    bands = min(max(_MEL_BANDS * window // 1024, _FEWEST_BANDS), _MOST_BANDS)
+    low, high = (2595.0 * math.log10(1.0 + hz / 700.0) for hz in _MEL_HZ)
+    edges = 700.0 * (10.0 ** (torch.linspace(low, high, bands + 2) / 2595.0) - 1.0)
+    step = SAMPLE_RATE / window
+    # A band narrower than the bins would hold none of them.
+    width = torch.maximum(edges.diff(), torch.tensor(step))[:, None]
+    away = torch.arange(window // 2 + 1) * step - edges[1:-1, None]
+    shape = (1.0 - torch.where(away < 0, -away / width[:-1], away / width[1:])).clamp(min=0.0)
+    return shape / shape.sum(1, keepdim=True)
+
+
 def log_distance(audio: Tensor, target: Tensor, window: int = 1024) -> float:
     """Root-mean-square distance in dB of the power spectra of ``[n]`` below 8 kHz, where the target has sound."""
     bins = int(8_000 / SAMPLE_RATE * window)
@@ -87,7 +109,10 @@ def _compare(audio: Tensor, target: Tensor, voicing: Tensor, window: int) -> dic
     found, wanted = spectrum(audio, window), spectrum(target, window)
     bins = torch.arange(found.shape[1], device=audio.device) * (SAMPLE_RATE / window)
     weight = torch.where(bins < _HIGH_HZ, 1.0, _HIGH_WEIGHT)[:, None]
-    logs = [(one.real.square() + one.imag.square() + _FLOOR).log() for one in (found, wanted)]
+    powers = [one.real.square() + one.imag.square() for one in (found, wanted)]
+    logs = [(power + _FLOOR).log() for power in powers]
+    bands = mel_bands(window).to(audio.device)
+    mels = [(bands @ power + _FLOOR).log() for power in powers]
     soft = [one * (0.5 * (_COMPRESSION - 1.0) * log).exp() for one, log in zip((found, wanted), logs, strict=True)]
     magnitudes = [(0.5 * _COMPRESSION * log).exp() for log in logs]
     gap = soft[0] - soft[1]
@@ -95,6 +120,7 @@ def _compare(audio: Tensor, target: Tensor, voicing: Tensor, window: int) -> dic
     voiced = F.interpolate(voicing[:, None], size=found.shape[2], mode="linear")
     return {
         "log": ((logs[0] - logs[1]).abs() * weight).mean(),
+        "mel": (mels[0] - mels[1]).abs().mean(),
         "complex": (distance * weight * voiced).mean(),
         "magnitude": ((magnitudes[0] - magnitudes[1]).abs() * weight).mean(),
     }

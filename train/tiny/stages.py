@@ -173,7 +173,7 @@ class Run:
 
     def _evaluate(self) -> None:
         command = [sys.executable, "-m", "train.tiny.evaluation", str(self.model_folder)]
-        subprocess.run([*command, "--out", str(self._work / "evaluation")], check=True)
+        subprocess.run([*command, "--work", str(self._work)], check=True)
 
 
 @contextmanager
