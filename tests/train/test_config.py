@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from echo.errors import ConfigError
 from train.tiny import config
+from train.tiny.__main__ import share_out
 from train.tiny.budget import Budget
+from train.tiny.stages import STAGES
 
 
 def written(folder: Path, text: str) -> Path:
@@ -64,3 +67,22 @@ def test_a_budget_of_minutes_counts_seconds_and_one_of_steps_counts_steps() -> N
 def test_a_budget_is_either_minutes_or_steps(both: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="either"):
         Budget(**both)  # type: ignore[arg-type]
+
+
+def test_the_minutes_are_shared_out_and_the_last_are_for_polishing() -> None:
+    chosen = config.load(config.DEFAULT)
+    share, encoder = chosen.codec.polish_share, chosen.codec.encoder_share
+    shares = {
+        (device, stages): {name: budget.minutes for name, budget in share_out(chosen, 100, stages, device).items()}
+        for device in (torch.device("cpu"), torch.device("cuda"))
+        for stages in (tuple(STAGES), ("dit",), ("polish",))
+    }
+    cpu, cuda = shares[torch.device("cpu"), tuple(STAGES)], shares[torch.device("cuda"), tuple(STAGES)]
+    before = pytest.approx(100 * (1 - share))
+    assert (cpu["codec"], cpu["dit"]) == (before, before)
+    assert cuda["codec"] + cuda["dit"] == before
+    for device, found in ((torch.device("cpu"), cpu), (torch.device("cuda"), cuda)):
+        # The decoder's whole training: its part of the codec's minutes, and the last ones.
+        assert found["polish"] == pytest.approx(found["codec"] * (1 - encoder) + 100 * share)
+        assert shares[device, ("polish",)]["polish"] == found["polish"]
+        assert shares[device, ("dit",)]["dit"] == 100

@@ -59,6 +59,8 @@ DIT = DiTConfig(
 CODEC = CodecShape(
     decoder_dim=48, encoder_dim=4, latent_dim=128, post_layers=1, pre_layers=1, codebooks=4, codebook_size=32
 )
+#: A quarter of the codec's are the encoder's; the decoder is polished from 150 on.
+BUDGETS = {"codec": Budget(steps=200), "dit": Budget(steps=350), "polish": Budget(steps=170)}
 #: Every latent of a sentence that is spoken right is nearer to the taught one than this share of its size.
 NEAR = 0.3
 #: A model that was not trained misses by more than this.
@@ -100,8 +102,8 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Taught:
     work = tmp_path_factory.mktemp("run")
     recordings = [say(text) for text in TEXTS]
     write_corpus(work / "corpus", recordings, ["train", "train"])
-    run = Run(options(work), torch.device("cpu"), {"codec": Budget(steps=200), "dit": Budget(steps=350)})
-    for stage in ("analysis", "codec", "dit", "export"):
+    run = Run(options(work), torch.device("cpu"), BUDGETS)
+    for stage in ("analysis", "codec", "dit", "polish", "export"):
         run.stage(stage)
     return Taught(work / "model", recordings, Analysis.load(work / "analysis.safetensors"))
 
@@ -141,7 +143,7 @@ def test_a_model_that_was_not_trained_speaks_neither(taught: Taught, tmp_path: P
     work.mkdir()
     for left in ("corpus", "analysis.safetensors", "latents", "codec"):
         (work / left).symlink_to(taught.folder.parent / left)
-    run = Run(options(work), torch.device("cpu"), {"codec": Budget(steps=200), "dit": Budget(steps=1)})
+    run = Run(options(work), torch.device("cpu"), {**BUDGETS, "dit": Budget(steps=1)})
     for stage in ("dit", "export"):
         run.stage(stage)
     model = load_echo(str(work / "model"), dtype=torch.float32)

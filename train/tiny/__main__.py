@@ -24,26 +24,35 @@ def main(arguments: Sequence[str] | None = None) -> None:
     device = torch.device(options.device if options.device != "auto" else _best_device())
     chosen = config.load(options.config)
     both = {"codec", "dit"} <= set(stages)
-    share = chosen.run.codec_share if both and device.type != "cpu" else None
-    run = Run(chosen, device, _budgets(options.minutes, share))
+    budgets = share_out(chosen, options.minutes, stages, device)
+    run = Run(chosen, device, budgets)
     for stage in STAGES:
         if stage in stages and not (both and device.type == "cpu" and stage in {"codec", "dit"}):
             run.stage(stage)
         elif stage == "codec" and both:
-            _side_by_side(options)
+            _side_by_side(options, budgets["dit"])
 
 
-def _budgets(minutes: float, codec_share: float | None) -> dict[str, Budget]:
-    """Share the minutes between codec and DiT, or, where they have a core each, give each of them all."""
-    if codec_share is None:
-        return {"codec": Budget(minutes=minutes), "dit": Budget(minutes=minutes)}
-    return {"codec": Budget(minutes=minutes * codec_share), "dit": Budget(minutes=minutes * (1 - codec_share))}
+def share_out(
+    chosen: config.TinyConfig, minutes: float, stages: Sequence[str], device: torch.device
+) -> dict[str, Budget]:
+    """Budgets of the stages that train: some minutes at the end for polishing, the others for codec and DiT.
+
+    On a CPU codec and DiT have a core each, so both have all of these; and a stage that is run alone has them, too.
+    """
+    last = minutes * chosen.codec.polish_share if "polish" in stages else 0.0
+    codec = dit = minutes - last
+    alone = len({"codec", "dit"} & set(stages)) == 1
+    if device.type != "cpu" and not alone:
+        codec, dit = codec * chosen.run.codec_share, dit * (1 - chosen.run.codec_share)
+    polish = codec * (1 - chosen.codec.encoder_share) + last
+    return {"codec": Budget(minutes=codec), "dit": Budget(minutes=dit), "polish": Budget(minutes=polish)}
 
 
-def _side_by_side(options: argparse.Namespace) -> None:
+def _side_by_side(options: argparse.Namespace, budget: Budget) -> None:
     """Train codec and DiT in one process with one thread each; neither gains much from a second."""
     command = [sys.executable, "-m", "train.tiny", "--config", str(options.config), "--device", "cpu"]
-    command += ["--minutes", str(options.minutes), "--threads", "1", "--only"]
+    command += ["--minutes", str(budget.minutes), "--threads", "1", "--only"]
     children = {stage: subprocess.Popen([*command, stage]) for stage in ("codec", "dit")}
     try:
         failed = [stage for stage, child in children.items() if child.wait() != 0]

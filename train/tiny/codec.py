@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from echo.model.autoencoder import Autoencoder, AutoencoderConfig
 from echo.model.autoencoder.config import QuantizerConfig, TransformerConfig
 from train.tiny import state
 from train.tiny.budget import Budget
-from train.tiny.codec_data import REACH, doubled, prepare
+from train.tiny.codec_data import REACH, Material, doubled, keys_of, prepare
 from train.tiny.codec_decoder import DecoderOptions, DecoderTask
 from train.tiny.codec_encoder import EncoderOptions, EncoderTask, fit_quantizer
 from train.tiny.codec_loop import Stage, describe
@@ -94,11 +94,13 @@ class CodecOptions:
                    in the package; empty = none
     hours          of the corpus that are used, at most
     encoder_share  part of the budget that the encoder gets
+    polish_share   part of a run's minutes that come last: the decoder trains on, with latents of the finished DiT
     """
 
     start_from: str = ""
     hours: float = 3.0
     encoder_share: float = 0.3
+    polish_share: float = 0.2
     save_minutes: float = 2.0
     shape: CodecShape = field(default_factory=CodecShape)
     decoder: DecoderOptions = field(default_factory=DecoderOptions)
@@ -115,12 +117,14 @@ def train_codec(
     seed: int,
     device: torch.device,
     only: str = "",
+    remake: Callable[[Material, Sequence[str]], Material] | None = None,
     show_progress: bool = True,
 ) -> None:
     """Train until the budget is used up, continuing from what ``folder`` holds; ``load_codec`` reads the result.
 
     ``budget`` is shared: the decoder has its part first, then the encoder. ``only`` (``decoder`` or ``encoder``) trains
-    one of them, which then has the whole budget; the two do not depend on one another.
+    one of them, which then has the whole budget; the two do not depend on one another. ``remake`` turns the decoder's
+    material, made of the recordings with these keys, into the one with the transformer's latents.
     """
     describe(folder, asdict(options))
     if device.type == "cuda":
@@ -128,6 +132,7 @@ def train_codec(
     material = prepare(
         corpus, analysis, folder / "material", hours=options.hours, seed=seed, progress=show_progress
     ).to(device)
+    remade = remake(material, keys_of(folder / "material")) if remake is not None else None
     held_out = _held_out(corpus, analysis)
     shares = {_DECODER: 1.0 - options.encoder_share, _ENCODER: options.encoder_share}
     for part in (_DECODER, _ENCODER) if not only else (only,):
@@ -137,7 +142,9 @@ def train_codec(
         start = _start(options, analysis, part) if fresh else None
         task: DecoderTask | EncoderTask
         if part == _DECODER:
-            task = DecoderTask(model, material, options.decoder, seed=seed, held_out=held_out, start=start)
+            task = DecoderTask(
+                model, material, options.decoder, seed=seed, held_out=held_out, start=start, remade=remade
+            )
         else:
             task = EncoderTask(model, material, options.encoder, seed=seed, held_out=held_out, start=start)
         stage = Stage(task, folder / part, save_minutes=options.save_minutes)

@@ -68,6 +68,11 @@ class Material:
         """The tensors by name."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
+    @staticmethod
+    def room(latents: int) -> int:
+        """How many latents a recording of so many takes up, with the silence behind it."""
+        return latents + _GAP
+
     @property
     def hours(self) -> float:
         """How much there is."""
@@ -99,6 +104,11 @@ def prepare(corpus: Corpus, analysis: Analysis, folder: Path, *, hours: float, s
     if not parts:
         raise ValueError("the corpus has no recordings to train the codec on")
     return Material.joined(parts)
+
+
+def keys_of(folder: Path) -> list[str]:
+    """What the recordings are called that ``prepare`` left in ``folder``, in the order in which they lie there."""
+    return [key for path in sorted(folder.glob("*.keys")) for key in path.read_text(encoding="utf-8").splitlines()]
 
 
 def _packs(corpus: Corpus, order: Sequence[int], seconds: float) -> Iterator[list[int]]:

@@ -35,6 +35,7 @@ class DecoderOptions:
     phase_noise     the same for the phases
     hints           partials that the decoder's blocks, from the first on, are taught to tell
     hint            weight of that, falling to ``hint_end`` over the run
+    remade          share of the steps that take the latents as the transformer makes them, where there are such
     gan_from        share of the run from which the discriminators take part; 1 = never
     """
 
@@ -54,6 +55,7 @@ class DecoderOptions:
     hints: tuple[tuple[int, ...], ...] = ((1, 2), (1, 2, 3, 4), (1, 2, 4, 8))
     hint: float = 1.5
     hint_end: float = 0.15
+    remade: float = 0.5
     gan_from: float = 1.0
     gan: float = 0.5
     features: float = 1.0
@@ -63,7 +65,10 @@ class DecoderOptions:
 
 
 class DecoderTask:
-    """The decoder's training; ``held_out`` are (latents, samples at 44.1 kHz) of whole utterances."""
+    """The decoder's training; ``held_out`` are (latents, samples at 44.1 kHz) of whole utterances.
+
+    ``remade`` is the same material with the transformer's latents.
+    """
 
     def __init__(
         self,
@@ -74,9 +79,11 @@ class DecoderTask:
         seed: int,
         held_out: Sequence[tuple[Tensor, Tensor]],
         start: Mapping[str, Tensor] | None = None,
+        remade: Material | None = None,
     ) -> None:
         self._options = options
         self._material = material
+        self._remade = remade
         self._seed = seed
         self._held_out = held_out
         self._device = material.samples.device
@@ -150,7 +157,10 @@ class DecoderTask:
 
     def _draw(self, number: int) -> Segments:
         generator = torch.Generator().manual_seed(self._seed * 1_000_003 + number)
-        return draw(self._material, batch=self._options.batch, length=self._options.length, generator=generator)
+        material = self._material
+        if self._remade is not None and float(torch.rand((), generator=generator)) < self._options.remade:
+            material = self._remade
+        return draw(material, batch=self._options.batch, length=self._options.length, generator=generator)
 
     def _noisy(self, latents: Tensor, number: int) -> Tensor:
         generator = torch.Generator(self._device).manual_seed(self._seed * 1_000_003 + number)

@@ -140,6 +140,22 @@ class Batches:
         return len(self._chosen)
 
     @property
+    def rows(self) -> list[int]:
+        """Return the numbers, among all utterances, of those drawn from."""
+        found: list[int] = self._chosen.tolist()
+        return found
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Return the latents of all utterances."""
+        return self._length
+
+    @property
+    def device(self) -> torch.device:
+        """Return where the tensors are."""
+        return self._all.latents.device
+
+    @property
     def speakers(self) -> int:
         """How many speakers are drawn from."""
         return len(self._own.by_speaker)
@@ -167,10 +183,14 @@ class Batches:
 
     def fixed(self, rows: Sequence[int], size: int, *, seed: int) -> tuple[Inputs, Targets]:
         """Return the same whole utterances at every call, for measuring; ``rows`` count within the split."""
+        return self.whole(self._chosen[np.asarray(rows)], size, seed=seed)
+
+    def whole(self, rows: Sequence[int] | np.ndarray, size: int, *, seed: int) -> tuple[Inputs, Targets]:
+        """Return whole utterances by their numbers among all, with text and reference, in ``size`` latents."""
         rng = np.random.default_rng((self._seed, seed))
         generator = torch.Generator().manual_seed(seed)
-        chosen = self._chosen[np.asarray(rows)]
-        return self._assemble(chosen, np.zeros(len(chosen), dtype=np.int64), size, rng, generator, dropout=0.0)
+        begin = np.zeros(len(rows), dtype=np.int64)
+        return self._assemble(np.asarray(rows), begin, size, rng, generator, dropout=0.0)
 
     def within(self, longest: int) -> list[int]:
         """Return which utterances of the split, counted within it, have at most ``longest`` latents."""

@@ -46,6 +46,7 @@ class Utterances:
     speaker  [n] i64            who speaks, an index into ``speakers``
     split    [n] i64            an index into ``SPLITS``
     speakers                    names
+    keys                        what the recordings are called
     """
 
     latents: Tensor
@@ -60,6 +61,7 @@ class Utterances:
     speaker: Tensor
     split: Tensor
     speakers: tuple[str, ...]
+    keys: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.offset)
@@ -72,8 +74,14 @@ class Utterances:
         return replace(self, **{name: tensor.to(device) for name, tensor in tensors.items()})
 
     @classmethod
-    def gather(cls, items: Sequence[dict[str, Tensor]], speakers: Sequence[str], splits: Sequence[int]) -> Self:
-        """Put what ``describe`` returned for several recordings together."""
+    def gather(
+        cls,
+        items: Sequence[dict[str, Tensor]],
+        speakers: Sequence[str],
+        splits: Sequence[int],
+        keys: Sequence[str] = (),
+    ) -> Self:
+        """Put what ``describe`` returned for several recordings together; keys may be left out where nobody asks."""
         names = tuple(sorted(set(speakers)))
         length = torch.tensor([len(item["latents"]) for item in items])
         return cls(
@@ -89,6 +97,7 @@ class Utterances:
             speaker=torch.tensor([names.index(speaker) for speaker in speakers]),
             split=torch.tensor(splits),
             speakers=names,
+            keys=tuple(keys),
         )
 
 
@@ -159,14 +168,16 @@ def load(folder: Path) -> Utterances:
     items: list[dict[str, Tensor]] = []
     speakers: list[str] = []
     splits: list[int] = []
+    keys: list[str] = []
     for path in sorted(folder.glob("*.safetensors")):
         tensors = load_file(path)
         items += _items(tensors)
         speakers += _names(path, "speakers")
         splits += tensors["split"].tolist()
+        keys += _names(path, "keys")
     if not items:
         raise FileNotFoundError(f"{folder} holds no latents; run python -m train.tiny --only analysis")
-    return Utterances.gather(items, speakers, splits)
+    return Utterances.gather(items, speakers, splits, keys)
 
 
 def _write_shard(path: Path, corpus: Corpus, analysis: Analysis, indices: Sequence[int], splits: Sequence[int]) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -19,17 +19,20 @@ from train.tiny import corpus as speech
 from train.tiny import dit_data, export, state
 from train.tiny.budget import Budget
 from train.tiny.codec import load_codec, train_codec
+from train.tiny.codec_data import Material
 from train.tiny.config import TinyConfig
 from train.tiny.dit import DiTTraining
-from train.tiny.dit_batches import References
+from train.tiny.dit_batches import Batches, References
+from train.tiny.dit_model import TrainableDiT
 from train.tiny.latents import Analysis
 from train.tiny.pca import identity_pca
 from train.tiny.plots import plot_curves, plot_spectrograms
 from train.tiny.references import encoded_references
+from train.tiny.remade import remade
 from train.tiny.speak import audio_of, latents_of
 from train.tiny.start import ANALYSIS, TEXTS, starting_weights
 
-STAGES = ("corpus", "analysis", "codec", "dit", "export", "evaluate")
+STAGES = ("corpus", "analysis", "codec", "dit", "polish", "export", "evaluate")
 #: Spoken for the page of spectrograms.
 _PICTURED = 4
 _PICTURED_LATENTS = 96
@@ -38,7 +41,8 @@ _PICTURED_LATENTS = 96
 class Run:
     """A work folder and what is to happen in it.
 
-    budgets  of the stages ``codec`` and ``dit``, over all runs
+    budgets  of the stages ``codec``, ``dit`` and ``polish``, over all runs; polishing goes on where the codec's decoder
+             has stopped, so its budget counts both
     """
 
     def __init__(self, options: TinyConfig, device: torch.device, budgets: Mapping[str, Budget]) -> None:
@@ -54,6 +58,7 @@ class Run:
             "analysis": self._analyse,
             "codec": self._train_codec,
             "dit": self._train_dit,
+            "polish": self._polish,
             "export": self._export,
             "evaluate": self._evaluate,
         }
@@ -128,6 +133,40 @@ class Run:
         training.train(self._budgets["dit"])
         if (folder / "curves.jsonl").exists():
             plot_curves(folder / "curves.jsonl", folder / "curves.png")
+
+    def _polish(self) -> None:
+        train_codec(
+            self._options.codec,
+            self._corpus,
+            self._analysis,
+            self._work / "codec",
+            self._budgets["polish"],
+            seed=self._options.run.seed,
+            device=self._device,
+            only="decoder",
+            remake=self._remade,
+        )
+
+    def _remade(self, material: Material, keys: Sequence[str]) -> Material:
+        found = state.load(self._work / "dit" / "checkpoint")
+        if found is None:
+            raise SystemExit("There is no trained DiT yet: run the stage dit before polish.")
+        options = self._options
+        utterances = dit_data.load(self._work / "latents").to(self._device)
+        model = TrainableDiT(options.dit_config())
+        model.load_state_dict(export.dit_weights(found[0]))
+        with _progress("remaking", "recording") as show:
+            return remade(
+                model.to(self._device).eval(),
+                Batches(utterances, options.dit.batches, seed=options.run.seed, patch=model.config.speaker_patch_size),
+                utterances,
+                material,
+                keys,
+                self._work / "codec" / "remade",
+                step=found[1]["step"],
+                seed=options.run.seed,
+                progress=show,
+            )
 
     def _start(self, folder: Path) -> dict[str, Tensor] | None:
         options = self._options
