@@ -60,7 +60,7 @@ def test_speech_is_about_as_loud_as_the_reference_clip(say: Say, voice: str) -> 
 
 @pytest.mark.parametrize("text", ["Please leave a message.", PASSAGE, LONG], ids=["short", "passage", "long"])
 def test_duration_follows_the_length_of_the_text(say: Say, text: str) -> None:
-    # The model was trained on 149 to 161 words a minute; pauses come on top.
+    # The model was trained on 140 to 190 words a minute, pauses between sentences aside.
     words_per_minute = len(text.split()) / (len(say(text, "tiny_anna")) / SAMPLE_RATE) * 60
     assert 110 < words_per_minute < 220
 

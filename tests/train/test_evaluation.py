@@ -413,7 +413,7 @@ def test_evaluation_of_the_shipped_checkpoint_has_every_column_and_every_item() 
     chosen = items(2)
     parts: list[Part] = [Pitch(), Duration(), Clicks()]
     results, heard = evaluate(chosen, [Checkpoint.named("tiny")], parts, Options(parts=("pitch", "duration", "clicks")))
-    assert list(heard) == ["teacher", f"{SHIPPED}/copy", f"{SHIPPED}/generated"]
+    assert list(heard) == ["teacher", f"{SHIPPED}/latents", f"{SHIPPED}/copy", f"{SHIPPED}/generated"]
     (shipped,) = results["checkpoints"]
     assert set(results["teacher"]) == {"pitch"}
     assert set(shipped["generated"]) == {"pitch", "duration", "clicks"}

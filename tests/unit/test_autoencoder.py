@@ -91,10 +91,21 @@ def test_golden_and_tiny_dialects_of_the_config() -> None:
     assert golden.quantizer.pre_module == golden.quantizer.post_module
     assert golden.encoder_transformers[3] is not None
     assert golden.encoder_transformers[3].n_head == 2
-    assert tiny.encoder_transformers == (None, None, None)
+    assert tiny.encoder_transformers == (None,) * len(tiny.encoder_rates)
     assert (tiny.quantizer.post_module.input_dim, tiny.quantizer.post_module.dim) == (128, 192)
     assert len(tiny.decoder_rates) == 5
     assert count(on_meta(golden)) == 2_098_709
+
+
+def test_counts_of_transformer_layers_and_what_is_not_needed_may_stand_in_a_config() -> None:
+    counted = {key: value for key, value in TINY.items() if key != "encoder_transformers"}
+    counted |= {
+        "encoder_transformer_layers": [0] * len(TINY["encoder_rates"]),
+        "decoder_transformer_layers": [0] * len(TINY["decoder_rates"]),
+        "sample_rate": 44100,
+        "causal": True,
+    }
+    assert AutoencoderConfig.from_dict(counted) == AutoencoderConfig.from_dict(TINY)
 
 
 @pytest.mark.parametrize("config", [RELEASED, AutoencoderConfig.from_dict(TINY), AutoencoderConfig.from_dict(GOLDEN)])

@@ -251,7 +251,7 @@ def test_progress_reaches_the_size_of_every_file(release: Path) -> None:
 def test_the_embedded_model_loads_and_its_zero_latents_are_silent() -> None:
     loaded = load_echo("tiny", dtype=torch.float32)
     assert loaded.dit.blockwise
-    assert loaded.config["sampler"]["num_steps"] == 8
+    assert loaded.config["engine"]["presets"] == "tiny"
     samples, _ = StreamingDecoder(loaded.autoencoder, loaded.pca).decode(DecodeState(), torch.zeros(16, 80))
     assert np.abs(samples[8 * 2048 :]).max() < 0.02
 

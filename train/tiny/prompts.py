@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import soundfile
+import soxr
 
+from echo.types import SAMPLE_RATE
 from train.tiny.teacher.speakers import Speaker, cast
 from train.tiny.teacher.studio import RATE, Studio
 
@@ -38,7 +40,8 @@ def record(folder: Path) -> dict[str, Any]:
     for name, chosen in VOICES.items():
         speaker = speakers[chosen]
         take = studio.record(speaker, TEXT)
-        soundfile.write(folder / f"{name}.flac", take.samples, RATE, subtype="PCM_16")  # type: ignore[no-untyped-call]
+        samples = soxr.resample(take.samples, RATE, SAMPLE_RATE)
+        soundfile.write(folder / f"{name}.flac", samples, SAMPLE_RATE, subtype="PCM_16")  # type: ignore[no-untyped-call]
         about[name] = {**_described(speaker), "seconds": round(len(take.samples) / RATE, 2), "text": TEXT}
     (folder / "voices.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     return about

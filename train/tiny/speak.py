@@ -15,7 +15,7 @@ from echo.model.weights import LoadedEcho
 from echo.text.tokenize import encode
 from echo.types import BlockSpec, SamplerParams
 
-#: As the preset of the embedded model: guidance by the text alone.
+#: Guided by the text alone, and no more than what is needed to hear what a model has learnt.
 PARAMS = SamplerParams(cfg_scale_text=1.5, cfg_scale_speaker=0.0, cfg_min_t=0.0, cfg_max_t=1.0)
 _STEPS, _TRUNCATION = 8, 0.85
 

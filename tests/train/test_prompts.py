@@ -1,0 +1,48 @@
+"""The bundled reference clips can be made again, by speakers that the model was trained with."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from echo.types import SAMPLE_RATE
+from train.tiny.prompts import TEXT, VOICES, record
+from train.tiny.teacher.speakers import cast
+from train.tiny.teacher.studio import LOUDNESS
+
+BUNDLED = Path(__file__).parents[2] / "audio_prompts"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("prompts")
+    record(made)
+    return made
+
+
+def test_the_speakers_are_varied_and_were_trained_with() -> None:
+    speakers = {speaker.name: speaker for speaker in cast()}
+    assert len(set(VOICES.values())) == len(VOICES) >= 6
+    assert not any(speakers[name].held_out for name in VOICES.values())
+
+
+def test_clips_have_the_level_and_length_of_a_reference(folder: Path) -> None:
+    assert {path.stem for path in folder.glob("*.flac")} == set(VOICES)
+    for name in VOICES:
+        samples, rate = soundfile.read(folder / f"{name}.flac", dtype="float32")
+        assert rate == SAMPLE_RATE
+        assert 3.0 < len(samples) / rate < 7.0
+        assert np.sqrt(np.mean(samples**2)) == pytest.approx(LOUDNESS, rel=0.02)
+
+
+def test_the_bundled_clips_are_these(folder: Path) -> None:
+    assert json.loads((BUNDLED / "voices.json").read_text()) == json.loads((folder / "voices.json").read_text())
+    for name in VOICES:
+        bundled, made = (soundfile.read(where / f"{name}.flac", dtype="float32")[0] for where in (BUNDLED, folder))
+        assert len(bundled) == len(made)
+        assert np.corrcoef(bundled, made)[0, 1] > 0.999
+    assert all(about["text"] == TEXT for about in json.loads((BUNDLED / "voices.json").read_text()).values())
