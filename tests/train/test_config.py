@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -70,7 +71,8 @@ def test_a_budget_is_either_minutes_or_steps(both: dict[str, float]) -> None:
 
 
 def test_the_minutes_are_shared_out_and_the_last_are_for_polishing() -> None:
-    chosen = config.load(config.DEFAULT)
+    shipped = config.load(config.DEFAULT)
+    chosen = replace(shipped, codec=replace(shipped.codec, polish_share=0.2))
     share, encoder = chosen.codec.polish_share, chosen.codec.encoder_share
     shares = {
         (device, stages): {name: budget.minutes for name, budget in share_out(chosen, 100, stages, device).items()}

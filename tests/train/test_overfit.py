@@ -80,7 +80,9 @@ def options(work: Path) -> TinyConfig:
             muon_lr=5e-3,
             batches=BatchOptions(frames=512, buckets=(LATENTS,), whole=1.0, long_padding=0.0, reference=(16, 16)),
         ),
-        codec=CodecOptions(shape=CODEC, encoder_share=0.25, decoder=DecoderOptions(batch=4, length=10)),
+        codec=CodecOptions(
+            shape=CODEC, encoder_share=0.25, polish_share=0.1, decoder=DecoderOptions(batch=4, length=10)
+        ),
         model={**shipped.model, "dit": {name: getattr(DIT, name) for name in DIT.__slots__}},
     )
 

@@ -94,13 +94,14 @@ class CodecOptions:
                    in the package; empty = none
     hours          of the corpus that are used, at most
     encoder_share  part of the budget that the encoder gets
-    polish_share   part of a run's minutes that come last: the decoder trains on, with latents of the finished DiT
+    polish_share   part of a run's minutes that come last: the decoder trains on, with latents of the finished DiT;
+                   0 = no such stage (it made no difference that could be measured, see docs/training.md)
     """
 
     start_from: str = ""
     hours: float = 3.0
     encoder_share: float = 0.3
-    polish_share: float = 0.2
+    polish_share: float = 0.0
     save_minutes: float = 2.0
     shape: CodecShape = field(default_factory=CodecShape)
     decoder: DecoderOptions = field(default_factory=DecoderOptions)

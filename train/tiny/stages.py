@@ -135,6 +135,8 @@ class Run:
             plot_curves(folder / "curves.jsonl", folder / "curves.png")
 
     def _polish(self) -> None:
+        if not self._options.codec.polish_share:
+            return
         train_codec(
             self._options.codec,
             self._corpus,
