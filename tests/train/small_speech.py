@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from train.tiny.corpus import LOUDNESS, RATE, Recording
+from train.tiny.dit_data import Utterances, describe
+from train.tiny.latents import Analysis
 from train.tiny.teacher.phones import Span
 
 #: Letter -> (phone, harmonics' centre in Hz).
@@ -43,6 +45,21 @@ def say(text: str, speaker: str = "test", pitch: float = 120.0, key: str = "") -
         samples=samples.astype(np.float32),
         phones=tuple(phones),
         characters=characters.astype(np.float32),
+    )
+
+
+def two_speakers(texts: Sequence[str]) -> list[Recording]:
+    """Every text by a low and by a high voice."""
+    return [say(text, speaker, pitch) for speaker, pitch in (("low", 100.0), ("high", 180.0)) for text in texts]
+
+
+def gathered(recordings: Sequence[Recording], analysis: Analysis, held_out: str) -> Utterances:
+    """What the transformer trains on; the text ``held_out`` belongs to the evaluation."""
+    return Utterances.gather(
+        [describe(recording, analysis) for recording in recordings],
+        [recording.speaker for recording in recordings],
+        [1 if recording.text == held_out else 0 for recording in recordings],
+        [recording.key for recording in recordings],
     )
 
 

@@ -18,7 +18,7 @@ from train.tiny.dit_losses import places
 from train.tiny.latents import Analysis
 from train.tiny.teacher.phones import PHONES
 
-from .small_speech import SECONDS, say
+from .small_speech import SECONDS, gathered, two_speakers
 
 OPTIONS = BatchOptions(frames=256, buckets=(16, 32), crop_lengths=(16,), reference=(8, 12), condition_noise=0.0)
 TEXTS = ("mama, oso.", "seso mo.", "amisi eso.", "o mi.", "sasa mimi oso.", "esemo.")
@@ -26,7 +26,7 @@ TEXTS = ("mama, oso.", "seso mo.", "amisi eso.", "o mi.", "sasa mimi oso.", "ese
 
 @pytest.fixture(scope="module")
 def recordings() -> list[Recording]:
-    return [say(text, speaker, pitch) for speaker, pitch in (("low", 100.0), ("high", 180.0)) for text in TEXTS]
+    return two_speakers(TEXTS)
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +36,7 @@ def analysis(recordings: list[Recording]) -> Analysis:
 
 @pytest.fixture(scope="module")
 def utterances(recordings: list[Recording], analysis: Analysis) -> Utterances:
-    items = [describe(recording, analysis) for recording in recordings]
-    splits = [1 if recording.text == TEXTS[-1] else 0 for recording in recordings]
-    return Utterances.gather(items, [recording.speaker for recording in recordings], splits)
+    return gathered(recordings, analysis, TEXTS[-1])
 
 
 class Shelf:

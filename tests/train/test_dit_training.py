@@ -12,12 +12,12 @@ import torch
 from train.tiny.budget import Budget
 from train.tiny.dit import DiTOptions, DiTTraining, Trainable, is_matrix
 from train.tiny.dit_batches import Batches, BatchOptions, References
-from train.tiny.dit_data import Utterances, describe
+from train.tiny.dit_data import Utterances
 from train.tiny.dit_losses import LossWeights, attention, total, weighted_mean
 from train.tiny.latents import Analysis
 from train.tiny.plots import plot_curves, read_curve
 
-from .small_speech import say
+from .small_speech import gathered, two_speakers
 from .test_dit_model import SMALL
 
 CPU = torch.device("cpu")
@@ -37,11 +37,8 @@ OPTIONS = DiTOptions(
 @pytest.fixture(scope="module")
 def utterances() -> Utterances:
     texts = ("mama, oso.", "seso mo.", "amisi eso.", "o mi.", "sasa mimi oso.")
-    recordings = [say(text, speaker, pitch) for speaker, pitch in (("low", 100.0), ("high", 180.0)) for text in texts]
-    analysis = Analysis.fit(recordings)
-    items = [describe(recording, analysis) for recording in recordings]
-    splits = [1 if recording.text == texts[-1] else 0 for recording in recordings]
-    return Utterances.gather(items, [recording.speaker for recording in recordings], splits)
+    recordings = two_speakers(texts)
+    return gathered(recordings, Analysis.fit(recordings), texts[-1])
 
 
 def training(utterances: Utterances, folder: Path, options: DiTOptions = OPTIONS) -> DiTTraining:

@@ -12,12 +12,12 @@ from train.tiny import remade as module
 from train.tiny.codec_data import Material
 from train.tiny.corpus import Recording
 from train.tiny.dit_batches import Batches, BatchOptions
-from train.tiny.dit_data import Utterances, describe
+from train.tiny.dit_data import Utterances
 from train.tiny.dit_model import Inputs, Outputs, TrainableDiT
 from train.tiny.latents import Analysis
 from train.tiny.remade import remade
 
-from .small_speech import say
+from .small_speech import gathered, two_speakers
 from .test_dit_model import SMALL
 
 TEXTS = ("mama, oso.", "seso mo.", "amisi eso.", "o mi.")
@@ -25,7 +25,7 @@ TEXTS = ("mama, oso.", "seso mo.", "amisi eso.", "o mi.")
 
 @pytest.fixture(scope="module")
 def recordings() -> list[Recording]:
-    return [say(text, speaker, pitch) for speaker, pitch in (("low", 100.0), ("high", 180.0)) for text in TEXTS]
+    return two_speakers(TEXTS)
 
 
 @pytest.fixture(scope="module")
@@ -35,9 +35,7 @@ def analysis(recordings: list[Recording]) -> Analysis:
 
 @pytest.fixture(scope="module")
 def utterances(recordings: list[Recording], analysis: Analysis) -> Utterances:
-    items = [describe(recording, analysis) for recording in recordings]
-    splits = [1 if recording.text == TEXTS[-1] else 0 for recording in recordings]
-    return Utterances.gather(items, [one.speaker for one in recordings], splits, [one.key for one in recordings])
+    return gathered(recordings, analysis, TEXTS[-1])
 
 
 class Knowing(TrainableDiT):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import struct
 import textwrap
 from pathlib import Path
@@ -88,7 +89,9 @@ def test_the_suffix_does_not_matter_but_the_content_does(tmp_path: Path) -> None
 @pytest.mark.parametrize("name", ["anna", "beth", "clara", "dan", "eric", "frank"])
 def test_the_bundled_clips_are_usable(name: str) -> None:
     audio = read_voice(VoiceLibrary([BUNDLED]).find(f"tiny_{name}"))
-    assert 4 < len(audio) / SECOND < 6
+    told = json.loads((BUNDLED / "voices.json").read_text(encoding="utf-8"))[f"tiny_{name}"]["seconds"]
+    assert 4 < told < 6
+    assert len(audio) / SECOND == pytest.approx(told, abs=0.01)
     assert 0.1 < np.abs(audio).max() <= 1
 
 
