@@ -56,6 +56,7 @@ def test_losses_fall_on_held_out_speech_too(utterances: Utterances, tmp_path: Pa
     after = run.measure()
     assert after["held_out_flow"] < 0.95 * before["held_out_flow"]
     assert after["held_out_attention"] < before["held_out_attention"]
+    assert after["held_out_ctc"] < before["held_out_ctc"]
     rows = read_curve(tmp_path / "curves.jsonl")
     assert [row["step"] for row in rows] == list(range(2, 31, 2))
     assert rows[-1]["ctc"] < rows[0]["ctc"]

@@ -18,7 +18,7 @@ from train.tiny import optim, state
 from train.tiny.budget import Budget, Stopwatch
 from train.tiny.dit_batches import Batches, BatchOptions, References
 from train.tiny.dit_data import Utterances
-from train.tiny.dit_losses import Heads, LossWeights, attention, flow, places, total
+from train.tiny.dit_losses import Heads, LossWeights, places, total
 from train.tiny.dit_model import Outputs, TrainableDiT
 from train.tiny.plots import append_curve, cut_curve
 from train.tiny.teacher.phones import PHONES
@@ -168,22 +168,25 @@ class DiTTraining:
 
     @torch.no_grad()
     def measure(self) -> dict[str, float]:
-        """Measure held-out utterances: flow loss, attention loss, and how often the attention's peak is right (±2)."""
+        """Measure held-out utterances.
+
+        Flow, attention and CTC loss (how much worse the last is than in training tells that there are too few texts),
+        and how often the attention's peak is right (±2 bytes).
+        """
         if self._held_out is None:
             return {}
         inputs, targets = self._held_out
         with self._precision():
             outputs: Outputs = self._model.dit(inputs)
+            terms = self._model.heads.terms(inputs, outputs, targets, width=self.options.losses.width)
         timed = (targets.centres >= 0) & inputs.text_mask
         where, weight = places(targets, timed, self.options.losses.width)
         scores = outputs.alignments[-1]
         peak = scores.masked_fill(~inputs.text_mask[:, None, None], -1e4).softmax(-1).mean(1).argmax(-1)
         near = ((peak - where.argmax(-1)).abs() <= 2).float()
-        return {
-            "held_out_flow": round(float(flow(outputs.velocity, targets)), 4),
-            "held_out_attention": round(float(attention(scores, inputs.text_mask, where, weight)), 4),
-            "held_out_aligned": round(float((near * weight).sum() / weight.sum()), 4),
-        }
+        measured = {name: terms[name] for name in _MEASURED if name in terms}
+        measured["aligned"] = (near * weight).sum() / weight.sum()
+        return {f"held_out_{name}": round(float(value), 4) for name, value in measured.items()}
 
     def save(self) -> None:
         """Write the checkpoint."""
@@ -249,4 +252,5 @@ class DiTTraining:
             self._find_encoded = None
 
 
+_MEASURED = ("flow", "attention", "ctc")
 _BAR = "{percentage:5.1f}%|{bar}| {elapsed}<{remaining}{postfix}"
