@@ -308,6 +308,20 @@ def test_fitted_embedding_knows_speakers_of_different_pitch_again_also_after_sav
     assert part.figures(rows)["top1"] >= 0.8
 
 
+def test_an_output_is_compared_with_the_clip_it_was_cloned_from_not_with_another_of_its_speaker() -> None:
+    def voice(text: str, number: int) -> Recording:
+        return say(text, f"s{number}", 90.0 * 1.12**number)
+
+    recordings = [voice(text, n) for n in range(10) for text in TEXTS[:4]]
+    embedding = similarity.fit(Shelf([(recording, "train") for recording in recordings]))
+    clips = [voice(TEXTS[2], 0), *(voice(TEXTS[0], n) for n in range(10))]
+    part = Similarity(embedding, [Item(voice(TEXTS[1], max(n - 1, 0)), clip, "seen") for n, clip in enumerate(clips)])
+    again = Item(voice(TEXTS[1], 0), clips[0], "seen")
+    row = part.row(again, of_teacher(clips[0]))
+    assert row["likeness"] > -0.1
+    assert row["place"] == 1
+
+
 # -- duration, end, clicks
 
 

@@ -109,16 +109,18 @@ class Similarity:
     def __init__(self, embedding: Embedding, items: Sequence[Item]) -> None:
         self._embedding = embedding
         self.digest = embedding.digest
-        self._clips = {item.recording.speaker: embedding(item.reference.samples) for item in items}
+        self._clips = {item.reference.key: embedding(item.reference.samples) for item in items}
+        self._of_speaker = {item.recording.speaker: self._clips[item.reference.key] for item in items}
         self._places = {item.recording.key: place for place, item in enumerate(items)}
 
     def row(self, item: Item, heard: Heard) -> Row:
         """Likeness to the own clip, and that clip's place among ten."""
-        own = item.recording.speaker
+        # A speaker with several items may have been cloned from several clips: this item's counts.
+        own = self._clips[item.reference.key]
         output = self._embedding(heard.at_corpus_rate)
-        others = rivals(list(self._clips), own, seed=self._places[item.recording.key])
-        place = rank(output, self._clips[own], [self._clips[other] for other in others])
-        return {"likeness": round(likeness(output, self._clips[own]), 3), "place": place}
+        others = rivals(list(self._of_speaker), item.recording.speaker, seed=self._places[item.recording.key])
+        place = rank(output, own, [self._of_speaker[other] for other in others])
+        return {"likeness": round(likeness(output, own), 3), "place": place}
 
     def figures(self, rows: Sequence[Row]) -> Figures:
         """Share of first places, mean place, mean likeness."""
