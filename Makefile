@@ -2,9 +2,11 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
-# For train-tiny: minutes of training over all runs, and auto, cpu or cuda.
+# For train-tiny: minutes of training over all runs; auto, cpu or cuda; all other choices; 1 = from random weights.
 MINUTES ?= 100
 DEVICE ?= auto
+CONFIG ?= train/tiny/config.toml
+FROM_NOTHING ?=
 
 .PHONY: serve test teachers check unit docs bench train-tiny clean
 
@@ -37,7 +39,8 @@ bench: $(VENV)/.dev            ## measure the figures that the README quotes aga
 	$(BIN)/python -m bench.cpu_table
 
 train-tiny: $(VENV)/.train     ## train the embedded model; stopped and started again, it goes on where it was
-	$(BIN)/python -m train.tiny --minutes $(MINUTES) --device $(DEVICE)
+	$(BIN)/python -m train.tiny --minutes $(MINUTES) --device $(DEVICE) --config $(CONFIG) \
+	  $(if $(FROM_NOTHING),--from-nothing --work runs/from-nothing)
 
 $(VENV)/.python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,8 +11,8 @@ import torch
 
 from echo.errors import ConfigError
 from train.tiny import config
-from train.tiny.__main__ import share_out
-from train.tiny.budget import Budget
+from train.tiny.__main__ import main, share_out
+from train.tiny.budget import Budget, Stopwatch
 from train.tiny.stages import STAGES
 
 
@@ -56,6 +57,40 @@ def test_a_mistake_is_named(tmp_path: Path, text: str, named: str) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"nothing\.toml"):
         config.load(tmp_path / "nothing.toml")
+
+
+def test_a_run_from_nothing_differs_only_in_where_it_begins() -> None:
+    shipped = config.load(config.DEFAULT)
+    assert shipped.dit.start_from == shipped.codec.start_from == "tiny"
+    nothing = config.from_nothing(shipped)
+    assert nothing.dit.start_from == nothing.codec.start_from == ""
+    assert replace(nothing, dit=shipped.dit, codec=shipped.codec) == shipped
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--config", "nothing.toml"], "nothing.toml"),
+        (["--only", "poetry"], "poetry"),
+        (["--device", "cuda"], "CUDA"),
+    ],
+)
+def test_a_mistake_on_the_command_line_ends_in_a_sentence(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert said in f"{ended.value.code} {capsys.readouterr().err}"
+
+
+def test_time_between_steps_that_is_not_training_can_be_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter([0.0, 2.0, 9.0, 10.0])
+    monkeypatch.setattr(time, "monotonic", lambda: next(times))
+    watch = Stopwatch(100.0)
+    assert watch.lap() == 102.0
+    watch.skip()
+    assert watch.lap() == 103.0
 
 
 def test_a_budget_of_minutes_counts_seconds_and_one_of_steps_counts_steps() -> None:

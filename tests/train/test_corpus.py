@@ -82,6 +82,15 @@ def test_the_training_part_has_the_hours_and_the_weights_asked_for(corpus: Corpu
     assert said.count("slt") > 1.5 * said.count("rms")
 
 
+def test_a_cast_need_not_have_natural_voices_or_speakers_to_hold_out(tmp_path: Path) -> None:
+    one = Speaker("max", "espeak-ng", Tuning("max"), 170.0)
+    corpus = tiny_corpus(tmp_path, hours=0.01, speakers=(one,))
+    assert corpus.speakers == ("max",)
+    assert len({corpus[index].text for index in corpus.split("heldout_text")}) == 60
+    assert not corpus.split("heldout_speaker")
+    assert corpus.split("train")
+
+
 def test_recordings_of_a_speaker_are_found(corpus: Corpus) -> None:
     assert corpus.speakers == ("awb", "max", "rms", "slt")
     found = [corpus.of_speaker(speaker) for speaker in corpus.speakers]

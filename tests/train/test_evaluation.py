@@ -26,7 +26,7 @@ from train.tiny.evaluation.features import BANDS, mel, speech_frames
 from train.tiny.evaluation.figures import LINES, WORDS, generated
 from train.tiny.evaluation.heard import Heard, of_teacher, resampled
 from train.tiny.evaluation.heldout import Item, choose, digest
-from train.tiny.evaluation.merge import merged
+from train.tiny.evaluation.merge import merged, require_same
 from train.tiny.evaluation.page import draw, examples, save_sounds
 from train.tiny.evaluation.parts import Clicks, Duration, Part, Pitch, Similarity, measure
 from train.tiny.evaluation.phone_training import Example, Schedule, batch_loss, frame_classes, roughened, train
@@ -615,6 +615,15 @@ def test_result_of_other_weights_is_not_added_to() -> None:
     old, new = ({**record(checkpoint("mine", wrong=wrong)), "command": ""} for wrong in (10, 20))
     with pytest.raises(ValueError, match="other texts, voices or weights"):
         merged(old, new)
+
+
+def test_what_could_not_be_added_is_found_before_it_is_measured() -> None:
+    results = record(checkpoint("mine"))["results"]
+    weights = [(one["name"], one["digest"]) for one in results["checkpoints"]]
+    require_same(results, results["set"]["digest"], weights)
+    for texts, others in (("other", weights), (results["set"]["digest"], [])):
+        with pytest.raises(ValueError, match="other texts, voices or weights"):
+            require_same(results, texts, others)
 
 
 # -- page

@@ -3,26 +3,44 @@
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from echo.errors import ConfigError, LoadError
 from train.tiny import config
 from train.tiny.budget import Budget
 from train.tiny.stages import STAGES, Run
+from train.tiny.teacher.library import TeacherMissing
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Parse the command line and run the stages."""
-    options = _parser().parse_args(arguments)
+    """Parse the command line and run the stages; what a user can mend ends it with one sentence."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.device == "cuda" and not torch.cuda.is_available():
+        parser.error("argument --device: torch finds no CUDA device here; leave it out to train on the CPU")
+    try:
+        _run(options)
+    except (ConfigError, LoadError, TeacherMissing) as error:
+        raise SystemExit(str(error)) from error
+
+
+def _run(options: argparse.Namespace) -> None:
     stages = options.only or list(STAGES)
     if options.threads:
         torch.set_num_threads(options.threads)
     device = torch.device(options.device if options.device != "auto" else _best_device())
     chosen = config.load(options.config)
+    if options.from_nothing:
+        chosen = config.from_nothing(chosen)
+    if options.work is not None:
+        chosen = replace(chosen, run=replace(chosen.run, work=str(options.work)))
     both = {"codec", "dit"} <= set(stages)
     budgets = share_out(chosen, options.minutes, stages, device)
     run = Run(chosen, device, budgets)
@@ -50,10 +68,15 @@ def share_out(
 
 
 def _side_by_side(options: argparse.Namespace, budget: Budget) -> None:
-    """Train codec and DiT in one process with one thread each; neither gains much from a second."""
+    """Train codec and DiT in processes of their own with one thread each, their bars below one another."""
     command = [sys.executable, "-m", "train.tiny", "--config", str(options.config), "--device", "cpu"]
+    command += ["--from-nothing"] if options.from_nothing else []
+    command += ["--work", str(options.work)] if options.work is not None else []
     command += ["--minutes", str(budget.minutes), "--threads", "1", "--only"]
-    children = {stage: subprocess.Popen([*command, stage]) for stage in ("codec", "dit")}
+    children = {
+        stage: subprocess.Popen([*command, stage], env={**os.environ, "TQDM_POSITION": str(line)})
+        for line, stage in enumerate(("codec", "dit"))
+    }
     try:
         failed = [stage for stage, child in children.items() if child.wait() != 0]
     finally:
@@ -66,6 +89,12 @@ def _side_by_side(options: argparse.Namespace, budget: Budget) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m train.tiny", description=__doc__)
     parser.add_argument("--config", type=Path, default=config.DEFAULT, help="TOML file with all choices")
+    parser.add_argument("--work", type=Path, help="folder of the run; default: the config's")
+    parser.add_argument(
+        "--from-nothing",
+        action="store_true",
+        help="begin with random weights, whatever the config continues from; takes several times as many minutes",
+    )
     parser.add_argument(
         "--minutes",
         type=float,

@@ -1,12 +1,16 @@
-"""How long a stage trains, and how far it has come."""
+"""How long a stage trains, how far it has come, and the bar that shows it."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import Any
+
+from tqdm import tqdm
 
 #: Seconds; a step that took longer was paused, and is not counted beyond this.
 _LONGEST_STEP = 20.0
+_BAR = "{desc} {percentage:5.1f}%|{bar}| {elapsed}<{remaining}{postfix}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +35,7 @@ class Budget:
 
 
 class Stopwatch:
-    """Seconds of training over all runs, without the time during which the process was paused."""
+    """Seconds of training over all runs: without pauses of the process, and without saving and measuring."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
@@ -43,3 +47,12 @@ class Stopwatch:
         self.seconds += min(now - self._last, _LONGEST_STEP)
         self._last = now
         return self.seconds
+
+    def skip(self) -> None:
+        """Leave out the time since the last step."""
+        self._last = time.monotonic()
+
+
+def progress_bar(what: str, progress: float, *, show: bool) -> Any:
+    """A bar from 0 to 1 that stands at ``progress``."""
+    return tqdm(total=1.0, initial=progress, desc=what, disable=not show, bar_format=_BAR)

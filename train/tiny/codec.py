@@ -1,9 +1,9 @@
-"""Trains the codec: first the decoder (latents -> audio), then quantiser and encoder (audio -> latents)."""
+"""Trains the codec: first quantiser and encoder (audio -> latents), then the decoder (latents -> audio)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -24,7 +24,7 @@ from train.tiny.corpus import Corpus
 from train.tiny.latents import HOP, Analysis
 from train.tiny.plots import plot_curves
 
-_DECODER, _ENCODER = "decoder", "encoder"
+_DECODER, _ENCODER, _QUANTIZER = "decoder", "encoder", "quantizer"
 #: Held-out utterances that are decoded at every checkpoint, and their longest.
 _LISTENED = 4
 _LONGEST = 6.0
@@ -92,6 +92,7 @@ class CodecOptions:
 
     start_from     model whose codec, at least the decoder, a fresh run starts from: a folder, or ``tiny`` for the one
                    in the package; empty = none
+    continued      factor on the decoder's learning rates where it starts from a model
     hours          of the corpus that are used, at most
     encoder_share  part of the budget that the encoder gets
     polish_share   part of a run's minutes that come last: the decoder trains on, with latents of the finished DiT;
@@ -99,6 +100,7 @@ class CodecOptions:
     """
 
     start_from: str = ""
+    continued: float = 0.55
     hours: float = 3.0
     encoder_share: float = 0.3
     polish_share: float = 0.0
@@ -123,9 +125,10 @@ def train_codec(
 ) -> None:
     """Train until the budget is used up, continuing from what ``folder`` holds; ``load_codec`` reads the result.
 
-    ``budget`` is shared: the decoder has its part first, then the encoder. ``only`` (``decoder`` or ``encoder``) trains
-    one of them, which then has the whole budget; the two do not depend on one another. ``remake`` turns the decoder's
-    material, made of the recordings with these keys, into the one with the transformer's latents.
+    ``budget`` is shared: the encoder has its part first, because the transformer, trained at the same time, gets its
+    reference clips from it; then the decoder. ``only`` (``decoder`` or ``encoder``) trains one of them, which then has
+    the whole budget; the two do not depend on one another. ``remake`` turns the decoder's material, made of the
+    recordings with these keys, into the one with the transformer's latents.
     """
     describe(folder, asdict(options))
     if device.type == "cuda":
@@ -136,7 +139,11 @@ def train_codec(
     remade = remake(material, keys_of(folder / "material")) if remake is not None else None
     held_out = _held_out(corpus, analysis)
     shares = {_DECODER: 1.0 - options.encoder_share, _ENCODER: options.encoder_share}
-    for part in (_DECODER, _ENCODER) if not only else (only,):
+    if not (folder / _QUANTIZER).exists():
+        quantizer = trainable(options.shape.config()).quantizer
+        fit_quantizer(quantizer, material.latents.float(), seed=seed)
+        state.save(folder / _QUANTIZER, _codebooks(quantizer.state_dict()), {})
+    for part in (_ENCODER, _DECODER) if not only else (only,):
         torch.manual_seed(seed)
         model = trainable(options.shape.config())
         fresh = state.load(folder / part / "checkpoint") is None
@@ -144,7 +151,7 @@ def train_codec(
         task: DecoderTask | EncoderTask
         if part == _DECODER:
             task = DecoderTask(
-                model, material, options.decoder, seed=seed, held_out=held_out, start=start, remade=remade
+                model, material, _decoder(options), seed=seed, held_out=held_out, start=start, remade=remade
             )
         else:
             task = EncoderTask(model, material, options.encoder, seed=seed, held_out=held_out, start=start)
@@ -152,22 +159,29 @@ def train_codec(
         stage.train(budget if only else _part(budget, shares[part]), show_progress=show_progress)
         if (folder / part / "curves.jsonl").exists():
             plot_curves(folder / part / "curves.jsonl", folder / part / "curves.png")
-    if not (folder / "quantizer").exists():
-        quantizer = trainable(options.shape.config()).quantizer
-        fit_quantizer(quantizer, material.latents.float(), seed=seed)
-        state.save(folder / "quantizer", _codebooks(quantizer.state_dict()), {})
 
 
 def load_codec(folder: Path, options: CodecOptions) -> Autoencoder | None:
     """Read the codec of a run, ready for inference and export, on the CPU; None until every part has a checkpoint."""
-    parts = [state.load(folder / name) for name in (f"{_DECODER}/checkpoint", f"{_ENCODER}/checkpoint", "quantizer")]
-    decoder, encoder, quantizer = parts
-    if decoder is None or encoder is None or quantizer is None:
+    decoder = state.load(folder / _DECODER / "checkpoint")
+    if decoder is None:
         return None
-    model = trainable(options.shape.config())
     trained = state.under("decoder", decoder[0])
     weights = {key.removeprefix("path."): value for key, value in trained.items() if key.startswith("path.")}
-    model.load_state_dict(weights | state.under("encoder", encoder[0]) | quantizer[0])
+    return _loaded(folder, options, weights, strict=True)
+
+
+def load_encoder(folder: Path, options: CodecOptions) -> Autoencoder | None:
+    """Read what encodes clips, as ``load_codec`` does; its decoder may never have been trained."""
+    return _loaded(folder, options, {}, strict=False)
+
+
+def _loaded(folder: Path, options: CodecOptions, decoder: Mapping[str, Tensor], *, strict: bool) -> Autoencoder | None:
+    encoder, quantizer = state.load(folder / _ENCODER / "checkpoint"), state.load(folder / _QUANTIZER)
+    if encoder is None or quantizer is None:
+        return None
+    model = trainable(options.shape.config())
+    model.load_state_dict({**decoder, **state.under("encoder", encoder[0]), **quantizer[0]}, strict=strict)
     return weight_normed(model).requires_grad_(False).eval()
 
 
@@ -179,6 +193,13 @@ def _part(budget: Budget, share: float) -> Budget:
     if budget.minutes is not None:
         return Budget(minutes=budget.minutes * share)
     return Budget(steps=round((budget.steps or 0) * share))
+
+
+def _decoder(options: CodecOptions) -> DecoderOptions:
+    if not options.start_from:
+        return options.decoder
+    rates = {name: getattr(options.decoder, name) * options.continued for name in ("lr", "muon_lr")}
+    return replace(options.decoder, **rates)
 
 
 def _start(options: CodecOptions, analysis: Analysis, part: str) -> Mapping[str, Tensor] | None:

@@ -16,6 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from train.tiny.corpus import RATE, Corpus, Recording
+from train.tiny.files import whole
 from train.tiny.latents import HOP, SUB_FRAMES, SUB_HOP, Analysis, analyse
 
 #: Full scale of 16-bit samples.
@@ -87,19 +88,19 @@ def prepare(corpus: Corpus, analysis: Analysis, folder: Path, *, hours: float, s
     folder.mkdir(parents=True, exist_ok=True)
     found = sorted(folder.glob("*.safetensors"))
     parts = [Material(**load_file(path)) for path in found]
-    done = {key for path in found for key in path.with_suffix(".keys").read_text(encoding="utf-8").splitlines()}
+    done = set(keys_of(folder))
     missing = hours * 3600 - sum(part.hours for part in parts) * 3600
-    train = list(corpus.split("train"))
-    order = np.random.default_rng(seed).permutation(train).tolist()
-    for number, rows in enumerate(_packs(corpus, order, missing), start=len(found)):
-        recordings = [one for one in (corpus[row] for row in rows) if one.key not in done]
-        if not recordings:
-            continue
+    shuffled = np.random.default_rng(seed).permutation(list(corpus.split("train"))).tolist()
+    order = [row for row in shuffled if corpus.describe(row)[0] not in done]
+    first = 1 + max((int(path.stem) for path in found), default=-1)
+    for number, rows in enumerate(_packs(corpus, order, missing), start=first):
+        recordings = [corpus[row] for row in rows]
         listed = tqdm(recordings, desc=f"analysing {number}", disable=not progress, leave=False)
         part = Material.of(list(listed), analysis)
         path = folder / f"{number:04d}.safetensors"
-        path.with_suffix(".keys").write_text("\n".join(one.key for one in recordings) + "\n", encoding="utf-8")
-        save_file(part.state(), path)
+        _keys(path).write_text("\n".join(one.key for one in recordings) + "\n", encoding="utf-8")
+        with whole(path) as unfinished:
+            save_file(part.state(), unfinished)
         parts.append(part)
     if not parts:
         raise ValueError("the corpus has no recordings to train the codec on")
@@ -108,7 +109,13 @@ def prepare(corpus: Corpus, analysis: Analysis, folder: Path, *, hours: float, s
 
 def keys_of(folder: Path) -> list[str]:
     """What the recordings are called that ``prepare`` left in ``folder``, in the order in which they lie there."""
-    return [key for path in sorted(folder.glob("*.keys")) for key in path.read_text(encoding="utf-8").splitlines()]
+    found = sorted(folder.glob("*.safetensors"))
+    return [key for path in found for key in _keys(path).read_text(encoding="utf-8").splitlines()]
+
+
+def _keys(path: Path) -> Path:
+    """Beside a file of material: which recordings are in it."""
+    return path.with_suffix(".keys")
 
 
 def _packs(corpus: Corpus, order: Sequence[int], seconds: float) -> Iterator[list[int]]:

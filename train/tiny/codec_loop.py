@@ -10,10 +10,9 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from train.tiny import optim, state
-from train.tiny.budget import Budget
+from train.tiny.budget import Budget, Stopwatch, progress_bar
 from train.tiny.plots import append_curve, cut_curve
 
 
@@ -54,18 +53,18 @@ class Stage:
 
     def train(self, budget: Budget, *, show_progress: bool = True) -> None:
         """Train until the budget is used up; returns at once when it already is."""
-        first, before = self.number, self.seconds
-        began = saved = time.monotonic()
+        first, saved = self.number, time.monotonic()
+        watch = Stopwatch(self.seconds)
         sums: dict[str, Tensor] = {}
         counted = 0
         progress = budget.progress(seconds=self.seconds, step=self.number)
-        with tqdm(total=1.0, initial=progress, disable=not show_progress, bar_format=_BAR) as bar:
+        with progress_bar(self.folder.name, progress, show=show_progress) as bar:
             while progress < 1.0:
                 for name, value in self._task.step(self.number, progress).items():
                     sums[name] = sums.get(name, 0.0) + value.detach()
                 self.number += 1
                 counted += 1
-                self.seconds = before + time.monotonic() - began
+                self.seconds = watch.lap()
                 progress = budget.progress(seconds=self.seconds, step=self.number)
                 bar.update(progress - bar.n)
                 if self.number % self._log_steps == 0:
@@ -76,6 +75,7 @@ class Stage:
                 if time.monotonic() - saved > self._save_minutes * 60 and progress < 1.0:
                     self.save()
                     saved = time.monotonic()
+                    watch.skip()
         if self.number > first:
             self.save()
 
@@ -111,6 +111,3 @@ def describe(folder: Path, options: Mapping[str, Any]) -> None:
     """Write the options of a run next to its results."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "options.json").write_text(json.dumps(options, indent=1) + "\n", encoding="utf-8")
-
-
-_BAR = "{percentage:5.1f}%|{bar}| {elapsed}<{remaining}{postfix}"

@@ -6,7 +6,7 @@ import tomllib
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -68,6 +68,11 @@ def load(path: Path) -> TinyConfig:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
     return build(TinyConfig, values, str(path))
+
+
+def from_nothing(options: TinyConfig) -> TinyConfig:
+    """Return the same choices for a run that begins with random weights."""
+    return replace(options, dit=replace(options.dit, start_from=""), codec=replace(options.codec, start_from=""))
 
 
 def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:

@@ -2,8 +2,20 @@
 
 ``python -m train.tiny.corpus FOLDER --hours 6 --seed 1 --workers 2`` builds one or continues it; ``Corpus.open``
 reads whatever is finished, also while the rest is being built. A shard is two files: ``NAME.s16`` (mono samples, 16-bit
-little endian, one recording after the other) and ``NAME.jsonl`` (a line per recording; written last, it marks the shard
-as finished).
+little endian at ``RATE``, one recording after the other) and ``NAME.jsonl`` (a line per recording; written last, it
+marks the shard as finished). A line is an object::
+
+    {"key": "train-0000-0007",        unique in the corpus
+     "text": "How are you?",          what is said; the time of each of its bytes is below
+     "speaker": "anna",               any name
+     "teacher": "flite",              any name; the evaluation listens to one of them
+     "split": "train",                or "heldout_text" or "heldout_speaker", see Corpus.split
+     "offset": 154350,                first sample in NAME.s16
+     "samples": 26460,                how many there are, at most LONGEST_S seconds
+     "phones": [["pau", 0.0, 0.04], ["hh", 0.04, 0.11], ...],    symbol of teacher/phones.py, begin, end in seconds
+     "characters": [0.06, 0.1, ...]}  seconds at which each byte of the UTF-8 text is spoken, never decreasing
+
+Recordings of one's own need nothing but such files.
 """
 
 import argparse
@@ -11,6 +23,7 @@ import json
 import math
 import os
 import random
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -22,6 +35,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from train.tiny.files import whole
+from train.tiny.teacher.library import TeacherMissing
 from train.tiny.teacher.phones import Span
 from train.tiny.teacher.speakers import Speaker, cast
 from train.tiny.teacher.studio import LOUDNESS, RATE, Studio, Take
@@ -207,7 +222,8 @@ def _settle_sources(folder: Path, seed: int, sentences: Callable[[], tuple[Seque
     Studio()  # a missing synthesiser is told before any work is done
     examples, definitions = sentences()
     content = {"seed": seed, "examples": list(examples), "definitions": list(definitions)}
-    _write_whole(sources, json.dumps(content, indent=0).encode())
+    with whole(sources) as path:
+        path.write_text(json.dumps(content, indent=0), encoding="utf-8")
 
 
 def _record_shard(folder: Path, name: str, speakers: Sequence[Speaker], shard_seconds: float) -> None:
@@ -230,8 +246,10 @@ def _record_shard(folder: Path, name: str, speakers: Sequence[Speaker], shard_se
         index.append(_entry(f"{name}-{len(index):04d}", line, take, offset))
         samples.append(stored)
         offset += len(stored)
-    _write_whole(folder / f"{name}.s16", np.concatenate(samples).tobytes())
-    _write_whole(folder / f"{name}.jsonl", "".join(index).encode())
+    with whole(folder / f"{name}.s16") as path:
+        path.write_bytes(np.concatenate(samples).tobytes())
+    with whole(folder / f"{name}.jsonl") as path:
+        path.write_text("".join(index), encoding="utf-8")
 
 
 def _take(studio: Studio, line: _Line) -> Take | None:
@@ -260,12 +278,17 @@ def _held_out_lines(speakers: Sequence[Speaker], texts: Texts, rng: random.Rando
     known = [speaker for speaker in speakers if not speaker.held_out]
     unknown = [speaker for speaker in speakers if speaker.held_out]
     natural = [speaker for speaker in known if speaker.teacher == "flite" and speaker.shift is None]
-    others = [speaker for speaker in known if speaker not in natural] or list(natural)
+    others = [speaker for speaker in known if speaker not in natural]
     rng.shuffle(others)
+    parts: tuple[tuple[Sequence[Speaker], Split], ...] = (
+        (natural or others, "heldout_text"),
+        (others or natural, "heldout_text"),
+        (unknown, "heldout_speaker"),
+    )
     for number, text in enumerate(texts.held_out):
-        yield _Line(natural[number % len(natural)], text, "heldout_text")
-        yield _Line(others[number % len(others)], text, "heldout_text")
-        yield _Line(unknown[number % len(unknown)], text, "heldout_speaker")
+        for of_part, split in parts:
+            if of_part:  # a cast of one's own may have no speaker to hold out
+                yield _Line(of_part[number % len(of_part)], text, split)
     for speaker in unknown:
         for _ in range(HELD_OUT_OTHER_TEXTS):
             yield _Line(speaker, texts.draw(rng), "heldout_speaker")
@@ -286,12 +309,6 @@ def _entry(key: str, line: _Line, take: Take, offset: int) -> str:
     return json.dumps(entry) + "\n"
 
 
-def _write_whole(path: Path, content: bytes) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(content)
-    os.replace(part, path)
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Build a corpus from the command line, with a progress bar in hours of speech."""
     parser = argparse.ArgumentParser(prog="python -m train.tiny.corpus", description="Synthesise the training speech.")
@@ -306,7 +323,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             bar.total, bar.n = shards, finished
             bar.refresh()
 
-        corpus = build(options.folder, hours=options.hours, seed=options.seed, workers=options.workers, progress=show)
+        try:
+            corpus = build(
+                options.folder, hours=options.hours, seed=options.seed, workers=options.workers, progress=show
+            )
+        except (TeacherMissing, ValueError) as error:
+            sys.exit(str(error))
     total = sum(corpus.seconds(index) for index in range(len(corpus))) / 3_600
     print(f"{len(corpus)} recordings, {total:.2f} hours, {len(corpus.speakers)} speakers in {options.folder}")
 

@@ -11,11 +11,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from echo.model.config import DiTConfig
 from train.tiny import optim, state
-from train.tiny.budget import Budget, Stopwatch
+from train.tiny.budget import Budget, Stopwatch, progress_bar
 from train.tiny.dit_batches import Batches, BatchOptions, References
 from train.tiny.dit_data import Utterances
 from train.tiny.dit_losses import Heads, LossWeights, places, total
@@ -28,7 +27,8 @@ from train.tiny.teacher.phones import PHONES
 class DiTOptions:
     """How the DiT is trained; ``batches`` and ``losses`` have their own pages.
 
-    start_from        folder or safetensors file whose weights a fresh run starts from; empty = random
+    start_from        model whose weights a fresh run starts from: a folder, or ``tiny`` for the one in the package;
+                      empty = random
     alignment_layers  blocks whose attention to the text is taught
     phone_layer       block whose output must tell the phones
     lr, muon_lr       base rates of AdamW and of Muon
@@ -144,7 +144,10 @@ class DiTTraining:
         sums: dict[str, Any] = {}
         counted = 0
         progress = budget.progress(seconds=self.seconds, step=self.step)
-        with tqdm(total=1.0, initial=progress, disable=not show_progress, bar_format=_BAR) as bar:
+        if progress < 1.0:
+            self._look_for_encoded()
+        watch.skip()
+        with progress_bar("dit", progress, show=show_progress) as bar:
             while progress < 1.0:
                 terms = self._train_step(progress)
                 self.step += 1
@@ -158,11 +161,13 @@ class DiTTraining:
                     row = {name: round(float(value) / counted, 4) for name, value in sums.items()}
                     sums, counted = {}, 0
                     self._log(row | (self.measure() if self.step % options.measure_steps == 0 else {}))
+                    watch.skip()
                     bar.set_postfix_str(f"step {self.step} flow {row['flow']:.3f}")
                 if time.monotonic() - saved > options.save_minutes * 60:
                     self.save()
                     self._look_for_encoded()
                     saved = time.monotonic()
+                    watch.skip()
         if self.step > first:
             self.save()
 
@@ -253,4 +258,3 @@ class DiTTraining:
 
 
 _MEASURED = ("flow", "attention", "ctc")
-_BAR = "{percentage:5.1f}%|{bar}| {elapsed}<{remaining}{postfix}"

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from echo.text.tokenize import encode
 from train.tiny.corpus import RATE, Corpus, Recording, Split
+from train.tiny.files import whole
 from train.tiny.latents import Analysis
 from train.tiny.teacher.phones import PHONES
 
@@ -191,9 +192,8 @@ def _write_shard(path: Path, corpus: Corpus, analysis: Analysis, indices: Sequen
         "keys": "\n".join(recording.key for recording in recordings),
         "speakers": "\n".join(recording.speaker for recording in recordings),
     }
-    unfinished = path.with_suffix(".part")
-    save_file(tensors, unfinished, metadata=names)
-    unfinished.rename(path)
+    with whole(path) as unfinished:
+        save_file(tensors, unfinished, metadata=names)
     return len(indices)
 
 

@@ -30,6 +30,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from train.tiny.corpus import RATE, Recording
+from train.tiny.files import whole
 
 LATENT_SIZE = 80
 HOP = 1_024
@@ -142,8 +143,13 @@ class Analysis:
 
     def save(self, path: Path) -> None:
         """Write the components to a small safetensors file."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({"components": self.components, "inverse": self.inverse}, path)
+        with whole(path) as unfinished:
+            save_file({"components": self.components, "inverse": self.inverse}, unfinished)
+
+    def same_as(self, other: Analysis) -> bool:
+        """Whether latents of both mean the same."""
+        shapes = self.components.shape, other.components.shape
+        return shapes[0] == shapes[1] and torch.allclose(self.components, other.components, atol=1e-6)
 
     def latents(self, samples_22k: NDArray[np.float32] | Tensor) -> Tensor:
         """Latents ``[ceil(n / 1024), 80]`` float32 of mono samples ``[n]`` at 22.05 kHz."""

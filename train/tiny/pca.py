@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from echo.model.pca import Pca
 from train.tiny.latents import LATENT_SIZE
@@ -12,8 +11,3 @@ from train.tiny.latents import LATENT_SIZE
 def identity_pca(latent_dim: int) -> Pca:
     """Components ``[I 0]``, mean 0, scale 1 for vectors of ``latent_dim``; all-zero latents stay silence."""
     return Pca(torch.eye(LATENT_SIZE, latent_dim), torch.zeros(latent_dim), 1.0)
-
-
-def pca_state(latent_dim: int) -> dict[str, Tensor]:
-    """The tensors of ``pca_state.safetensors``."""
-    return identity_pca(latent_dim).state()

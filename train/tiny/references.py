@@ -33,6 +33,7 @@ def encoded_references(
 
     speakers  names in the order of the speaker numbers that batches use
     """
+    autoencoder, pca = autoencoder.to(device), pca.to(device)
     rng = np.random.default_rng(seed)
     training = set(corpus.split("train"))
     clips: list[torch.Tensor] = []
@@ -44,7 +45,7 @@ def encoded_references(
             by_speaker[number] = np.arange(len(clips), len(clips) + len(chosen))
         for index in chosen:
             samples = corpus[int(index)].samples[: int(_SECONDS * RATE)]
-            audio = torch.from_numpy(soxr.resample(samples, RATE, SAMPLE_RATE))
+            audio = torch.from_numpy(soxr.resample(samples, RATE, SAMPLE_RATE)).to(device)
             clips.append(speaker_latents(autoencoder, pca, audio).latents.half().cpu())
     length = torch.tensor([len(clip) for clip in clips])
     return References(

@@ -10,7 +10,6 @@ from torch import Tensor
 from echo.model.guidance import Conditions
 from echo.model.kv import KV
 from echo.model.sampler import draw_noise, make_conditions, sample_oneshot
-from echo.model.speaker import speaker_latents
 from echo.model.weights import LoadedEcho
 from echo.text.tokenize import encode
 from echo.types import BlockSpec, SamplerParams
@@ -35,9 +34,3 @@ def audio_of(model: LoadedEcho, latents: Tensor) -> NDArray[np.float32]:
     vectors = model.pca.decode(latents[None]).to(model.autoencoder.device, model.autoencoder.dtype)
     samples: NDArray[np.float32] = model.autoencoder.decode_zq(vectors)[0, 0].float().cpu().numpy()
     return samples
-
-
-def voice_of(model: LoadedEcho, samples: NDArray[np.float32]) -> KV:
-    """The voice of a clip at 44.1 kHz."""
-    latents, valid = speaker_latents(model.autoencoder, model.pca, torch.from_numpy(samples))
-    return model.dit.encode_speaker(latents, valid)

@@ -18,7 +18,7 @@ from echo.types import SAMPLE_RATE
 from train.tiny import corpus as speech
 from train.tiny import dit_data, export, state
 from train.tiny.budget import Budget
-from train.tiny.codec import load_codec, train_codec
+from train.tiny.codec import load_codec, load_encoder, train_codec
 from train.tiny.codec_data import Material
 from train.tiny.config import TinyConfig
 from train.tiny.dit import DiTTraining
@@ -177,7 +177,7 @@ class Run:
         return starting_weights(options.dit.start_from, options.dit_config(), self._analysis)
 
     def _references(self, speakers: tuple[str, ...]) -> References | None:
-        autoencoder = load_codec(self._work / "codec", self._options.codec)
+        autoencoder = load_encoder(self._work / "codec", self._options.codec)
         if autoencoder is None:
             return None
         return encoded_references(

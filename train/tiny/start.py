@@ -55,7 +55,7 @@ def starting_weights(source: str, config: DiTConfig, analysis: Analysis) -> dict
     cpu = torch.device("cpu")
     state = checkpoint.read(files.dit, checkpoint.read_header(files.dit), lambda key: (cpu, torch.float32))
     beside = files.dit.parent / ANALYSIS
-    if beside.is_file() and _same(Analysis.load(beside), analysis):
+    if beside.is_file() and Analysis.load(beside).same_as(analysis):
         return state
     return rotated_weights(state, rotation(load_echo(source, dtype=torch.float32), analysis))
 
@@ -91,7 +91,3 @@ def rotation(model: LoadedEcho, analysis: Analysis, texts: Sequence[str] = TEXTS
     turn = torch.eye(old.shape[1])
     turn[MEL, MEL] = u @ v
     return turn
-
-
-def _same(a: Analysis, b: Analysis) -> bool:
-    return a.components.shape == b.components.shape and torch.allclose(a.components, b.components, atol=1e-6)

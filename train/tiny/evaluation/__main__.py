@@ -28,8 +28,8 @@ from bench.record import commit, environment, write_record
 from echo.errors import LoadError
 from echo.model.hub import TINY
 from train.tiny.corpus import Corpus
-from train.tiny.evaluation.heldout import choose
-from train.tiny.evaluation.merge import merged
+from train.tiny.evaluation.heldout import NATURAL, choose, digest
+from train.tiny.evaluation.merge import merged, require_same
 from train.tiny.evaluation.page import draw, save_sounds
 from train.tiny.evaluation.run import PARTS, Options, evaluate, open_parts
 from train.tiny.evaluation.systems import Checkpoint
@@ -42,15 +42,19 @@ def main() -> None:
     """Evaluate from the command line."""
     given = _parser().parse_args()
     torch.set_num_threads(given.threads)
+    out = given.out or given.work / "evaluation"
     try:
         corpus = Corpus.open(given.work / "corpus")
-        items = choose(corpus, given.texts)
+        items = choose(corpus, given.texts, teacher=given.teacher)
         checkpoints = [Checkpoint.named(source) for source in _sources(given.checkpoints, given.shipped)]
         for checkpoint in checkpoints:
             checkpoint.files()
+        # Looked at before anything is measured, which takes minutes.
+        known = load(out / "result.json") if given.add else None
+        if known is not None:
+            require_same(known["results"], digest(items), [(one.name, one.digest()) for one in checkpoints])
     except (ValueError, FileNotFoundError, LoadError) as error:
         sys.exit(str(error))
-    out = given.out or given.work / "evaluation"
     options = Options(parts=given.parts, device=given.device, threads=given.threads)
     parts = open_parts(options.parts, corpus, items, given.work / "ears", given.device)
     results, columns = evaluate(items, checkpoints, parts, options)
@@ -62,8 +66,8 @@ def main() -> None:
         "environment": environment(torch.device(given.device)),
         "results": results,
     }
-    if given.add:
-        record = merged(load(out / "result.json"), record)
+    if known is not None:
+        record = merged(known, record)
     write_record(out / "result.json", record)
     (out / "table.md").write_text(table(record) + "\n", encoding="utf-8")
     if "page" in options.parts:
@@ -93,6 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     options.add_argument("--add", action="store_true", help="add the parts to the result that is there")
     options.add_argument("--keep", metavar="NAME", help="also keep the result as train/tiny/results/NAME.json")
     options.add_argument("--texts", type=int, default=60)
+    options.add_argument("--teacher", default=NATURAL, help="whose recordings are the measure (default: %(default)s)")
     options.add_argument("--parts", type=_parts, default=PARTS, help=f"some of {','.join(PARTS)}; default: all")
     options.add_argument("--device", default="cpu")
     options.add_argument("--threads", type=int, default=1, help="threads on a CPU; 'speed' chooses its own")

@@ -11,16 +11,18 @@ def merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises ValueError when they are not of the same texts and weights.
     """
-    one, two = (_subject(record["results"]) for record in (old, new))
-    if one != two:
-        raise ValueError("The result that is to be added to is of other texts, voices or weights.")
+    about = new["results"]
+    weights = [(checkpoint["name"], checkpoint["digest"]) for checkpoint in about["checkpoints"]]
+    require_same(old["results"], about["set"]["digest"], weights)
     together: dict[str, Any] = _both(old, new)
     return {**together, "command": f"{old['command']} && {new['command']}"}
 
 
-def _subject(results: Mapping[str, Any]) -> tuple[object, ...]:
-    weights = [(checkpoint["name"], checkpoint["digest"]) for checkpoint in results["checkpoints"]]
-    return results["set"]["digest"], *weights
+def require_same(results: Mapping[str, Any], texts: str, weights: Sequence[tuple[str, str]]) -> None:
+    """Raise ValueError where results are of other texts or voices (a digest) or other weights (names and digests)."""
+    found = [(checkpoint["name"], checkpoint["digest"]) for checkpoint in results["checkpoints"]]
+    if (results["set"]["digest"], found) != (texts, list(weights)):
+        raise ValueError("The result that is to be added to is of other texts, voices or weights.")
 
 
 def _both(old: Any, new: Any) -> Any:

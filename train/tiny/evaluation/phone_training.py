@@ -22,6 +22,7 @@ from train.tiny.corpus import RATE, Corpus, Recording
 from train.tiny.evaluation.features import BANDS, HOP, Mel, mel
 from train.tiny.evaluation.heldout import Speech
 from train.tiny.evaluation.phones import BLANK, SOUNDS, STRIDE, PhoneNet, PhoneRecogniser, normalised, sounds_of
+from train.tiny.files import whole
 from train.tiny.teacher.phones import Span
 
 _RATE_OF_LEARNING = 2e-3
@@ -76,8 +77,9 @@ def train(
             if step % 20 == 0:
                 progress.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
             if (step + 1) % schedule.keep_every == 0:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                torch.save({"step": step + 1, **{name: part.state_dict() for name, part in parts.items()}}, partial)
+                with whole(partial) as unfinished:
+                    states = {name: part.state_dict() for name, part in parts.items()}
+                    torch.save({"step": step + 1, **states}, unfinished)
     made = PhoneRecogniser(net.cpu(), {"steps": str(steps), "seed": str(seed), "recordings": str(len(shelf))})
     made.save(path)
     partial.unlink(missing_ok=True)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from echo.types import Audio
 from train.tiny.evaluation.features import BANDS, Mel, mel
+from train.tiny.files import whole
 from train.tiny.teacher.phones import PAUSE, PHONES, Span
 
 #: Classes: CTC's blank first, then the phones that are heard; a pause is blank.
@@ -98,8 +99,8 @@ class PhoneRecogniser:
 
     def save(self, path: Path) -> None:
         """Write the weights and what is known of them."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(self._net.state_dict(), path, {"about": json.dumps(self.about)})
+        with whole(path) as unfinished:
+            save_file(self._net.state_dict(), unfinished, {"about": json.dumps(self.about)})
 
     @classmethod
     def load(cls, path: Path) -> Self:

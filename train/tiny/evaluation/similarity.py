@@ -18,6 +18,7 @@ from echo.types import Audio
 from train.tiny.evaluation.features import BANDS, Mel, mel, speech_frames
 from train.tiny.evaluation.heldout import Speech
 from train.tiny.evaluation.pitch import Contour, contour
+from train.tiny.files import whole
 
 Matrix = npt.NDArray[np.float64]
 Vector = npt.NDArray[np.float64]
@@ -96,15 +97,16 @@ class Embedding:
 
     def save(self, path: Path) -> None:
         """Write it as ``.npz``."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(
-            path,
-            mean=self.mean,
-            projection=self.projection,
-            sound_mean=self.sounds.mean,
-            sound_spread=self.sounds.spread,
-            centres=self.sounds.centres,
-        )
+        # Through an open file, because numpy would add an extension to a name.
+        with whole(path) as unfinished, unfinished.open("wb") as file:
+            np.savez(
+                file,
+                mean=self.mean,
+                projection=self.projection,
+                sound_mean=self.sounds.mean,
+                sound_spread=self.sounds.spread,
+                centres=self.sounds.centres,
+            )
 
     @classmethod
     def load(cls, path: Path) -> Self:

@@ -1,0 +1,32 @@
+"""A file that is being written when a run is stopped does not get in the way of the next run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from train.tiny.files import whole
+
+
+def test_a_file_takes_its_place_once_it_is_complete(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "numbers.bin"
+    with whole(path) as unfinished:
+        unfinished.write_bytes(b"123")
+        assert not path.exists()
+    assert path.read_bytes() == b"123"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_what_was_there_stays_when_writing_fails(tmp_path: Path) -> None:
+    path = tmp_path / "numbers.bin"
+    path.write_bytes(b"old")
+
+    def stopped() -> None:
+        with whole(path) as unfinished:
+            unfinished.write_bytes(b"ne")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
+    assert path.read_bytes() == b"old"
