@@ -10,9 +10,17 @@ import pytest
 import soundfile
 
 from echo.types import SAMPLE_RATE
+from train.tiny.corpus import Recording
+from train.tiny.evaluation.bundled import clip_of, items_of, judged
+from train.tiny.evaluation.heard import Heard, of_teacher
+from train.tiny.evaluation.parts import Pitch, Words
+from train.tiny.evaluation.recogniser import Recogniser
+from train.tiny.evaluation.record import recorded
+from train.tiny.evaluation.systems import Voice
+from train.tiny.evaluation.table import described
 from train.tiny.prompts import TEXT, VOICES, record
 from train.tiny.teacher.speakers import cast
-from train.tiny.teacher.studio import LOUDNESS
+from train.tiny.teacher.studio import LOUDNESS, RATE, Studio
 
 BUNDLED = Path(__file__).parents[2] / "audio_prompts"
 
@@ -46,3 +54,30 @@ def test_the_bundled_clips_are_these(folder: Path) -> None:
         assert len(bundled) == len(made)
         assert np.corrcoef(bundled, made)[0, 1] > 0.999
     assert all(about["text"] == TEXT for about in json.loads((BUNDLED / "voices.json").read_text()).values())
+
+
+def test_a_bundled_voice_is_judged_beside_its_teacher(folder: Path) -> None:
+    speakers = {speaker.name: speaker for speaker in cast()}
+    clip = clip_of(folder, "tiny_dan")
+    about = json.loads((folder / "voices.json").read_text())
+    assert len(clip.samples) / RATE == pytest.approx(about["tiny_dan"]["seconds"], abs=0.01)
+    items = items_of(speakers["flite-rms"], clip, ["How many people came?", "She had a dark suit."], Studio())
+    assert [item.recording.text for item in items] == ["How many people came?", "She had a dark suit."]
+
+    class Parrot(Voice):
+        """Says everything as the teacher does."""
+
+        def __init__(self) -> None:
+            pass
+
+        def speak(self, text: str, reference: Recording | None, *, seed: int) -> Heard:
+            assert reference is clip
+            return of_teacher(items[seed].recording)
+
+    found = judged(Parrot(), items, Words(Recogniser()), Pitch())
+    assert found["teacher"] == found["generated"]
+    assert found["generated"]["rate"] < 0.5
+    assert 80 < found["pitch_hz"] < 130
+    assert found["pitch_error_percent"] < 15
+    record = recorded("voices", "bundled", [], "cpu", {"texts": [""] * 2, "voices": {"tiny_dan": found}})
+    assert "| `tiny_dan` |" in described(record, "voices.json")

@@ -15,22 +15,21 @@ it is missing: that takes minutes, can be interrupted, and happens once.
 from __future__ import annotations
 
 import argparse
-import shlex
 import shutil
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
-from bench.record import commit, environment, write_record
+from bench.record import write_record
 from echo.errors import LoadError
 from echo.model.hub import TINY
 from train.tiny.corpus import Corpus
 from train.tiny.evaluation.heldout import NATURAL, choose, digest
 from train.tiny.evaluation.merge import merged, require_same
 from train.tiny.evaluation.page import draw, save_sounds
+from train.tiny.evaluation.record import recorded
 from train.tiny.evaluation.run import PARTS, Options, evaluate, open_parts
 from train.tiny.evaluation.systems import Checkpoint
 from train.tiny.evaluation.table import RESULTS, load, table
@@ -58,14 +57,7 @@ def main() -> None:
     options = Options(parts=given.parts, device=given.device, threads=given.threads)
     parts = open_parts(options.parts, corpus, items, given.work / "ears", given.device)
     results, columns = evaluate(items, checkpoints, parts, options)
-    record = {
-        "evaluation": "tiny",
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        **commit(),
-        "command": shlex.join(["python", "-m", "train.tiny.evaluation", *sys.argv[1:]]),
-        "environment": environment(torch.device(given.device)),
-        "results": results,
-    }
+    record = recorded("tiny", "train.tiny.evaluation", sys.argv[1:], given.device, results)
     if known is not None:
         record = merged(known, record)
     write_record(out / "result.json", record)

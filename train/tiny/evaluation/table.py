@@ -76,17 +76,38 @@ def fill(text: str, folder: Path) -> str:
 
 def described(record: Mapping[str, Any], file: str) -> str:
     """A result's table with what it is about."""
-    results = record["results"]
-    found, where = results["set"], record["environment"]
+    results, where = record["results"], record["environment"]
+    if record["evaluation"] == "voices":
+        about, lines = f"{len(results['texts'])} held-out texts", voices(record)
+    else:
+        found, lines = results["set"], table(record)
+        about = (
+            f"{found['texts']} held-out texts by {' and '.join(found['teacher'])}, "
+            f"said by {found['speakers_seen']} voices seen in training and {found['speakers_unseen']} unseen ones "
+            f"(set {found['digest']})"
+        )
     dirty = " with local changes" if record["dirty"] else ""
     told = (
-        f"*Generated from `train/tiny/results/{file}`: {found['texts']} held-out texts by "
-        f"{' and '.join(found['teacher'])}, "
-        f"said by {found['speakers_seen']} voices seen in training and {found['speakers_unseen']} unseen ones "
-        f"(set {found['digest']}); {where['device']}, {where['cpu_cores']} cores, torch {where['torch']}, "
-        f"{record['date'][:10]}, commit {record['commit']}{dirty}.*"
+        f"*Generated from `train/tiny/results/{file}`: {about}; {where['device']}, {where['cpu_cores']} cores, "
+        f"torch {where['torch']}, {record['date'][:10]}, commit {record['commit']}{dirty}.*"
     )
-    return f"{told}\n\n{table(record)}"
+    return f"{told}\n\n{lines}"
+
+
+def voices(record: Mapping[str, Any]) -> str:
+    """The bundled voices as a markdown table."""
+    rows = [
+        [
+            f"`{name}`",
+            f"{found['teacher']['rate']:.2f}",
+            f"{found['generated']['rate']:.2f}",
+            f"{found['pitch_hz']:.0f}",
+            "–" if found["pitch_error_percent"] is None else f"{found['pitch_error_percent']:.1f}",
+        ]
+        for name, found in record["results"]["voices"].items()
+    ]
+    titles = ["voice", "words wrong: teacher", "generated", "pitch of the clip, Hz", "error of the pitch, %"]
+    return markdown(titles, rows)
 
 
 def table(record: Mapping[str, Any]) -> str:
