@@ -18,12 +18,12 @@ from train.tiny.codec import CodecOptions, CodecShape, load_codec, load_encoder,
 from train.tiny.codec_data import Material, doubled, draw, keys_of, prepare
 from train.tiny.codec_decoder import DecoderOptions, DecoderTask
 from train.tiny.codec_encoder import EncoderOptions, EncoderTask, fit_quantizer
-from train.tiny.codec_loop import Stage
 from train.tiny.codec_losses import SpectralLoss, log_distance, mel_bands
 from train.tiny.codec_model import DecodePath, EncodePath, embedded, grow, set_first_weights, trainable, weight_normed
 from train.tiny.corpus import RATE, Corpus, Recording
 from train.tiny.discriminator import Discriminators
 from train.tiny.latents import LATENT_SIZE, Analysis, analyse
+from train.tiny.loop import Stage
 from train.tiny.pca import identity_pca
 from train.tiny.plots import read_curve
 

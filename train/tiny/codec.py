@@ -17,12 +17,11 @@ from train.tiny.budget import Budget
 from train.tiny.codec_data import REACH, Material, doubled, keys_of, prepare
 from train.tiny.codec_decoder import DecoderOptions, DecoderTask
 from train.tiny.codec_encoder import EncoderOptions, EncoderTask, fit_quantizer
-from train.tiny.codec_loop import Stage, describe
 from train.tiny.codec_model import trainable, weight_normed
 from train.tiny.codec_start import starting_codec
 from train.tiny.corpus import Corpus
 from train.tiny.latents import HOP, Analysis
-from train.tiny.plots import plot_curves
+from train.tiny.loop import Stage, describe
 
 _DECODER, _ENCODER, _QUANTIZER = "decoder", "encoder", "quantizer"
 #: Held-out utterances that are decoded at every checkpoint, and their longest.
@@ -157,8 +156,6 @@ def train_codec(
             task = EncoderTask(model, material, options.encoder, seed=seed, held_out=held_out, start=start)
         stage = Stage(task, folder / part, save_minutes=options.save_minutes)
         stage.train(budget if only else _part(budget, shares[part]), show_progress=show_progress)
-        if (folder / part / "curves.jsonl").exists():
-            plot_curves(folder / part / "curves.jsonl", folder / part / "curves.png")
 
 
 def load_codec(folder: Path, options: CodecOptions) -> Autoencoder | None:

@@ -14,11 +14,11 @@ from echo.model.autoencoder import Autoencoder
 from echo.types import SAMPLE_RATE, SAMPLES_PER_LATENT
 from train.tiny import optim
 from train.tiny.codec_data import Material, Segments, draw
-from train.tiny.codec_loop import advance, is_matrix
 from train.tiny.codec_losses import DecoderWeights, Hints, SpectralLoss, log_distance, weigh
-from train.tiny.codec_model import DecodePath, decoder_widths, grow, set_first_weights
+from train.tiny.codec_model import DecodePath, decoder_widths, grow, is_matrix, set_first_weights
 from train.tiny.discriminator import Discriminators
 from train.tiny.latents import LATENT_SIZE, PHASE, VOICING
+from train.tiny.loop import advance
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

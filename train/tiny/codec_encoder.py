@@ -15,9 +15,9 @@ from echo.model.autoencoder import Autoencoder
 from echo.model.autoencoder.quantizer import DownsampleQuantizer, VectorQuantizer
 from train.tiny import optim
 from train.tiny.codec_data import Material, Segments, draw
-from train.tiny.codec_loop import advance, is_matrix
-from train.tiny.codec_model import EncodePath, grow, set_first_weights
+from train.tiny.codec_model import EncodePath, grow, is_matrix, set_first_weights
 from train.tiny.latents import LATENT_SIZE, MEL, PHASE, PITCH, VOICING
+from train.tiny.loop import advance
 
 _GROUPS = {"mel": MEL, "voicing": VOICING, "pitch": PITCH, "phase": PHASE}
 _BETA = 0.3  # errors below this count squared, larger ones linearly

@@ -198,3 +198,8 @@ def grow(path: nn.Module, smaller: Mapping[str, Tensor]) -> None:
 def decoder_widths(config: AutoencoderConfig) -> Sequence[int]:
     """Channels that the decoder's blocks put out."""
     return [config.decoder_dim // 2 ** (level + 1) for level in range(len(config.decoder_rates))]
+
+
+def is_matrix(name: str, parameter: nn.Parameter) -> bool:
+    """Whether Muon trains a weight: matrices and convolutions of some width, no depthwise ones, no single outputs."""
+    return name.endswith("weight") and parameter.dim() >= 2 and min(parameter.shape[0], parameter[0].numel()) >= 8

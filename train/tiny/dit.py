@@ -1,9 +1,7 @@
-"""The DiT's training loop: resumable at any step, by time or by steps, on the CPU or on CUDA."""
+"""Trains the DiT: text and a reference clip -> latents."""
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from echo.model.config import DiTConfig
-from train.tiny import optim, state
-from train.tiny.budget import Budget, Stopwatch, progress_bar
+from train.tiny import optim
+from train.tiny.budget import Budget
 from train.tiny.dit_batches import Batches, BatchOptions, References
 from train.tiny.dit_data import Utterances
 from train.tiny.dit_losses import Heads, LossWeights, places, total
 from train.tiny.dit_model import Outputs, TrainableDiT
-from train.tiny.plots import append_curve, cut_curve
+from train.tiny.loop import Stage, advance, describe
 from train.tiny.teacher.phones import PHONES
 
 
@@ -56,7 +54,6 @@ class DiTOptions:
     encoded_per_speaker: int = 6
     save_minutes: float = 3.0
     log_steps: int = 20
-    measure_steps: int = 100
     batches: BatchOptions = field(default_factory=BatchOptions)
     losses: LossWeights = field(default_factory=LossWeights)
 
@@ -90,10 +87,11 @@ def is_matrix(name: str, parameter: nn.Parameter) -> bool:
     return ".blocks." in name and "adaln" not in name and "norm" not in name and parameter.dim() == 2
 
 
-class DiTTraining:
-    """One run: model, optimisers, position; ``folder`` gets the checkpoint and the curves.
+class DiTTask:
+    """The DiT's training.
 
-    encoded  called now and then for references through the codec's encoder, until it returns some
+    start    weights that it starts from
+    encoded  called by ``look_for_encoded`` for references through the codec's encoder, until it returns some
     """
 
     def __init__(
@@ -101,7 +99,6 @@ class DiTTraining:
         config: DiTConfig,
         options: DiTOptions,
         utterances: Utterances,
-        folder: Path,
         *,
         seed: int,
         device: torch.device,
@@ -109,10 +106,7 @@ class DiTTraining:
         encoded: Callable[[], References | None] | None = None,
     ) -> None:
         torch.manual_seed(seed)
-        self.options = options
-        self.folder = folder
-        self.step = 0
-        self.seconds = 0.0
+        self._options = options
         self._device = device
         self._seed = seed
         self._utterances = utterances.to(device)
@@ -127,7 +121,6 @@ class DiTTraining:
         if options.compile and device.type == "cuda":
             for block in self._model.dit.blocks:
                 block.compile(dynamic=True)
-        self._resume()
         self._batches = self._make_batches()
         self._held_out = self._make_held_out()
 
@@ -136,43 +129,25 @@ class DiTTraining:
         """The model being trained."""
         return self._model.dit
 
-    def train(self, budget: Budget, *, show_progress: bool = True) -> None:
-        """Train until the budget is used up; returns at once when it already is."""
-        options = self.options
-        saved, first = time.monotonic(), self.step
-        watch = Stopwatch(self.seconds)
-        sums: dict[str, Any] = {}
-        counted = 0
-        progress = budget.progress(seconds=self.seconds, step=self.step)
-        if progress < 1.0:
-            self._look_for_encoded()
-        watch.skip()
-        with progress_bar("dit", progress, show=show_progress) as bar:
-            while progress < 1.0:
-                terms = self._train_step(progress)
-                self.step += 1
-                for name, value in terms.items():
-                    sums[name] = sums.get(name, 0.0) + value.detach()
-                counted += 1
-                self.seconds = watch.lap()
-                progress = budget.progress(seconds=self.seconds, step=self.step)
-                bar.update(progress - bar.n)
-                if self.step % options.log_steps == 0:
-                    row = {name: round(float(value) / counted, 4) for name, value in sums.items()}
-                    sums, counted = {}, 0
-                    self._log(row | (self.measure() if self.step % options.measure_steps == 0 else {}))
-                    watch.skip()
-                    bar.set_postfix_str(f"step {self.step} flow {row['flow']:.3f}")
-                if time.monotonic() - saved > options.save_minutes * 60:
-                    self.save()
-                    self._look_for_encoded()
-                    saved = time.monotonic()
-                    watch.skip()
-        if self.step > first:
-            self.save()
+    def parts(self) -> Mapping[str, tuple[nn.Module, Mapping[str, torch.optim.Optimizer]]]:
+        """The model with its heads."""
+        return {"model": (self._model, self._optimizers)}
+
+    def step(self, number: int, progress: float) -> dict[str, Tensor]:
+        """One batch."""
+        options = self._options
+        longest = options.easy_longest if progress < options.easy_until else None
+        inputs, targets = self._batches.draw(number, longest=longest)
+        with self._precision():
+            outputs: Outputs = self._model.dit(inputs)
+            terms = self._model.heads.terms(inputs, outputs, targets, width=options.losses.width)
+        total(terms, options.losses, progress).backward()  # type: ignore[no-untyped-call]
+        share = optim.decay(progress, options.power) * optim.warm_up(number, options.warm_up)
+        terms["gradient"] = advance(self._model, self._optimizers, share=share, clip=options.clip)
+        return terms
 
     @torch.no_grad()
-    def measure(self) -> dict[str, float]:
+    def measure(self, folder: Path) -> dict[str, float]:
         """Measure held-out utterances.
 
         Flow, attention and CTC loss (how much worse the last is than in training tells that there are too few texts),
@@ -183,62 +158,29 @@ class DiTTraining:
         inputs, targets = self._held_out
         with self._precision():
             outputs: Outputs = self._model.dit(inputs)
-            terms = self._model.heads.terms(inputs, outputs, targets, width=self.options.losses.width)
+            terms = self._model.heads.terms(inputs, outputs, targets, width=self._options.losses.width)
         timed = (targets.centres >= 0) & inputs.text_mask
-        where, weight = places(targets, timed, self.options.losses.width)
+        where, weight = places(targets, timed, self._options.losses.width)
         scores = outputs.alignments[-1]
         peak = scores.masked_fill(~inputs.text_mask[:, None, None], -1e4).softmax(-1).mean(1).argmax(-1)
         near = ((peak - where.argmax(-1)).abs() <= 2).float()
         measured = {name: terms[name] for name in _MEASURED if name in terms}
         measured["aligned"] = (near * weight).sum() / weight.sum()
-        return {f"held_out_{name}": round(float(value), 4) for name, value in measured.items()}
+        return {f"held_out_{name}": float(value) for name, value in measured.items()}
 
-    def save(self) -> None:
-        """Write the checkpoint."""
-        tensors = state.prefixed("model", self._model.state_dict())
-        tensors |= state.optimizer_tensors(self._model, self._optimizers)
-        state.save(self.folder / "checkpoint", tensors, {"step": self.step, "seconds": round(self.seconds, 1)})
-
-    def _train_step(self, progress: float) -> dict[str, Tensor]:
-        options = self.options
-        longest = options.easy_longest if progress < options.easy_until else None
-        inputs, targets = self._batches.draw(self.step, longest=longest)
-        optim.set_rate(
-            self._optimizers.values(),
-            optim.decay(progress, options.power) * optim.warm_up(self.step, options.warm_up),
-        )
-        with self._precision():
-            outputs: Outputs = self._model.dit(inputs)
-            terms = self._model.heads.terms(inputs, outputs, targets, width=options.losses.width)
-        total(terms, options.losses, progress).backward()  # type: ignore[no-untyped-call]
-        terms["gradient"] = nn.utils.clip_grad_norm_(self._model.parameters(), options.clip)
-        for optimizer in self._optimizers.values():
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        return terms
+    def look_for_encoded(self) -> None:
+        """Take up references through the codec's encoder, once there are any."""
+        if self._find_encoded is not None and (encoded := self._find_encoded()) is not None:
+            self._batches = self._make_batches(encoded)
+            self._find_encoded = None
 
     def _precision(self) -> torch.autocast:
-        return torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self.options.bf16)
-
-    def _log(self, row: dict[str, Any]) -> None:
-        facts = {"step": self.step, "seconds": round(self.seconds, 1)}
-        append_curve(self.folder / "curves.jsonl", facts | row)
-
-    def _resume(self) -> None:
-        found = state.load(self.folder / "checkpoint")
-        self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "options.json").write_text(json.dumps(asdict(self.options), indent=1) + "\n", encoding="utf-8")
-        if found is not None:
-            tensors, facts = found
-            self._model.load_state_dict(state.under("model", tensors))
-            state.restore_optimizers(self._model, self._optimizers, tensors)
-            self.step, self.seconds = facts["step"], facts["seconds"]
-        cut_curve(self.folder / "curves.jsonl", self.step)
+        return torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._options.bf16)
 
     def _make_batches(self, encoded: References | None = None) -> Batches:
         return Batches(
             self._utterances,
-            self.options.batches,
+            self._options.batches,
             seed=self._seed,
             encoded=encoded,
             patch=self._model.dit.config.speaker_patch_size,
@@ -247,14 +189,23 @@ class DiTTraining:
     def _make_held_out(self) -> tuple[Any, Any] | None:
         if not bool((self._utterances.split == 1).any()):
             return None
-        batches = Batches(self._utterances, self.options.batches, seed=self._seed, split="heldout_text")
+        batches = Batches(self._utterances, self._options.batches, seed=self._seed, split="heldout_text")
         rows = batches.within(160)[:12]
         return batches.fixed(rows, 160, seed=1) if rows else None
 
-    def _look_for_encoded(self) -> None:
-        if self._find_encoded is not None and (encoded := self._find_encoded()) is not None:
-            self._batches = self._make_batches(encoded)
-            self._find_encoded = None
+
+def train_dit(task: DiTTask, options: DiTOptions, folder: Path, budget: Budget, *, show_progress: bool = True) -> Stage:
+    """Train until the budget is used up, continuing from what ``folder`` holds; it gets checkpoint and curves."""
+    describe(folder, asdict(options))
+    stage = Stage(
+        task,
+        folder,
+        save_minutes=options.save_minutes,
+        log_steps=options.log_steps,
+        between=task.look_for_encoded,
+    )
+    stage.train(budget, show_progress=show_progress)
+    return stage
 
 
 _MEASURED = ("flow", "attention", "ctc")

@@ -21,12 +21,12 @@ from train.tiny.budget import Budget
 from train.tiny.codec import load_codec, load_encoder, train_codec
 from train.tiny.codec_data import Material
 from train.tiny.config import TinyConfig
-from train.tiny.dit import DiTTraining
+from train.tiny.dit import DiTTask, train_dit
 from train.tiny.dit_batches import Batches, References
 from train.tiny.dit_model import TrainableDiT
 from train.tiny.latents import Analysis
 from train.tiny.pca import identity_pca
-from train.tiny.plots import plot_curves, plot_spectrograms
+from train.tiny.plots import plot_spectrograms
 from train.tiny.references import encoded_references
 from train.tiny.remade import remade
 from train.tiny.speak import audio_of, latents_of
@@ -120,19 +120,16 @@ class Run:
     def _train_dit(self) -> None:
         options, folder = self._options, self._work / "dit"
         utterances = dit_data.load(self._work / "latents")
-        training = DiTTraining(
+        task = DiTTask(
             options.dit_config(),
             options.dit,
             utterances,
-            folder,
             seed=options.run.seed,
             device=self._device,
             start=self._start(folder),
             encoded=lambda: self._references(utterances.speakers),
         )
-        training.train(self._budgets["dit"])
-        if (folder / "curves.jsonl").exists():
-            plot_curves(folder / "curves.jsonl", folder / "curves.png")
+        train_dit(task, options.dit, folder, self._budgets["dit"])
 
     def _polish(self) -> None:
         if not self._options.codec.polish_share:

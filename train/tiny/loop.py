@@ -1,10 +1,10 @@
-"""The loop that decoder and encoder share: steps, learning rates, curves, checkpoints."""
+"""The loop that decoder, encoder and DiT share: steps, learning rates, curves, checkpoints."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from train.tiny import optim, state
 from train.tiny.budget import Budget, Stopwatch, progress_bar
-from train.tiny.plots import append_curve, cut_curve
+from train.tiny.plots import append_curve, cut_curve, plot_curves
 
 
 class Task(Protocol):
@@ -33,15 +33,27 @@ class Task(Protocol):
 
 
 class Stage:
-    """One run of a task in a folder: ``checkpoint`` (resumed from when it is there), ``curves.jsonl``, clips."""
+    """One run of a task in a folder: ``checkpoint`` (resumed from when it is there), curves, clips.
 
-    def __init__(self, task: Task, folder: Path, *, save_minutes: float = 2.0, log_steps: int = 20) -> None:
+    between  called before the first step and whenever a checkpoint was written
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        folder: Path,
+        *,
+        save_minutes: float = 2.0,
+        log_steps: int = 20,
+        between: Callable[[], None] | None = None,
+    ) -> None:
         self.folder = folder
         self.number = 0
         self.seconds = 0.0
         self._task = task
         self._save_minutes = save_minutes
         self._log_steps = log_steps
+        self._between = between or (lambda: None)
         folder.mkdir(parents=True, exist_ok=True)
         if (found := state.load(folder / "checkpoint")) is not None:
             tensors, facts = found
@@ -54,14 +66,16 @@ class Stage:
     def train(self, budget: Budget, *, show_progress: bool = True) -> None:
         """Train until the budget is used up; returns at once when it already is."""
         first, saved = self.number, time.monotonic()
-        watch = Stopwatch(self.seconds)
         sums: dict[str, Tensor] = {}
         counted = 0
         progress = budget.progress(seconds=self.seconds, step=self.number)
+        if progress < 1.0:
+            self._between()
+        watch = Stopwatch(self.seconds)
         with progress_bar(self.folder.name, progress, show=show_progress) as bar:
             while progress < 1.0:
-                for name, value in self._task.step(self.number, progress).items():
-                    sums[name] = sums.get(name, 0.0) + value.detach()
+                for name, term in self._task.step(self.number, progress).items():
+                    sums[name] = sums.get(name, 0.0) + term.detach()
                 self.number += 1
                 counted += 1
                 self.seconds = watch.lap()
@@ -70,14 +84,18 @@ class Stage:
                 if self.number % self._log_steps == 0:
                     row = {name: round(float(value) / counted, 5) for name, value in sums.items()}
                     self._log(row)
-                    bar.set_postfix_str(f"step {self.number}")
+                    title, value = next(iter(row.items()))
+                    bar.set_postfix_str(f"step {self.number}, {title} {value:.3f}")
                     sums, counted = {}, 0
                 if time.monotonic() - saved > self._save_minutes * 60 and progress < 1.0:
                     self.save()
+                    self._between()
                     saved = time.monotonic()
                     watch.skip()
         if self.number > first:
             self.save()
+            if (curves := self.folder / "curves.jsonl").exists():  # not after a handful of steps
+                plot_curves(curves, curves.with_suffix(".png"))
 
     def save(self) -> None:
         """Write the checkpoint, and measure."""
@@ -86,15 +104,11 @@ class Stage:
             tensors |= state.prefixed(name, module.state_dict())
             tensors |= state.prefixed(f"{name}-state", state.optimizer_tensors(module, optimizers))
         state.save(self.folder / "checkpoint", tensors, {"step": self.number, "seconds": round(self.seconds, 1)})
-        self._log({name: round(value, 4) for name, value in self._task.measure(self.folder).items()})
+        if measured := self._task.measure(self.folder):
+            self._log({name: round(value, 4) for name, value in measured.items()})
 
     def _log(self, row: Mapping[str, Any]) -> None:
         append_curve(self.folder / "curves.jsonl", {"step": self.number, "seconds": round(self.seconds, 1), **row})
-
-
-def is_matrix(name: str, parameter: nn.Parameter) -> bool:
-    """Whether Muon trains a weight: matrices and convolutions of some width, no depthwise ones, no single outputs."""
-    return name.endswith("weight") and parameter.dim() >= 2 and min(parameter.shape[0], parameter[0].numel()) >= 8
 
 
 def advance(module: nn.Module, optimizers: Mapping[str, torch.optim.Optimizer], *, share: float, clip: float) -> Tensor:
