@@ -40,7 +40,7 @@ bench: $(VENV)/.dev            ## measure the figures that the README quotes aga
 
 train-tiny: $(VENV)/.train     ## train the embedded model; stopped and started again, it goes on where it was
 	$(BIN)/python -m train.tiny --minutes $(MINUTES) --device $(DEVICE) --config $(CONFIG) \
-	  $(if $(FROM_NOTHING),--from-nothing --work runs/from-nothing)
+	  $(if $(filter-out 0,$(FROM_NOTHING)),--from-nothing --work runs/from-nothing)
 
 $(VENV)/.python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'

@@ -67,6 +67,20 @@ def test_a_run_from_nothing_differs_only_in_where_it_begins() -> None:
     assert replace(nothing, dit=shipped.dit, codec=shipped.codec) == shipped
 
 
+def test_a_run_that_was_begun_from_a_model_is_not_taken_for_one_from_nothing(tmp_path: Path) -> None:
+    (tmp_path / "dit").mkdir()
+    (tmp_path / "dit" / "options.json").write_text('{"start_from": "tiny"}', encoding="utf-8")
+    with pytest.raises(SystemExit, match="was begun from tiny"):
+        main(["--from-nothing", "--work", str(tmp_path), "--only", "export"])
+
+
+@pytest.mark.parametrize("stage", ["dit", "codec", "export"])
+def test_a_stage_without_what_it_needs_says_so(tmp_path: Path, stage: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--work", str(tmp_path), "--only", stage])
+    assert isinstance(ended.value.code, str)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

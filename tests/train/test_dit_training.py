@@ -110,19 +110,24 @@ def test_bfloat16_trains_about_as_well(utterances: Utterances, tmp_path: Path) -
     assert flows[1] == pytest.approx(flows[0], rel=0.05)
 
 
-def test_encoded_references_are_taken_up_once_they_exist(utterances: Utterances, tmp_path: Path) -> None:
-    references = References(torch.ones(8, 80), torch.tensor([0]), torch.tensor([8]), {0: np.array([0])})
-    answers = [None, references]
-    asked: list[bool] = []
+def test_encoded_references_are_taken_up_whenever_there_are_new_ones(utterances: Utterances, tmp_path: Path) -> None:
+    def clips(value: float) -> References:
+        return References(torch.full((8, 80), value), torch.tensor([0]), torch.tensor([8]), {0: np.array([0])})
 
-    def encoded() -> References | None:
-        asked.append(True)
-        return answers.pop(0)
+    answers = [None, clips(1.0), None, clips(2.0)]
+    seen: list[set[float]] = []
 
-    options = replace(OPTIONS, save_minutes=0.0)
-    task = DiTTask(SMALL, options, utterances, seed=1, device=CPU, encoded=encoded)
+    class Watched(DiTTask):
+        def look_for_encoded(self) -> None:
+            super().look_for_encoded()
+            whole = [self._batches.draw(number)[0].speaker for number in range(12)]
+            seen.append({value for clip in whole for value in (1.0, 2.0) if bool((clip == value).all(-1).any())})
+
+    batches = replace(OPTIONS.batches, encoded=1.0, condition_noise=0.0)
+    options = replace(OPTIONS, save_minutes=0.0, batches=batches)
+    task = Watched(SMALL, options, utterances, seed=1, device=CPU, encoded=lambda: answers.pop(0))
     train_dit(task, options, tmp_path, Budget(steps=4), show_progress=False)
-    assert len(asked) == 2
+    assert seen == [set(), {1.0}, {1.0}, {2.0}]
 
 
 def test_training_starts_from_given_weights(utterances: Utterances) -> None:

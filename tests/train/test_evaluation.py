@@ -488,6 +488,12 @@ def record(*checkpoints: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def test_table_of_a_result_that_only_has_speeds_has_their_lines() -> None:
+    fast = record(checkpoint("mine"))
+    del fast["results"]["checkpoints"][0]["generated"]
+    assert "| real-time factor" in table(fast)
+
+
 def test_table_has_a_column_per_way_of_listening_and_the_targets() -> None:
     made = table(record(checkpoint("mine", copy={"wer": {"all": {"rate": 0.25}}})))
     head, _, first = made.splitlines()[:3]

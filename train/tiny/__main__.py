@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -27,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error("argument --device: torch finds no CUDA device here; leave it out to train on the CPU")
     try:
         _run(options)
-    except (ConfigError, LoadError, TeacherMissing) as error:
+    except (ConfigError, LoadError, TeacherMissing, FileNotFoundError) as error:
         raise SystemExit(str(error)) from error
 
 
@@ -41,6 +42,8 @@ def _run(options: argparse.Namespace) -> None:
         chosen = config.from_nothing(chosen)
     if options.work is not None:
         chosen = replace(chosen, run=replace(chosen.run, work=str(options.work)))
+    if options.from_nothing and (begun := _begun_from(Path(chosen.run.work))):
+        raise SystemExit(f"The run in {chosen.run.work} was begun from {begun}; give another folder with --work.")
     both = {"codec", "dit"} <= set(stages)
     budgets = share_out(chosen, options.minutes, stages, device)
     run = Run(chosen, device, budgets)
@@ -49,6 +52,14 @@ def _run(options: argparse.Namespace) -> None:
             run.stage(stage)
         elif stage == "codec" and both:
             _side_by_side(options, budgets["dit"])
+
+
+def _begun_from(work: Path) -> str:
+    """The model that a run which is there started from; empty where it did from none, or is not there."""
+    for options in (work / "dit" / "options.json", work / "codec" / "options.json"):
+        if options.exists() and (source := json.loads(options.read_text(encoding="utf-8")).get("start_from")):
+            return str(source)
+    return ""
 
 
 def share_out(

@@ -168,6 +168,12 @@ def load_codec(folder: Path, options: CodecOptions) -> Autoencoder | None:
     return _loaded(folder, options, weights, strict=True)
 
 
+def encoder_steps(folder: Path) -> int:
+    """How long the encoder of a run has trained; 0 where there is none that clips can go through."""
+    encoder, quantizer = state.load(folder / _ENCODER / "checkpoint"), state.load(folder / _QUANTIZER)
+    return int(encoder[1]["step"]) if encoder is not None and quantizer is not None else 0
+
+
 def load_encoder(folder: Path, options: CodecOptions) -> Autoencoder | None:
     """Read what encodes clips, as ``load_codec`` does; its decoder may never have been trained."""
     return _loaded(folder, options, {}, strict=False)

@@ -91,7 +91,7 @@ class DiTTask:
     """The DiT's training.
 
     start    weights that it starts from
-    encoded  called by ``look_for_encoded`` for references through the codec's encoder, until it returns some
+    encoded  called by ``look_for_encoded`` for references through the codec's encoder; None where there are no new ones
     """
 
     def __init__(
@@ -169,10 +169,9 @@ class DiTTask:
         return {f"held_out_{name}": float(value) for name, value in measured.items()}
 
     def look_for_encoded(self) -> None:
-        """Take up references through the codec's encoder, once there are any."""
+        """Take up references through the codec's encoder, whenever there are new ones."""
         if self._find_encoded is not None and (encoded := self._find_encoded()) is not None:
             self._batches = self._make_batches(encoded)
-            self._find_encoded = None
 
     def _precision(self) -> torch.autocast:
         return torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._options.bf16)

@@ -1,6 +1,7 @@
 """Draws training batches from tensors: whole utterances and crops, references of the same speaker, noise.
 
-A batch depends on nothing but (seed, step), so a run that is resumed goes on with the batch it would have had.
+A batch depends on nothing but (seed, step) and the encoded clips there are, so a run that is resumed goes on with the
+batch it would have had.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from echo.types import SAMPLE_RATE
 from train.tiny import corpus as speech
 from train.tiny import dit_data, export, state
 from train.tiny.budget import Budget
-from train.tiny.codec import load_codec, load_encoder, train_codec
+from train.tiny.codec import encoder_steps, load_codec, load_encoder, train_codec
 from train.tiny.codec_data import Material
 from train.tiny.config import TinyConfig
 from train.tiny.dit import DiTTask, train_dit
@@ -36,6 +36,8 @@ STAGES = ("corpus", "analysis", "codec", "dit", "polish", "export", "evaluate")
 #: Spoken for the page of spectrograms.
 _PICTURED = 4
 _PICTURED_LATENTS = 96
+#: Clips are encoded again when the encoder has trained so many times as long.
+_MORE = 1.3
 
 
 class Run:
@@ -83,13 +85,16 @@ class Run:
     def _record(self) -> None:
         options = self._options
         with _progress("speech", "shard") as show:
-            speech.build(
-                self._work / "corpus",
-                hours=options.corpus.hours,
-                seed=options.run.seed,
-                workers=self._workers(),
-                progress=show,
-            )
+            try:
+                speech.build(
+                    self._work / "corpus",
+                    hours=options.corpus.hours,
+                    seed=options.run.seed,
+                    workers=self._workers(),
+                    progress=show,
+                )
+            except ValueError as error:  # begun with another seed
+                raise SystemExit(str(error)) from error
 
     def _analyse(self) -> None:
         path = self._work / ANALYSIS
@@ -127,7 +132,7 @@ class Run:
             seed=options.run.seed,
             device=self._device,
             start=self._start(folder),
-            encoded=lambda: self._references(utterances.speakers),
+            encoded=self._references(utterances.speakers),
         )
         train_dit(task, options.dit, folder, self._budgets["dit"])
 
@@ -173,19 +178,29 @@ class Run:
             return None
         return starting_weights(options.dit.start_from, options.dit_config(), self._analysis)
 
-    def _references(self, speakers: tuple[str, ...]) -> References | None:
-        autoencoder = load_encoder(self._work / "codec", self._options.codec)
-        if autoencoder is None:
-            return None
-        return encoded_references(
-            autoencoder,
-            identity_pca(autoencoder.config.latent_dim),
-            self._corpus,
-            speakers,
-            per_speaker=self._options.dit.encoded_per_speaker,
-            seed=self._options.run.seed,
-            device=self._device,
-        )
+    def _references(self, speakers: tuple[str, ...]) -> Callable[[], References | None]:
+        """What gives reference clips through the encoder, and gives them anew when that has learnt a good deal more."""
+        folder = self._work / "codec"
+        encoded_at = 0
+
+        def encoded() -> References | None:
+            nonlocal encoded_at
+            steps = encoder_steps(folder)
+            autoencoder = load_encoder(folder, self._options.codec) if steps > _MORE * encoded_at else None
+            if autoencoder is None:
+                return None
+            encoded_at = steps
+            return encoded_references(
+                autoencoder,
+                identity_pca(autoencoder.config.latent_dim),
+                self._corpus,
+                speakers,
+                per_speaker=self._options.dit.encoded_per_speaker,
+                seed=self._options.run.seed,
+                device=self._device,
+            )
+
+        return encoded
 
     def _export(self) -> None:
         found = state.load(self._work / "dit" / "checkpoint")
@@ -211,7 +226,8 @@ class Run:
 
     def _evaluate(self) -> None:
         command = [sys.executable, "-m", "train.tiny.evaluation", str(self.model_folder)]
-        subprocess.run([*command, "--work", str(self._work)], check=True)
+        if status := subprocess.run([*command, "--work", str(self._work)]).returncode:
+            raise SystemExit(status)
 
 
 @contextmanager

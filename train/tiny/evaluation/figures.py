@@ -112,4 +112,4 @@ LINES: Sequence[Line] = (
 
 def generated(checkpoint: Mapping[str, Any]) -> Column:
     """The column of a checkpoint's generated speech, with its speed and size."""
-    return {**checkpoint["generated"], "speed": checkpoint.get("speed", {}), "bytes": checkpoint["bytes"]}
+    return {**checkpoint.get("generated", {}), "speed": checkpoint.get("speed", {}), "bytes": checkpoint["bytes"]}

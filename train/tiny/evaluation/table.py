@@ -101,13 +101,17 @@ def voices(record: Mapping[str, Any]) -> str:
             f"`{name}`",
             f"{found['teacher']['rate']:.2f}",
             f"{found['generated']['rate']:.2f}",
-            f"{found['pitch_hz']:.0f}",
-            "–" if found["pitch_error_percent"] is None else f"{found['pitch_error_percent']:.1f}",
+            _written(found["pitch_hz"], 0),
+            _written(found["pitch_error_percent"], 1),
         ]
         for name, found in record["results"]["voices"].items()
     ]
     titles = ["voice", "words wrong: teacher", "generated", "pitch of the clip, Hz", "error of the pitch, %"]
     return markdown(titles, rows)
+
+
+def _written(value: float | None, digits: int) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
 
 
 def table(record: Mapping[str, Any]) -> str:
