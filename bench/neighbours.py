@@ -33,7 +33,7 @@ def neighbour_checks(engine: Engine, plan: BlockPlan, dtype: torch.dtype) -> lis
     on_cpu = engine.info.device.startswith("cpu")
     if on_cpu:
         plan = replace(plan, blocks=plan.blocks[:_CPU_BLOCKS])
-    voice = engine.encode_voice(reference(10.0))
+    voice = engine.encode_voice(reference(10.0)).result()
     mix = _mix(plan, voice)
     engine.warm_up(mix[0])
     engine.warmed()

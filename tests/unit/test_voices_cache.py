@@ -8,14 +8,15 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from echo.errors import BadRequest, EngineFailed, VoiceNotFound
-from echo.types import Audio
+from echo.types import Audio, VoiceState
 from echo.voices import ClipVoice, VoiceCache, VoiceLibrary
 from echo.voices.cache import Encode
 from echo.voices.content import DigestMemo
@@ -38,10 +39,31 @@ class Encoder:
     nbytes: int = 100
     values: list[int] = field(default_factory=list)
 
-    def __call__(self, clip: Audio) -> State:
+    def __call__(self, clip: Audio) -> Future[VoiceState]:
+        return in_a_thread(self._encode, clip)
+
+    def _encode(self, clip: Audio) -> State:
         self.before()
         self.values.append(level_of(clip))
         return State(level_of(clip), self.nbytes)
+
+
+def in_a_thread(work: Callable[[Audio], State], clip: Audio) -> Future[VoiceState]:
+    """What an engine does: the future is pending until the work has ended, so that it can be cancelled until then."""
+    done: Future[VoiceState] = Future()
+
+    def run() -> None:
+        try:
+            result = work(clip)
+        except Exception as error:
+            if done.set_running_or_notify_cancel():
+                done.set_exception(error)
+        else:
+            if done.set_running_or_notify_cancel():
+                done.set_result(result)
+
+    threading.Thread(target=run, daemon=True).start()
+    return done
 
 
 class Gate:
@@ -282,7 +304,7 @@ async def test_a_failure_reaches_all_who_wait_and_is_not_kept(voices: Voices) ->
         gate.wait()
         raise EngineFailed("Generation failed.")
 
-    waiting = [asyncio.create_task(voices.get("a", fail)) for _ in range(5)]
+    waiting = [asyncio.create_task(voices.get("a", partial(in_a_thread, fail))) for _ in range(5)]
     await until(lambda: voices.cache.stats().misses == 5)
     gate.open()
     results = await asyncio.gather(*waiting, return_exceptions=True)
@@ -314,17 +336,18 @@ async def test_the_encoding_goes_on_for_the_others_when_its_first_requester_leav
 
 async def test_a_failure_that_nobody_waits_for_any_more_is_silent(voices: Voices) -> None:
     voices.put("a", 1000)
-    gate, failed = Gate(), threading.Event()
+    gate, begun, failed = Gate(), threading.Event(), threading.Event()
 
     def fail(clip: Audio) -> State:
+        begun.set()
         gate.wait()
         failed.set()
         raise EngineFailed("Generation failed.")
 
     complaints: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
-    task = asyncio.create_task(voices.get("a", fail))
-    await until(lambda: voices.cache.stats().misses == 1)
+    task = asyncio.create_task(voices.get("a", partial(in_a_thread, fail)))
+    await until(begun.is_set)
     task.cancel()
     gate.open()
     await until(failed.is_set)
@@ -418,7 +441,7 @@ async def test_closing_stops_what_is_under_way_and_empties_the_cache(voices: Voi
         gate.wait()
         return State(0)
 
-    waiting = asyncio.create_task(voices.get("b", encode))
+    waiting = asyncio.create_task(voices.get("b", partial(in_a_thread, encode)))
     await until(encoding.is_set)
     await voices.cache.close()
     gate.open()
