@@ -27,11 +27,11 @@ from bench.record import make_record, write_record
 from bench.show import columns
 from echo.engines.load import pick_dtype
 from echo.model.autoencoder import AutoencoderConfig
-from echo.model.config import DiTConfig
-from echo.model.dit import EchoDiT
-from echo.model.prefix import Prefix
-from echo.model.sampler import make_conditions, sample_blockwise
-from echo.model.weights import load_autoencoder, load_pca
+from echo.model.files.weights import load_autoencoder, load_pca
+from echo.model.network.config import DiTConfig
+from echo.model.network.dit import EchoDiT
+from echo.model.sampling.prefix import Prefix
+from echo.model.sampling.sampler import make_conditions, sample_blockwise
 from echo.settings import Settings
 from echo.types import BlockSpec, SamplerParams
 

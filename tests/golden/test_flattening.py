@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from echo.model.tail import first_flat_window, flat_tail_start
+from echo.model.sampling.tail import first_flat_window, flat_tail_start
 
 CASES = json.loads((Path(__file__).parent / "vectors" / "flattening.json").read_text())
 

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 
-from echo.model.dit import EchoDiT
-from echo.model.guidance import Conditions
-from echo.model.modulation import ModulationCache
-from echo.model.prefix import Prefix
-from echo.model.sampler import BlockSampler, draw_noise, make_conditions, sample_blockwise, step_together
+from echo.model.network.dit import EchoDiT
+from echo.model.network.modulation import ModulationCache
+from echo.model.sampling.guidance import Conditions
+from echo.model.sampling.prefix import Prefix
+from echo.model.sampling.sampler import BlockSampler, draw_noise, make_conditions, sample_blockwise, step_together
 from echo.types import BlockSpec, SamplerParams
 
 GUIDED = SamplerParams(cfg_scale_text=1.5, cfg_scale_speaker=2.0)

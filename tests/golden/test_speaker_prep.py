@@ -10,8 +10,8 @@ from torch import Tensor
 
 from echo.errors import BadRequest
 from echo.model.autoencoder import Autoencoder
-from echo.model.pca import Pca
-from echo.model.speaker import padded_speaker_latents, speaker_latents
+from echo.model.autoencoder.pca import Pca
+from echo.model.autoencoder.speaker import padded_speaker_latents, speaker_latents
 from echo.types import SAMPLES_PER_LATENT
 
 TOLERANCE = 1e-4

@@ -13,13 +13,13 @@ import torch
 
 from echo.audio.pcm import to_s16
 from echo.model.autoencoder import Autoencoder
+from echo.model.autoencoder.pca import Pca
 from echo.model.autoencoder.streaming import StreamingDecoder
-from echo.model.dit import EchoDiT
-from echo.model.modulation import ModulationCache
-from echo.model.pca import Pca
-from echo.model.prefix import Prefix
-from echo.model.sampler import BlockSampler, make_conditions
-from echo.model.tail import ends_in_silence, flat_tail_start
+from echo.model.network.dit import EchoDiT
+from echo.model.network.modulation import ModulationCache
+from echo.model.sampling.prefix import Prefix
+from echo.model.sampling.sampler import BlockSampler, make_conditions
+from echo.model.sampling.tail import ends_in_silence, flat_tail_start
 from echo.text.splitters import preprocess_for_stream
 from echo.text.tokenize import encode
 from echo.types import INIT_SCALE, BlockSpec, SamplerParams, TailRules

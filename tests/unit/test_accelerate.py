@@ -14,9 +14,9 @@ from torch import Tensor
 
 from echo.engines.accelerate import accelerate
 from echo.engines.block import BlockEngine
+from echo.model.cuda.graphs import one_by_one
 from echo.model.echo import EchoModel
-from echo.model.graphs import one_by_one
-from echo.model.weights import LoadedEcho
+from echo.model.files.weights import LoadedEcho
 from echo.scheduler.policy import Limits
 from echo.settings import Settings
 from echo.types import Audio, BlockPlan, BlockSpec, EngineInfo, SamplerParams, TailRules, Utterance

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from echo.model.arena import Arena
-from echo.model.kv import KV, key_count, placed
+from echo.model.network.arena import Arena
+from echo.model.network.kv import KV, key_count, placed
 
 
 def arena(keys: int = 10) -> Arena:

@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from echo.model.attend import RowByRow, attend
-from echo.model.kv import KV, pack_context
+from echo.model.network.attention import RowByRow, attend
+from echo.model.network.kv import KV, pack_context
 
 LAYERS, HEADS, WIDTH = 2, 3, 8
 

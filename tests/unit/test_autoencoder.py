@@ -15,8 +15,8 @@ from echo.errors import LoadError
 from echo.model.autoencoder import RELEASED, Autoencoder, AutoencoderConfig
 from echo.model.autoencoder.conv import CausalConv1d, CausalConvTranspose1d
 from echo.model.autoencoder.history import History
-from echo.model.pca import Pca
-from echo.model.weights import random_autoencoder
+from echo.model.autoencoder.pca import Pca
+from echo.model.files.weights import random_autoencoder
 
 from .small_echo import CPU, narrow_release, small_autoencoder, small_pca
 

@@ -26,8 +26,8 @@ from bench.table import fill, load
 from bench.targets import Heard, Outcome
 from bench.throughput import real_time_streams
 from echo.model.autoencoder import RELEASED, Autoencoder
-from echo.model.config import ECHO_TTS_BASE
-from echo.model.dit import EchoDiT
+from echo.model.network.config import ECHO_TTS_BASE
+from echo.model.network.dit import EchoDiT
 from echo.settings import Settings, load_settings
 from echo.types import SAMPLE_RATE, SAMPLES_PER_LATENT, BlockPlan, BlockSpec, Utterance
 

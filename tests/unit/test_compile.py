@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from echo.engines.accelerate import Acceleration, accelerate
-from echo.model.compile import Artifacts, Compiler, artifact_key, obstacle
+from echo.model.cuda.compile import Artifacts, Compiler, artifact_key, obstacle
 from echo.model.echo import EchoModel
-from echo.model.weights import LoadedEcho
+from echo.model.files.weights import LoadedEcho
 from echo.settings import Settings
 
 from .small_echo import small_autoencoder, small_dit, small_pca

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from echo.model.config import ECHO_TTS_BASE
-from echo.model.demand import foretell
 from echo.model.echo import EchoModel, EchoVoice
-from echo.model.weights import LoadedEcho
+from echo.model.files.weights import LoadedEcho
+from echo.model.network.config import ECHO_TTS_BASE
+from echo.model.sampling.demand import foretell
 from echo.types import BlockPlan, BlockSpec, SamplerParams, TailRules, Utterance
 
 from .small_echo import small_autoencoder, small_dit, small_pca

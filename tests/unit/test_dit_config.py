@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from echo.errors import LoadError
-from echo.model.config import ECHO_TTS_BASE, DiTConfig
+from echo.model.network.config import ECHO_TTS_BASE, DiTConfig
 
 
 def test_round_trip() -> None:

@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from echo.model.arena import Arena
-from echo.model.dit import EchoDiT
-from echo.model.graphs import RecordedForward, one_by_one
-from echo.model.kv import KV, RowContext
-from echo.model.modulation import ModulationCache
-from echo.model.prefix import Prefix
-from echo.model.sampler import BlockSampler, draw_noise, make_conditions, step_together
+from echo.model.cuda.graphs import RecordedForward, one_by_one
+from echo.model.network.arena import Arena
+from echo.model.network.dit import EchoDiT
+from echo.model.network.kv import KV, RowContext
+from echo.model.network.modulation import ModulationCache
+from echo.model.sampling.prefix import Prefix
+from echo.model.sampling.sampler import BlockSampler, draw_noise, make_conditions, step_together
 from echo.types import BlockSpec, SamplerParams
 
 from .small_echo import DIT, small_dit

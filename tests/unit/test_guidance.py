@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from echo.model.guidance import Branch, Conditions, combine
+from echo.model.sampling.guidance import Branch, Conditions, combine
 from echo.types import SamplerParams
 
 TEXT, SPEAKER, LATENT, BOS = (torch.zeros(1, 2, 2, n, 4) for n in (5, 3, 2, 1))

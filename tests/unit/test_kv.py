@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from echo.model.kv import KV, RowContext, key_count, pack_context, scaled
+from echo.model.network.kv import KV, RowContext, key_count, pack_context, scaled
 
 SIZE = 3
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from echo.model.modulation import ModulationCache
+from echo.model.network.modulation import ModulationCache
 
 
 def test_tables_are_computed_once_and_the_least_recently_used_goes_first() -> None:

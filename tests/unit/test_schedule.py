@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from echo.model.schedule import make_schedule
+from echo.model.sampling.schedule import make_schedule
 from echo.types import BlockSpec, SamplerParams
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from echo.model.config import ECHO_TTS_BASE
-from echo.model.dit import EchoDiT
+from echo.model.network.config import ECHO_TTS_BASE
+from echo.model.network.dit import EchoDiT
 
 SHAPES: dict[str, tuple[int, ...]] = {
     "in_proj.weight": (2048, 80),

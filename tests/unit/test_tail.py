@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from echo.model.tail import ends_in_silence, first_flat_window, flat_tail_start
+from echo.model.sampling.tail import ends_in_silence, first_flat_window, flat_tail_start
 from echo.types import TailRules
 
 

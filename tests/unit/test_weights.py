@@ -29,7 +29,7 @@ from torch import Tensor
 
 from echo.errors import LoadError
 from echo.model.autoencoder.streaming import DecodeState, StreamingDecoder
-from echo.model.weights import LoadedEcho, load_echo, random_echo, save_release
+from echo.model.files.weights import LoadedEcho, load_echo, random_echo, save_release
 
 from .small_echo import DIM, DIT, small_autoencoder, small_dit, small_pca
 
@@ -356,7 +356,7 @@ def test_offline_without_a_cache(tmp_path: Path) -> None:
     """The real hub client, in a process of its own because it reads its settings when it is imported."""
     code = (
         "from echo.errors import LoadError\n"
-        "from echo.model.hub import locate\n"
+        "from echo.model.files.hub import locate\n"
         "try:\n    locate('jordand/echo-tts-base')\n"
         "except LoadError as error:\n    print(error.message)\n"
     )

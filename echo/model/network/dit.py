@@ -10,15 +10,14 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from echo.model.arena import Arena
-from echo.model.attend import Attention, RowByRow
-from echo.model.attention import JointAttention, Source
-from echo.model.config import DiTConfig
-from echo.model.encoders import Encoded, LatentEncoder, TextEncoder
-from echo.model.kv import KV, RowContext, pack_context, placed
-from echo.model.layers import MLP, Fused, RMSNorm, Rotary
-from echo.model.modulation import LowRankAdaLN, modulate, timestep_embedding
-from echo.model.transfer import to_device
+from echo.model.network.arena import Arena
+from echo.model.network.attention import Attention, JointAttention, RowByRow, Source
+from echo.model.network.config import DiTConfig
+from echo.model.network.encoders import Encoded, LatentEncoder, TextEncoder
+from echo.model.network.kv import KV, RowContext, pack_context, placed
+from echo.model.network.layers import MLP, Fused, RMSNorm, Rotary
+from echo.model.network.modulation import LowRankAdaLN, modulate, timestep_embedding
+from echo.model.network.transfer import to_device
 
 log = logging.getLogger(__name__)
 

@@ -14,14 +14,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from echo.model.dit import EchoDiT
-from echo.model.guidance import Branch, Conditions, combine, rescale
-from echo.model.kv import KV, RowContext, key_count, scaled
-from echo.model.modulation import ModulationCache
-from echo.model.prefix import Prefix
-from echo.model.schedule import make_schedule
-from echo.model.tail import ends_in_silence
-from echo.model.transfer import to_device
+from echo.model.network.dit import EchoDiT
+from echo.model.network.kv import KV, RowContext, key_count, scaled
+from echo.model.network.modulation import ModulationCache
+from echo.model.network.transfer import to_device
+from echo.model.sampling.guidance import Branch, Conditions, combine, rescale
+from echo.model.sampling.prefix import Prefix
+from echo.model.sampling.schedule import make_schedule
+from echo.model.sampling.tail import ends_in_silence
 from echo.types import LATENT_SIZE, BlockSpec, SamplerParams, TailRules
 
 

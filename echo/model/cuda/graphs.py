@@ -15,11 +15,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from echo.model.arena import Arena
-from echo.model.attend import attend, blend
-from echo.model.dit import EchoDiT
-from echo.model.kv import KV, RowContext, key_count, pack_context
-from echo.model.modulation import PARTS
+from echo.model.network.arena import Arena
+from echo.model.network.attention import attend, blend
+from echo.model.network.dit import EchoDiT
+from echo.model.network.kv import KV, RowContext, key_count, pack_context
+from echo.model.network.modulation import PARTS
 
 log = logging.getLogger(__name__)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 
 from echo.model.base import Demand
-from echo.model.config import DiTConfig
-from echo.model.guidance import guided_branches
-from echo.model.schedule import make_schedule
+from echo.model.network.config import DiTConfig
+from echo.model.sampling.guidance import guided_branches
+from echo.model.sampling.schedule import make_schedule
 from echo.types import SAMPLE_RATE, SAMPLES_PER_LATENT, BlockPlan
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from echo.errors import BadRequest
 from echo.model.autoencoder.dac import Autoencoder, cut
-from echo.model.pca import Pca
+from echo.model.autoencoder.pca import Pca
 from echo.types import SAMPLE_RATE
 
 T = TypeVar("T")

@@ -7,7 +7,7 @@ from collections import deque
 
 import torch
 
-from echo.model.kv import KV
+from echo.model.network.kv import KV
 
 
 class Arena:

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from echo.model.config import DiTConfig
-from echo.model.layers import MLP, RMSNorm, Rotary
-from echo.model.projections import GatedAttention
+from echo.model.network.attention import GatedAttention
+from echo.model.network.config import DiTConfig
+from echo.model.network.layers import MLP, RMSNorm, Rotary
 
 
 class SelfAttention(GatedAttention):

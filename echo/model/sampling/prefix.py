@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from echo.model.dit import EchoDiT
-from echo.model.kv import KV
+from echo.model.network.dit import EchoDiT
+from echo.model.network.kv import KV
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -13,13 +13,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from echo.errors import LoadError
-from echo.model import checkpoint
 from echo.model.autoencoder import RELEASED, Autoencoder, AutoencoderConfig
-from echo.model.checkpoint import Progress
-from echo.model.config import ECHO_TTS_BASE, DiTConfig
-from echo.model.dit import EchoDiT
-from echo.model.hub import TINY, locate
-from echo.model.pca import Pca
+from echo.model.autoencoder.pca import Pca
+from echo.model.files import checkpoint
+from echo.model.files.checkpoint import Progress
+from echo.model.files.hub import TINY, locate
+from echo.model.network.config import ECHO_TTS_BASE, DiTConfig
+from echo.model.network.dit import EchoDiT
 
 _ROTARY = "freqs_cis"
 #: Boolean n x n matrices in the released autoencoder (302 MB) that nothing uses.

@@ -8,7 +8,7 @@ from enum import Enum, auto
 import torch
 from torch import Tensor
 
-from echo.model.kv import KV, key_count
+from echo.model.network.kv import KV, key_count
 from echo.types import SamplerParams
 
 
