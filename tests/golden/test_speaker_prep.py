@@ -11,8 +11,9 @@ from torch import Tensor
 from echo.errors import BadRequest
 from echo.model.autoencoder import Autoencoder
 from echo.model.autoencoder.pca import Pca
-from echo.model.autoencoder.speaker import padded_speaker_latents, speaker_latents
+from echo.model.autoencoder.speaker import speaker_latents
 from echo.types import SAMPLES_PER_LATENT
+from tests.reference.speaker import padded_speaker_latents
 
 TOLERANCE = 1e-4
 CASES: dict[str, Any] = json.loads((Path(__file__).parent / "vectors" / "speaker_prep.json").read_text())

@@ -6,7 +6,6 @@ from collections.abc import Generator
 from typing import NamedTuple, TypeVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from echo.errors import BadRequest
@@ -73,33 +72,6 @@ def sliced_speaker_latents(
         )
     latents = yield from _encode(autoencoder, pca, audio[: valid * hop], chunk_latents)
     return SpeakerLatents(latents, valid)
-
-
-def padded_speaker_latents(
-    autoencoder: Autoencoder,
-    pca: Pca,
-    audio: Tensor,
-    *,
-    max_latents: int = 6400,
-    chunk_latents: int = 640,
-    pad_to_max: bool = False,
-    divis: int | None = 4,
-) -> SpeakerLatents:
-    """Encode as the reference implementation does: the last chunk zero-padded to full length, no lower limit.
-
-    The valid latents are those of ``speaker_latents`` at several times the cost for short audio. With
-    ``pad_to_max`` the result is ``max_latents`` long: encodings of silence up to the end of the last chunk, then
-    zeros. For comparison with recorded results.
-    """
-    hop = autoencoder.config.samples_per_latent
-    audio = audio[: max_latents * hop]
-    valid = audio.shape[0] // hop
-    padded = F.pad(audio, (0, -audio.shape[0] % (chunk_latents * hop)))
-    latents = run_to_end(_encode(autoencoder, pca, padded, chunk_latents))
-    length = max_latents if pad_to_max else valid
-    length -= length % (divis or 1)
-    latents = F.pad(latents, (0, 0, 0, max(0, length - latents.shape[0])))[:length]
-    return SpeakerLatents(latents, min(valid, length))
 
 
 def run_to_end(work: Generator[None, None, T]) -> T:

@@ -25,17 +25,14 @@ class Conditions:
     """What an utterance is spoken from.
 
     ``text`` comes from ``EchoDiT.encode_text``, ``speaker`` from ``encode_speaker`` (None = no reference).
-    ``no_text`` is what the row without text sees in the text's place: nothing, as the reference implementation
-    does, or the K/V of a text of only BOS, as its streaming variant does.
     """
 
     text: KV
     speaker: KV | None = None
-    no_text: KV | None = None
 
     def sources(self, branch: Branch, latent: KV | None) -> list[KV]:
         """What a row sees beside the speaker, ordered so that ``pack_context`` can share it."""
-        text = self.no_text if branch is Branch.NO_TEXT else self.text
+        text = None if branch is Branch.NO_TEXT else self.text
         return [kv for kv in (text, latent) if kv is not None]
 
     def branches(self, params: SamplerParams) -> tuple[Branch, ...]:

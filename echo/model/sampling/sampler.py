@@ -54,8 +54,7 @@ class StepRows:
 class BlockSampler:
     """One block of one utterance on its way from noise to latents; ``step`` takes one Euler step.
 
-    noise         [size, latent_size] f32, before truncation (ValueError for another shape)
-    speaker_gain  extra factor on ``speaker_kv_scale`` (only for the reference's compounding over blocks)
+    noise  [size, latent_size] f32, before truncation (ValueError for another shape)
 
     The K/V given in are only read. All methods run on the model's device without waiting for it.
     """
@@ -71,7 +70,6 @@ class BlockSampler:
         noise: Tensor,
         *,
         tables: ModulationCache,
-        speaker_gain: float = 1.0,
     ) -> None:
         if noise.shape != (spec.size, model.config.latent_size):
             raise ValueError(f"noise of a block must be {(spec.size, model.config.latent_size)}, not {noise.shape}")
@@ -79,7 +77,6 @@ class BlockSampler:
         self._conditions = conditions
         self._prefix = prefix
         self._params = params
-        self._speaker_gain = speaker_gain
         self._size = spec.size
         self.schedule = make_schedule(spec, params)
         self._table = tables.table(self.schedule.times[:-1])
@@ -92,11 +89,6 @@ class BlockSampler:
     def done(self) -> bool:
         """Whether all steps were taken."""
         return self._step == self.schedule.steps
-
-    @property
-    def steps_left(self) -> int:
-        """Steps still to take."""
-        return self.schedule.steps - self._step
 
     @property
     def next_rows(self) -> int:
@@ -148,8 +140,7 @@ class BlockSampler:
             speaker = None
         scale = params.speaker_kv_scale
         if speaker is not None and scale is not None and self._step < self.schedule.scaled_steps:
-            gain = scale * self._speaker_gain
-            speaker = scaled(speaker, gain, params.speaker_kv_max_layers, self._model.allocate)
+            speaker = scaled(speaker, scale, params.speaker_kv_max_layers, self._model.allocate)
         rows = [self._conditions.sources(branch, self._prefix.kv) for branch in self._branches]
         voices = [None if branch is Branch.NO_SPEAKER else speaker for branch in self._branches]
         return tuple(self._model.pack(rows, self._size, voices))
@@ -174,12 +165,9 @@ def step_together(model: EchoDiT, samplers: Sequence[BlockSampler]) -> None:
         sampler.advance(list(itertools.islice(velocities, len(part.contexts))))
 
 
-def make_conditions(
-    model: EchoDiT, ids: Tensor, speaker: KV | None = None, *, bos_only_uncond: bool = False
-) -> Conditions:
-    """Encode the text ``ids [n]`` (BOS first); ``bos_only_uncond`` follows the reference's streaming variant."""
-    no_text = model.encode_text(ids[:1]) if bos_only_uncond else None
-    return Conditions(text=model.encode_text(ids), speaker=speaker, no_text=no_text)
+def make_conditions(model: EchoDiT, ids: Tensor, speaker: KV | None = None) -> Conditions:
+    """Encode the text ``ids [n]`` (BOS first)."""
+    return Conditions(text=model.encode_text(ids), speaker=speaker)
 
 
 def sample_oneshot(
@@ -205,7 +193,6 @@ def sample_blockwise(
     *,
     continuation: Tensor | None = None,
     early_stop: TailRules | None = None,
-    compounding: bool = False,
     tables: ModulationCache | None = None,
 ) -> Tensor:
     """An utterance block after block, each seeing all latents before it.
@@ -213,17 +200,14 @@ def sample_blockwise(
     noises        per block ``[size, latent_size]``, before truncation
     continuation  latents to speak on from, ``[n, latent_size]``; their transcript must open the text
     early_stop    end after a block that these rules call silent (None = never); what is left stays zero
-    compounding   multiply the speaker's K/V again in every block unless a step restored it, as the reference
-                  does by mistake; only for comparing with it
     returns       continuation and all blocks, ``[n + Σ sizes, latent_size]`` f32
     """
     tables = tables or ModulationCache(model.modulation)
     start = torch.zeros(0, model.config.latent_size) if continuation is None else continuation
     spoken = [start.to(model.device, torch.float32)]
     prefix = Prefix(model).append(spoken[0]) if continuation is not None else Prefix(model)
-    gain = 1.0
     for i, (spec, noise) in enumerate(zip(blocks, noises, strict=True)):
-        sampler = BlockSampler(model, conditions, prefix, spec, params, noise, tables=tables, speaker_gain=gain)
+        sampler = BlockSampler(model, conditions, prefix, spec, params, noise, tables=tables)
         while not sampler.done:
             sampler.step()
         spoken.append(sampler.latents)
@@ -233,6 +217,4 @@ def sample_blockwise(
             break
         if i + 1 < len(blocks):
             prefix = prefix.append(sampler.latents)
-        if compounding and params.speaker_kv_scale is not None and not sampler.schedule.speaker_restored:
-            gain *= params.speaker_kv_scale
     return torch.cat(spoken)

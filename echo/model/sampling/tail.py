@@ -5,7 +5,6 @@ All functions read their latents back once; call them when a block is finished, 
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from echo.types import TailRules
@@ -40,20 +39,6 @@ def flat_tail_start(
     while start and flags[start - 1]:
         start -= 1
     return start if end - start >= 2 else n
-
-
-def first_flat_window(latents: Tensor, window: int = 20, std: float = 0.05, mean: float = 0.1) -> int:
-    """First latent of ``[n, latent_size]`` from which ``window`` latents are flat, or n; the reference's scan.
-
-    Zeros count as following the last latent. A long pause ends the audio early, so use it on whole utterances
-    that were meant to be cut that way.
-    """
-    n = latents.shape[0]
-    padded = torch.cat((latents.float(), latents.new_zeros(window, latents.shape[1], dtype=torch.float32)))
-    windows = _windows(padded, window)
-    flat = (windows.std(1) < std) & (windows.mean(1).abs() < mean)
-    flags: list[bool] = flat.tolist()
-    return flags.index(True) if True in flags else n
 
 
 def _windows(latents: Tensor, window: int) -> Tensor:

@@ -25,10 +25,6 @@ class ToySampler:
         return self.taken == self.steps
 
     @property
-    def steps_left(self) -> int:
-        return self.steps - self.taken
-
-    @property
     def latents(self) -> np.ndarray:
         seed, chunk, block, attempt = self.draw
         value = (seed * 1000 + chunk * 100 + block * 10 + attempt) / 1e6

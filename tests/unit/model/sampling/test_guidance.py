@@ -6,7 +6,7 @@ import torch
 from echo.model.sampling.guidance import Branch, Conditions, combine
 from echo.types import SamplerParams
 
-TEXT, SPEAKER, LATENT, BOS = (torch.zeros(1, 2, 2, n, 4) for n in (5, 3, 2, 1))
+TEXT, SPEAKER, LATENT = (torch.zeros(1, 2, 2, n, 4) for n in (5, 3, 2))
 
 
 @pytest.mark.parametrize(
@@ -35,11 +35,6 @@ def test_what_each_row_sees_beside_the_speaker() -> None:
     assert [id(kv) for kv in seen[Branch.COND]] == [id(TEXT), id(LATENT)]
     assert [id(kv) for kv in seen[Branch.NO_TEXT]] == [id(LATENT)]
     assert [id(kv) for kv in seen[Branch.NO_SPEAKER]] == [id(TEXT), id(LATENT)]
-
-
-def test_row_without_text_may_see_a_bos_in_its_place() -> None:
-    sources = Conditions(text=TEXT, no_text=BOS).sources(Branch.NO_TEXT, None)
-    assert [id(kv) for kv in sources] == [id(BOS)]
 
 
 def test_independent_guidance() -> None:

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import torch
 
-from echo.model.sampling.tail import ends_in_silence, first_flat_window, flat_tail_start
+from echo.model.sampling.tail import ends_in_silence, flat_tail_start
 from echo.types import TailRules
+from tests.reference.flattening import first_flat_window
 
 
 def speech(n: int) -> torch.Tensor:
