@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from echo.model.arena import Arena
-from echo.model.compile import Artifacts, Compiler, artifact_key, obstacle
+from echo.model.cuda.compile import Artifacts, Compiler, artifact_key, obstacle
+from echo.model.cuda.graphs import BUCKETS, Kernel, RecordedForward, Recorder, flash
 from echo.model.echo import EchoModel
-from echo.model.graphs import BUCKETS, Kernel, RecordedForward, Recorder, flash
+from echo.model.network.arena import Arena
 from echo.settings import Settings
 
 log = logging.getLogger(__name__)

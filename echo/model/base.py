@@ -39,11 +39,6 @@ class Sampler(Protocol):
         ...
 
     @property
-    def steps_left(self) -> int:
-        """Euler steps still to take."""
-        ...
-
-    @property
     def next_rows(self) -> int:
         """Rows that the next step adds to a batch: one, or one per guidance branch."""
         ...

@@ -9,19 +9,19 @@ from collections.abc import Callable, Generator, Sequence
 import torch
 from torch import Tensor
 
+from echo.model.autoencoder.speaker import run_to_end, sliced_speaker_latents
 from echo.model.autoencoder.streaming import DecodeState, StreamingDecoder
 from echo.model.base import Demand
-from echo.model.demand import foretell
-from echo.model.dit import EchoDiT
-from echo.model.guidance import Conditions
-from echo.model.kv import KV, key_count, placed
-from echo.model.modulation import ModulationCache
-from echo.model.prefix import Prefix
-from echo.model.sampler import BlockSampler, draw_noise, make_conditions, step_together
-from echo.model.speaker import run_to_end, sliced_speaker_latents
-from echo.model.tail import ends_in_silence, flat_tail_start
-from echo.model.transfer import kept_on_host
-from echo.model.weights import LoadedEcho
+from echo.model.files.weights import LoadedEcho
+from echo.model.network.dit import EchoDiT
+from echo.model.network.kv import KV, key_count, placed
+from echo.model.network.modulation import ModulationCache
+from echo.model.network.transfer import kept_on_host
+from echo.model.sampling.demand import foretell
+from echo.model.sampling.guidance import Conditions
+from echo.model.sampling.prefix import Prefix
+from echo.model.sampling.sampler import BlockSampler, draw_noise, make_conditions, step_together
+from echo.model.sampling.tail import ends_in_silence, flat_tail_start
 from echo.types import Audio, BlockSpec, SamplerParams, TailRules, Utterance, VoiceState
 
 #: Steps that may be queued on the device beside the one it is at: enough that it never waits for the host.

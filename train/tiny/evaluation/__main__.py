@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from bench.record import write_record
 from echo.errors import LoadError
-from echo.model.hub import TINY
+from echo.model.files.hub import TINY
 from train.tiny.corpus import Corpus
 from train.tiny.evaluation.heldout import NATURAL, choose, digest
 from train.tiny.evaluation.merge import merged, require_same

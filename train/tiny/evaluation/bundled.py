@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from bench.record import write_record
 from echo.errors import LoadError
-from echo.model.hub import TINY
+from echo.model.files.hub import TINY
 from echo.settings import HOME
 from train.tiny.corpus import RATE, Corpus, Recording
 from train.tiny.evaluation.heard import of_teacher
@@ -42,7 +42,7 @@ _CLIPS = HOME / "audio_prompts"
 
 def clip_of(folder: Path, name: str) -> Recording:
     """A bundled clip as a recording at the corpus's rate."""
-    samples, rate = soundfile.read(folder / f"{name}.flac", dtype="float32")  # type: ignore[no-untyped-call]
+    samples, rate = soundfile.read(folder / f"{name}.flac", dtype="float32")
     text = json.loads((folder / "voices.json").read_text(encoding="utf-8"))[name]["text"]
     return Recording(name, text, name, "", soxr.resample(samples, rate, RATE), (), np.zeros(0, np.float32))
 
