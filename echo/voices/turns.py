@@ -92,9 +92,10 @@ class Turns:
             raise Overloaded("Too many new voices are waiting to be read. Try again shortly.", retry_after_s=_RETRY_S)
 
     def _leave(self, waiter: _Waiter) -> None:
-        queue = self._queues[waiter.client]
-        queue.remove(waiter)
-        self._forget(waiter, queue)
+        queue = self._queues.get(waiter.client)
+        if queue is not None and waiter in queue:  # else it has been passed over already: see `_end`
+            queue.remove(waiter)
+            self._forget(waiter, queue)
 
     def _forget(self, waiter: _Waiter, queue: deque[_Waiter]) -> None:
         self._bytes[waiter.client] -= waiter.nbytes
@@ -114,6 +115,6 @@ class Turns:
             waiter = queue.popleft()
             self._queues.move_to_end(chosen)
             self._forget(waiter, queue)
-            if not waiter.turn.done():
+            if not waiter.turn.done():  # else it has been given up, and its task has not run since
                 self._running[chosen] += 1
                 waiter.turn.set_result(None)

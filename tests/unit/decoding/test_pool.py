@@ -31,9 +31,9 @@ from echo.errors import NotReady
 from echo.settings import child_environment
 from echo.types import Audio
 from echo.voices.container import sniff
-from tests.unit.voice_files import SURROUND, encoded, encoded_as, level, level_of, tone, wav_bytes
+from tests.unit.voices.voice_files import SURROUND, encoded, encoded_as, level, level_of, tone, wav_bytes
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 SECOND = 44_100
 PATIENCE_S = 60.0
 
@@ -401,7 +401,7 @@ OWNER = """
 import sys, threading
 sys.path.insert(0, {root!r})
 from echo.decoding.pool import DecoderPool
-from tests.unit.voice_files import level
+from tests.unit.voices.voice_files import level
 pool = DecoderPool(1)
 pool.decode(level(1000), "wav", 300)
 print("ready", flush=True)
