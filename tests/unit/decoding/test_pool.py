@@ -243,6 +243,19 @@ def cpu_seconds(pid: int) -> float:
     return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
 
 
+def test_a_valid_clip_that_pyav_cannot_read_costs_itself_only(pool: DecoderPool) -> None:
+    """Centre, left, right: PyAV frees the map of such a layout twice (decision 9). Mended there, it is read."""
+    clip = bytearray(encoded_as("mov", "pcm_s16le", "3.0", np.repeat(tone(0.5, rate=48_000), 3)))
+    tag = clip.index(b"chan") + 8
+    assert clip[tag : tag + 4] == struct.pack(">I", 113 << 16 | 3), "MPEG_3_0_A: left, right, centre"
+    clip[tag : tag + 4] = struct.pack(">I", 114 << 16 | 3)
+    try:
+        assert len(read(pool, bytes(clip))) == SECOND // 2
+    except Refused as refused:
+        assert refused.reason is Refusal.CRASHED  # noqa: PT017 - which of the two is PyAV's
+    assert level_of(read(pool, level(2000))) == 2000
+
+
 def test_one_that_hangs_is_killed_and_replaced(pool: DecoderPool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("echo.decoding.process.WALL_SECONDS", 1.0)
     monkeypatch.setattr("echo.decoding.process._GRACE_SECONDS", 0.0)

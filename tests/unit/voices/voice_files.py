@@ -60,10 +60,17 @@ def encoded(suffix: str, samples: Audio, rate: int = 48_000) -> bytes:
     return encoded_as(*FORMATS[suffix], "mono", samples, rate)
 
 
-def encoded_as(container: str, codec: str, layout: str, samples: Audio, rate: int = 48_000) -> bytes:
-    """Encode interleaved audio with FFmpeg's ``container``, ``codec`` and channel ``layout``."""
+def encoded_as(
+    container: str,
+    codec: str,
+    layout: str,
+    samples: Audio,
+    rate: int = 48_000,
+    options: dict[str, str] | None = None,
+) -> bytes:
+    """Encode interleaved audio with FFmpeg's ``container`` (and its ``options``), ``codec`` and channel ``layout``."""
     target = io.BytesIO()
-    with av.open(target, "w", format=container) as file:
+    with av.open(target, "w", format=container, options=options or {}) as file:
         stream = file.add_stream(codec, rate=rate, layout=layout)
         assert isinstance(stream, av.AudioStream)
         pcm = np.rint(samples * 32767).astype(np.int16).reshape(1, -1)
