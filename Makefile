@@ -28,12 +28,12 @@ check: $(VENV)/.dev            ## formatting, lint, types, generated pages
 	$(BIN)/mypy
 	$(BIN)/python -m docs.generate --check
 	$(BIN)/python -m bench.table --check README.md bench/README.md
-	$(BIN)/python -m train.tiny.evaluation.table --check docs/training.md
+	$(BIN)/python -m train.evaluation.table --check docs/training.md
 
 docs: $(VENV)/.dev             ## write the generated pages again
 	$(BIN)/python -m docs.generate
 	$(BIN)/python -m bench.table --write README.md bench/README.md
-	$(BIN)/python -m train.tiny.evaluation.table --write docs/training.md
+	$(BIN)/python -m train.evaluation.table --write docs/training.md
 
 bench: $(VENV)/.dev            ## measure the figures that the README quotes again, about six minutes
 	$(BIN)/python -m bench.cpu_table

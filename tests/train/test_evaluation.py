@@ -19,23 +19,23 @@ from echo.errors import LoadError
 from echo.settings import HOME, load_settings
 from echo.types import SAMPLE_RATE, SAMPLES_PER_LATENT, Audio, Utterance
 from tests.train.small_speech import say
+from train.evaluation import clicks, duration, pitch, similarity
+from train.evaluation.distance import edits, rate, uncertainty
+from train.evaluation.features import BANDS, mel, speech_frames
+from train.evaluation.figures import LINES, WORDS, generated
+from train.evaluation.heard import Heard, of_teacher, resampled
+from train.evaluation.heldout import Item, choose, digest
+from train.evaluation.merge import merged, require_same
+from train.evaluation.page import draw, examples, save_sounds
+from train.evaluation.parts import Clicks, Duration, Part, Pitch, Similarity, measure
+from train.evaluation.phone_training import Example, Schedule, batch_loss, frame_classes, roughened, train
+from train.evaluation.phones import SOUNDS, PhoneNet, PhoneRecogniser, sounds_of
+from train.evaluation.recogniser import Recogniser, words_of
+from train.evaluation.run import Options, describe_set, evaluate
+from train.evaluation.systems import SHIPPED, Checkpoint, Codec, Voice
+from train.evaluation.table import described, fill, table
+from train.evaluation.verdict import verdict
 from train.tiny.corpus import RATE, Recording, Split
-from train.tiny.evaluation import clicks, duration, pitch, similarity
-from train.tiny.evaluation.distance import edits, rate, uncertainty
-from train.tiny.evaluation.features import BANDS, mel, speech_frames
-from train.tiny.evaluation.figures import LINES, WORDS, generated
-from train.tiny.evaluation.heard import Heard, of_teacher, resampled
-from train.tiny.evaluation.heldout import Item, choose, digest
-from train.tiny.evaluation.merge import merged, require_same
-from train.tiny.evaluation.page import draw, examples, save_sounds
-from train.tiny.evaluation.parts import Clicks, Duration, Part, Pitch, Similarity, measure
-from train.tiny.evaluation.phone_training import Example, Schedule, batch_loss, frame_classes, roughened, train
-from train.tiny.evaluation.phones import SOUNDS, PhoneNet, PhoneRecogniser, sounds_of
-from train.tiny.evaluation.recogniser import Recogniser, words_of
-from train.tiny.evaluation.run import Options, describe_set, evaluate
-from train.tiny.evaluation.systems import SHIPPED, Checkpoint, Codec, Voice
-from train.tiny.evaluation.table import described, fill, table
-from train.tiny.evaluation.verdict import verdict
 
 TEXTS = ("some aims", "aim, see me", "i see a mime", "mo, is it", "same sea", "me, aim")
 

@@ -225,7 +225,7 @@ class Run:
         sys.stdout.write(f"{self.model_folder}: {export.size(self.model_folder) / 1e6:.1f} MB\n")
 
     def _evaluate(self) -> None:
-        command = [sys.executable, "-m", "train.tiny.evaluation", str(self.model_folder)]
+        command = [sys.executable, "-m", "train.evaluation", str(self.model_folder)]
         if status := subprocess.run([*command, "--work", str(self._work)]).returncode:
             raise SystemExit(status)
 

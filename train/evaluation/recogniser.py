@@ -9,8 +9,8 @@ from num2words import num2words
 from pocketsphinx import Decoder
 
 from echo.types import Audio
+from train.evaluation.heard import resampled
 from train.tiny.corpus import RATE
-from train.tiny.evaluation.heard import resampled
 
 #: What the recogniser's acoustic model was trained on, in Hz.
 _RATE = 16_000

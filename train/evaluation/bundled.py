@@ -1,6 +1,6 @@
 """Whether the model speaks well with the clips of audio_prompts: each voice beside its teacher, on held-out texts.
 
-    python -m train.tiny.evaluation.bundled --keep voices
+    python -m train.evaluation.bundled --keep voices
 
 The teacher says the same texts with the same speaker. --keep NAME puts the result where docs/training.md finds it.
 """
@@ -24,14 +24,14 @@ from bench.record import write_record
 from echo.errors import LoadError
 from echo.model.hub import TINY
 from echo.settings import HOME
+from train.evaluation.heard import of_teacher
+from train.evaluation.heldout import Item, choose
+from train.evaluation.parts import Pitch, Words
+from train.evaluation.recogniser import Recogniser
+from train.evaluation.record import recorded
+from train.evaluation.systems import Checkpoint, Voice, generate, open_voice
+from train.evaluation.table import RESULTS, described
 from train.tiny.corpus import RATE, Corpus, Recording
-from train.tiny.evaluation.heard import of_teacher
-from train.tiny.evaluation.heldout import Item, choose
-from train.tiny.evaluation.parts import Pitch, Words
-from train.tiny.evaluation.recogniser import Recogniser
-from train.tiny.evaluation.record import recorded
-from train.tiny.evaluation.systems import Checkpoint, Voice, generate, open_voice
-from train.tiny.evaluation.table import RESULTS, described
 from train.tiny.prompts import VOICES
 from train.tiny.teacher.library import TeacherMissing
 from train.tiny.teacher.speakers import Speaker, cast
@@ -89,7 +89,7 @@ def evaluate(checkpoint: Checkpoint, texts: Sequence[str], *, threads: int) -> M
 def main() -> None:
     """Evaluate from the command line."""
     options = argparse.ArgumentParser(
-        prog="python -m train.tiny.evaluation.bundled",
+        prog="python -m train.evaluation.bundled",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -104,7 +104,7 @@ def main() -> None:
         results = evaluate(Checkpoint.named(given.checkpoint), texts, threads=1)
     except (ValueError, FileNotFoundError, LoadError, TeacherMissing) as error:
         sys.exit(str(error))
-    record = recorded("voices", "train.tiny.evaluation.bundled", sys.argv[1:], "cpu", results)
+    record = recorded("voices", "train.evaluation.bundled", sys.argv[1:], "cpu", results)
     if given.keep:
         write_record(RESULTS / f"{given.keep}.json", record)
     tqdm.write(described(record, f"{given.keep or 'not kept'}.json"), file=sys.stdout)

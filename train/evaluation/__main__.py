@@ -1,10 +1,10 @@
 """Evaluates checkpoints side by side with their teacher and with the shipped one.
 
-    python -m train.tiny.evaluation runs/train-tiny/model
-    python -m train.tiny.evaluation --out /tmp/shipped --texts 12 --parts wer,phones
-    python -m train.tiny.evaluation runs/train-tiny/model --keep candidate
+    python -m train.evaluation runs/train-tiny/model
+    python -m train.evaluation --out /tmp/shipped --texts 12 --parts wer,phones
+    python -m train.evaluation runs/train-tiny/model --keep candidate
 
-    python -m train.tiny.evaluation runs/train-tiny/model --keep candidate --parts speed --add
+    python -m train.evaluation runs/train-tiny/model --keep candidate --parts speed --add
 
 Writes result.json, table.md, spectrograms.png and the sounds on that page; --keep NAME also puts the result and the
 page where docs/training.md finds them, --add measures further parts of a result that is there. A checkpoint is a folder
@@ -25,14 +25,14 @@ from tqdm import tqdm
 from bench.record import write_record
 from echo.errors import LoadError
 from echo.model.hub import TINY
+from train.evaluation.heldout import NATURAL, choose, digest
+from train.evaluation.merge import merged, require_same
+from train.evaluation.page import draw, save_sounds
+from train.evaluation.record import recorded
+from train.evaluation.run import PARTS, Options, evaluate, open_parts
+from train.evaluation.systems import Checkpoint
+from train.evaluation.table import RESULTS, load, table
 from train.tiny.corpus import Corpus
-from train.tiny.evaluation.heldout import NATURAL, choose, digest
-from train.tiny.evaluation.merge import merged, require_same
-from train.tiny.evaluation.page import draw, save_sounds
-from train.tiny.evaluation.record import recorded
-from train.tiny.evaluation.run import PARTS, Options, evaluate, open_parts
-from train.tiny.evaluation.systems import Checkpoint
-from train.tiny.evaluation.table import RESULTS, load, table
 
 _WORK = Path("runs/train-tiny")
 
@@ -57,7 +57,7 @@ def main() -> None:
     options = Options(parts=given.parts, device=given.device, threads=given.threads)
     parts = open_parts(options.parts, corpus, items, given.work / "ears", given.device)
     results, columns = evaluate(items, checkpoints, parts, options)
-    record = recorded("tiny", "train.tiny.evaluation", sys.argv[1:], given.device, results)
+    record = recorded("tiny", "train.evaluation", sys.argv[1:], given.device, results)
     if known is not None:
         record = merged(known, record)
     write_record(out / "result.json", record)
@@ -79,7 +79,7 @@ def _sources(named: list[str], shipped: bool) -> list[str]:
 
 def _parser() -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(
-        prog="python -m train.tiny.evaluation",
+        prog="python -m train.evaluation",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

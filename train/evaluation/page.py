@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from echo.types import SAMPLE_RATE
-from train.tiny.evaluation.heard import Heard
-from train.tiny.evaluation.heldout import Item
+from train.evaluation.heard import Heard
+from train.evaluation.heldout import Item
 
 #: Texts on the page; half of them by voices unseen in training.
 SHOWN = 4

@@ -1,6 +1,6 @@
 """Real-time factor and first block of a checkpoint on a number of cores, measured in a process of its own.
 
-python -m train.tiny.evaluation.speed echo/assets/tiny --cores 1
+python -m train.evaluation.speed echo/assets/tiny --cores 1
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from echo.runtime import open_voices
 from echo.text import split
 from echo.types import SAMPLE_RATE, TextRules, Utterance
 from echo.voices.reference import load_voice
-from train.tiny.evaluation.systems import Checkpoint, Voice
+from train.evaluation.systems import Checkpoint, Voice
 
 #: One to three seconds, five, and eight of speech.
 TEXTS = (
@@ -32,7 +32,7 @@ TEXTS = (
     "When the rain had stopped, the children ran down to the harbour to see whether the ships had come back at last.",
 )
 _REPEATS = 4
-_ROOT = Path(__file__).resolve().parents[3]
+_ROOT = Path(__file__).resolve().parents[2]
 
 
 def measure(checkpoint: Checkpoint, cores: int, *, device: str = "cpu", timeout: float = 600) -> dict[str, Any]:

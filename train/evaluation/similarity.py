@@ -15,9 +15,9 @@ from scipy.fft import dct
 from scipy.linalg import eigh
 
 from echo.types import Audio
-from train.tiny.evaluation.features import BANDS, Mel, mel, speech_frames
-from train.tiny.evaluation.heldout import Speech
-from train.tiny.evaluation.pitch import Contour, contour
+from train.evaluation.features import BANDS, Mel, mel, speech_frames
+from train.evaluation.heldout import Speech
+from train.evaluation.pitch import Contour, contour
 from train.tiny.files import whole
 
 Matrix = npt.NDArray[np.float64]

@@ -10,15 +10,15 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from train.evaluation import phone_training, similarity, speed
+from train.evaluation.heard import Heard, of_teacher
+from train.evaluation.heldout import Item, digest
+from train.evaluation.parts import Clicks, Duration, Figures, Part, Phones, Pitch, Row, Similarity, Words, measure
+from train.evaluation.phones import PhoneRecogniser
+from train.evaluation.recogniser import Recogniser
+from train.evaluation.similarity import Embedding
+from train.evaluation.systems import Checkpoint, Codec, generate, open_voice
 from train.tiny.corpus import Corpus
-from train.tiny.evaluation import phone_training, similarity, speed
-from train.tiny.evaluation.heard import Heard, of_teacher
-from train.tiny.evaluation.heldout import Item, digest
-from train.tiny.evaluation.parts import Clicks, Duration, Figures, Part, Phones, Pitch, Row, Similarity, Words, measure
-from train.tiny.evaluation.phones import PhoneRecogniser
-from train.tiny.evaluation.recogniser import Recogniser
-from train.tiny.evaluation.similarity import Embedding
-from train.tiny.evaluation.systems import Checkpoint, Codec, generate, open_voice
 from train.tiny.latents import Analysis
 from train.tiny.start import ANALYSIS
 

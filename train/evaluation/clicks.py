@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from echo.audio.measure import CLICK_THRESHOLD, click_scores
 from echo.types import SAMPLE_RATE
-from train.tiny.evaluation.heard import Heard
+from train.evaluation.heard import Heard
 
 Scores = npt.NDArray[np.float64]
 

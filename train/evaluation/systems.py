@@ -22,9 +22,9 @@ from echo.presets import load_presets
 from echo.settings import Settings, load_settings
 from echo.text import split
 from echo.types import SAMPLES_PER_LATENT, Audio, BlockPlan, TextRules, Utterance
+from train.evaluation.heard import Heard, upsampled
+from train.evaluation.heldout import Item
 from train.tiny.corpus import Recording
-from train.tiny.evaluation.heard import Heard, upsampled
-from train.tiny.evaluation.heldout import Item
 
 #: What the embedded checkpoint is called in tables.
 SHIPPED = "shipped"

@@ -1,7 +1,7 @@
 """Which of two checkpoints wins the table? The shipped one is replaced only by one that does.
 
-    python -m train.tiny.evaluation.verdict RESULT.json                       # shipped against the other one in it
-    python -m train.tiny.evaluation.verdict OLD.json NEW.json --new mine
+    python -m train.evaluation.verdict RESULT.json                       # shipped against the other one in it
+    python -m train.evaluation.verdict OLD.json NEW.json --new mine
 
 Exit status 0 when the new one wins. The rule: the new checkpoint keeps the limits of size and speed; fewer words or
 phones are wrong, and of neither more; and it wins more lines than it loses. Words and phones differ when the difference
@@ -20,9 +20,9 @@ from typing import Any, Literal
 import numpy as np
 from tqdm import tqdm
 
-from train.tiny.evaluation.figures import LINES, PHONES, WORDS, Line, Results, generated
-from train.tiny.evaluation.systems import SHIPPED
-from train.tiny.evaluation.table import load
+from train.evaluation.figures import LINES, PHONES, WORDS, Line, Results, generated
+from train.evaluation.systems import SHIPPED
+from train.evaluation.table import load
 
 Outcome = Literal["won", "lost", "even"]
 

@@ -1,6 +1,6 @@
 """Trains the phone recogniser on teacher speech.
 
-    python -m train.tiny.evaluation.phone_training CORPUS FILE [--steps 1000]
+    python -m train.evaluation.phone_training CORPUS FILE [--steps 1000]
 
 Seeded. Interrupted, it goes on from its last checkpoint, ``FILE`` with the suffix ``.partial``.
 """
@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from train.evaluation.features import BANDS, HOP, Mel, mel
+from train.evaluation.heldout import Speech
+from train.evaluation.phones import BLANK, SOUNDS, STRIDE, PhoneNet, PhoneRecogniser, normalised, sounds_of
 from train.tiny.corpus import RATE, Corpus, Recording
-from train.tiny.evaluation.features import BANDS, HOP, Mel, mel
-from train.tiny.evaluation.heldout import Speech
-from train.tiny.evaluation.phones import BLANK, SOUNDS, STRIDE, PhoneNet, PhoneRecogniser, normalised, sounds_of
 from train.tiny.files import whole
 from train.tiny.teacher.phones import Span
 

@@ -9,14 +9,14 @@ import numpy as np
 
 from echo.audio.measure import CLICK_THRESHOLD
 from echo.types import SAMPLE_RATE
-from train.tiny.evaluation import clicks, duration
-from train.tiny.evaluation.distance import edits, rate, uncertainty
-from train.tiny.evaluation.heard import Heard
-from train.tiny.evaluation.heldout import Item
-from train.tiny.evaluation.phones import PhoneRecogniser, sounds_of
-from train.tiny.evaluation.pitch import contour, correlation, median_hz, melody_correlation
-from train.tiny.evaluation.recogniser import Recogniser, words_of
-from train.tiny.evaluation.similarity import Embedding, likeness, rank, rivals
+from train.evaluation import clicks, duration
+from train.evaluation.distance import edits, rate, uncertainty
+from train.evaluation.heard import Heard
+from train.evaluation.heldout import Item
+from train.evaluation.phones import PhoneRecogniser, sounds_of
+from train.evaluation.pitch import contour, correlation, median_hz, melody_correlation
+from train.evaluation.recogniser import Recogniser, words_of
+from train.evaluation.similarity import Embedding, likeness, rank, rivals
 
 Row = dict[str, Any]
 Figures = dict[str, Any]

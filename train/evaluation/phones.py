@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from echo.types import Audio
-from train.tiny.evaluation.features import BANDS, Mel, mel
+from train.evaluation.features import BANDS, Mel, mel
 from train.tiny.files import whole
 from train.tiny.teacher.phones import PAUSE, PHONES, Span
 

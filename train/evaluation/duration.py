@@ -8,8 +8,8 @@ import numpy as np
 
 from echo.audio.measure import rms, silence_threshold, speech_span, window_levels
 from echo.types import SAMPLE_RATE, Audio
+from train.evaluation.heard import Heard
 from train.tiny.corpus import RATE
-from train.tiny.evaluation.heard import Heard
 
 #: Speech that is still this loud in the last 10 ms was cut off, in parts of its loudest 10 ms (-30 dB).
 _CUT_OFF = 10 ** (-30 / 20)

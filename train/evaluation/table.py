@@ -1,8 +1,8 @@
 """The tables of docs/training.md, generated from the committed results.
 
-    python -m train.tiny.evaluation.table --write docs/training.md
-    python -m train.tiny.evaluation.table --check docs/training.md
-    python -m train.tiny.evaluation.table --show runs/train-tiny/evaluation/result.json
+    python -m train.evaluation.table --write docs/training.md
+    python -m train.evaluation.table --check docs/training.md
+    python -m train.evaluation.table --show runs/train-tiny/evaluation/result.json
 
 A file holds ``<!-- evaluation:begin NAME -->`` … ``<!-- evaluation:end -->`` for ``train/tiny/results/NAME.json``; what
 stands between is replaced.
@@ -21,10 +21,10 @@ from typing import Any
 from tqdm import tqdm
 
 from bench.show import markdown
-from train.tiny.evaluation.figures import LINES, Column, Results, generated
+from train.evaluation.figures import LINES, Column, Results, generated
 
 #: Where committed results are.
-RESULTS = Path(__file__).resolve().parent.parent / "results"
+RESULTS = Path(__file__).resolve().parent.parent / "tiny" / "results"
 
 _MARKED = re.compile(r"(<!-- evaluation:begin (?P<name>[\w-]+) -->\n).*?(<!-- evaluation:end -->)", re.DOTALL)
 _NOT_YET = "*Not measured yet.*"
@@ -52,7 +52,7 @@ def main() -> None:
         elif fresh != text:
             stale.append(path.name)
     if stale:
-        sys.exit(f"{', '.join(stale)}: the tables are stale; run python -m train.tiny.evaluation.table --write")
+        sys.exit(f"{', '.join(stale)}: the tables are stale; run python -m train.evaluation.table --write")
 
 
 def load(path: Path) -> Mapping[str, Any]:
