@@ -24,7 +24,7 @@ from train.tiny.config import TinyConfig
 from train.tiny.dit import DiTTask, train_dit
 from train.tiny.dit_batches import Batches, References
 from train.tiny.dit_model import TrainableDiT
-from train.tiny.latents import Analysis
+from train.tiny.latents import NARROW, WIDE, Analysis
 from train.tiny.pca import identity_pca
 from train.tiny.plots import plot_spectrograms
 from train.tiny.references import encoded_references
@@ -92,8 +92,9 @@ class Run:
                     seed=options.run.seed,
                     workers=self._workers(),
                     progress=show,
+                    cast_name=options.corpus.cast,
                 )
-            except ValueError as error:  # begun with another seed
+            except ValueError as error:  # begun with another seed or cast
                 raise SystemExit(str(error)) from error
 
     def _analyse(self) -> None:
@@ -101,7 +102,9 @@ class Run:
         if not path.exists():
             known = self._known_analysis()
             chosen = self._corpus.split("train")[: self._options.corpus.fit_recordings]
-            (known or Analysis.fit(self._corpus[index] for index in tqdm(chosen, desc="analysis"))).save(path)
+            bands = WIDE if self._options.corpus.wide else NARROW
+            recordings = (self._corpus[index] for index in tqdm(chosen, desc="analysis"))
+            (known or Analysis.fit(recordings, bands)).save(path)
         with _progress("latents", "recording") as show:
             dit_data.build(self._corpus, self._analysis, self._work / "latents", workers=self._workers(), progress=show)
 
