@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from echo.model.autoencoder.config import AutoencoderConfig, TransformerConfig
+from echo.model.autoencoder.config import AutoencoderConfig, SpectralDecoderConfig, TransformerConfig
 from echo.model.config import DiTConfig
 
 _RESIDUAL_UNITS = 3
@@ -65,6 +65,9 @@ def latent_encoder(config: DiTConfig, patches: int, width: int, *, past: int = 0
 def decode(config: AutoencoderConfig, latents: int, width: int) -> Cost:
     """Latents to audio; attention counts the window in full."""
     frames, dim = latents, config.latent_dim
+    if config.spectral is not None:
+        return _spectral(config.spectral, dim, latents, width)
+    assert config.quantizer.post_module is not None, "only a spectral decoder does without"
     cost = _transformer(config.quantizer.post_module, latents, width)
     for factor in reversed(config.quantizer.downsample_factor):
         frames *= factor
@@ -79,6 +82,17 @@ def decode(config: AutoencoderConfig, latents: int, width: int) -> Cost:
         cost += _residual_units(half, frames, width)
         channels = half
     return cost + _linear(_KERNEL * channels, frames, width)
+
+
+def _spectral(config: SpectralDecoderConfig, latent_dim: int, latents: int, width: int) -> Cost:
+    """The network of a spectral decoder; its Fourier transforms are a few percent of it."""
+    frames, dim = latents * config.frames_per_latent, config.dim
+    cost = _linear(3 * latent_dim * dim, latents, width) + _linear(config.frames_per_latent * dim * dim, latents, width)
+    for _ in range(config.context_layers):
+        cost += _convnext(dim, latents, width)
+    for _ in range(config.layers):
+        cost += _convnext(dim, frames, width)
+    return cost + _linear(2 * config.fft * dim, frames, width)
 
 
 def encode(config: AutoencoderConfig, latents: int, width: int) -> Cost:

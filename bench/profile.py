@@ -116,7 +116,7 @@ class Probe:
         noise = torch.randn(latents, LATENT_SIZE)
         both = self._time(lambda: self.model.encode_voice(self._clip))
         keys = self._time(lambda: self.model.dit.encode_speaker(noise))
-        decoder_width = self.model.autoencoder.quantizer.post_module.norm.weight.element_size()
+        decoder_width = self.model.autoencoder.quantizer.pre_module.norm.weight.element_size()
         return [
             Stage(
                 "text to keys",
@@ -160,7 +160,7 @@ class Probe:
 
     def decodes(self, streams: Sequence[int]) -> list[Stage]:
         """Decoding a block of every size, for one and more streams together."""
-        config, width = self.model.autoencoder.config, self.model.autoencoder.quantizer.post_module.norm.weight
+        config, width = self.model.autoencoder.config, self.model.autoencoder.quantizer.pre_module.norm.weight
         stages = []
         for size in dict.fromkeys(block.size for block in self.plan.blocks):
             for count in streams:

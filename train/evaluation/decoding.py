@@ -2,7 +2,8 @@
 
 ``python -m train.evaluation.decoding --config CONFIG --work RUN`` reads the newest checkpoint of the run's decoder and
 appends a line to ``RUN/codec/opinion.jsonl``: the step, and the mean predicted opinion (DistillMOS) of the teacher and
-of the decoded latents. ``--every MINUTES`` goes on doing so whenever there is a newer checkpoint. It needs ``make judge``.
+of the decoded latents. ``--every MINUTES`` goes on doing so whenever there is a newer checkpoint. ``make judge``
+installs what it needs.
 """
 
 from __future__ import annotations
@@ -52,7 +53,12 @@ def chosen(corpus: Corpus, count: int) -> list[Recording]:
     for index in corpus.split("heldout_speaker"):
         if _SHORTEST <= corpus.seconds(index) <= _LONGEST:
             order.setdefault(corpus.describe(index)[2], []).append(index)
-    rounds = [rows[turn] for turn in range(max(map(len, order.values()), default=0)) for rows in order.values() if turn < len(rows)]
+    rounds = [
+        rows[turn]
+        for turn in range(max(map(len, order.values()), default=0))
+        for rows in order.values()
+        if turn < len(rows)
+    ]
     return [corpus[index] for index in rounds[:count]]
 
 
@@ -100,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if given.sounds:
                 given.sounds.mkdir(parents=True, exist_ok=True)
                 for one, sound in zip(recordings, sounds, strict=True):
-                    soundfile.write(given.sounds / f"{one.key}.wav", sound, RATE)  # type: ignore[no-untyped-call]
+                    soundfile.write(given.sounds / f"{one.key}.wav", sound, RATE)
         if not given.every:
             return
         time.sleep(given.every * 60)

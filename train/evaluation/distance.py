@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 
+import jiwer
 import numpy as np
 
 
-def edits(said: Sequence[Hashable], heard: Sequence[Hashable]) -> int:
-    """Fewest insertions, deletions and substitutions that turn one sequence into the other."""
-    before = list(range(len(heard) + 1))
-    for row, wanted in enumerate(said, 1):
-        now = [row]
-        for column, found in enumerate(heard, 1):
-            now.append(min(before[column] + 1, now[-1] + 1, before[column - 1] + (wanted != found)))
-        before = now
-    return before[-1]
+def edits(said: Sequence[str], heard: Sequence[str]) -> int:
+    """Fewest insertions, deletions and substitutions that turn one sequence of words or phones into the other."""
+    if not said:  # jiwer refuses to compare with nothing
+        return len(heard)
+    found = jiwer.process_words(" ".join(said), " ".join(heard))
+    return found.substitutions + found.deletions + found.insertions
 
 
 def rate(errors: Sequence[int], lengths: Sequence[int]) -> float | None:

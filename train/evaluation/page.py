@@ -55,7 +55,7 @@ def save_sounds(folder: Path, items: Sequence[Item], columns: Mapping[str, Seque
     for number, place in enumerate(examples(items), 1):
         for name, heard in columns.items():
             stem = f"{number}-{name}".replace("/", "-")
-            soundfile.write(folder / f"{stem}.flac", np.clip(heard[place].samples, -1, 1), SAMPLE_RATE)  # type: ignore[no-untyped-call]
+            soundfile.write(folder / f"{stem}.flac", np.clip(heard[place].samples, -1, 1), SAMPLE_RATE)
 
 
 def _spectrogram(axes: Axes, heard: Heard, seconds: float) -> None:

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
 from echo.audio.measure import CLICK_THRESHOLD
-from echo.types import SAMPLE_RATE
+from echo.types import SAMPLE_RATE, Audio
 from train.evaluation import clicks, duration
 from train.evaluation.distance import edits, rate, uncertainty
 from train.evaluation.heard import Heard
 from train.evaluation.heldout import Item
+from train.evaluation.judges.opinion import Distortion
+from train.evaluation.judges.speaker import Embedding as SpeakerEmbedding
+from train.evaluation.judges.speaker import similarity as cosine
 from train.evaluation.phones import PhoneRecogniser, sounds_of
 from train.evaluation.pitch import contour, correlation, median_hz, melody_correlation
-from train.evaluation.recogniser import Recogniser, words_of
+from train.evaluation.recogniser import words_of
 from train.evaluation.similarity import Embedding, likeness, rank, rivals
+from train.tiny.corpus import RATE
+
+#: Hertz.
+_UPPER_BAND = (8_000.0, 11_000.0)
 
 Row = dict[str, Any]
 Figures = dict[str, Any]
@@ -37,13 +44,22 @@ class Part(Protocol):
         ...
 
 
+class Listener(Protocol):
+    """Writes down what it hears."""
+
+    def words(self, samples: Audio) -> list[str]:
+        """The words of mono audio at the corpus's rate."""
+        ...
+
+
 class Words:
-    """Word error rate of the offline recogniser."""
+    """Word error rate of a recogniser: pocketsphinx under the name ``wer``, Whisper under names of its own."""
 
-    name, generated_only = "wer", False
+    generated_only = False
 
-    def __init__(self, recogniser: Recogniser) -> None:
+    def __init__(self, recogniser: Listener, name: str = "wer") -> None:
         self._recogniser = recogniser
+        self.name = name
 
     def row(self, item: Item, heard: Heard) -> Row:
         """Words that were to be said, errors, and what was heard."""
@@ -53,6 +69,90 @@ class Words:
     def figures(self, rows: Sequence[Row]) -> Figures:
         """Error rate and its standard error."""
         return _error_rate(rows)
+
+
+class Opinion:
+    """How natural listeners would call it, 1 to 5, as DistillMOS predicts."""
+
+    name, generated_only = "opinion", False
+
+    def __init__(self, judge: Callable[[Audio], float]) -> None:
+        self._judge = judge
+
+    def row(self, item: Item, heard: Heard) -> Row:
+        """The predicted opinion."""
+        return {"opinion": round(self._judge(heard.at_corpus_rate), 3)}
+
+    def figures(self, rows: Sequence[Row]) -> Figures:
+        """Mean and its standard error over the utterances."""
+        opinions = [row["opinion"] for row in rows]
+        spread = float(np.std(opinions, ddof=1) / len(opinions) ** 0.5) if len(opinions) > 1 else None
+        return {"mean": _mean(opinions), "uncertainty": spread}
+
+
+class NoiseAndDistortion:
+    """What listeners would say of noise and distortion, as DNSMOS predicts."""
+
+    name, generated_only = "distortion", False
+
+    def __init__(self, judge: Callable[[Audio], Distortion]) -> None:
+        self._judge = judge
+
+    def row(self, item: Item, heard: Heard) -> Row:
+        """Overall quality (P.835) and that of the other model (P.808)."""
+        found = self._judge(heard.at_corpus_rate)
+        return {"overall": round(found.overall, 3), "p808": round(found.p808, 3)}
+
+    def figures(self, rows: Sequence[Row]) -> Figures:
+        """Means."""
+        return {name: _mean([row[name] for row in rows]) for name in ("overall", "p808")}
+
+
+class SpeakerLikeness:
+    """Whether an independent speaker encoder finds the output nearest to its own reference clip among ten."""
+
+    name, generated_only = "speaker", False
+
+    def __init__(self, encoder: Callable[[Audio], SpeakerEmbedding], items: Sequence[Item]) -> None:
+        self._encoder = encoder
+        self._clips = {item.reference.key: encoder(item.reference.samples) for item in items}
+        self._of_speaker = {item.recording.speaker: self._clips[item.reference.key] for item in items}
+        self._places = {item.recording.key: place for place, item in enumerate(items)}
+
+    def row(self, item: Item, heard: Heard) -> Row:
+        """Cosine with the own clip and with the nearest of nine others, and the own one's place."""
+        output = self._encoder(heard.at_corpus_rate)
+        own = cosine(output, self._clips[item.reference.key])
+        others = rivals(list(self._of_speaker), item.recording.speaker, seed=self._places[item.recording.key])
+        found = [cosine(output, self._of_speaker[other]) for other in others]
+        return {
+            "likeness": round(own, 3),
+            "nearest": round(max(found), 3),
+            "place": 1 + sum(one >= own for one in found),
+        }
+
+    def figures(self, rows: Sequence[Row]) -> Figures:
+        """Share of first places, mean cosine with the own clip and with the nearest other."""
+        return {
+            "top1": _mean([row["place"] == 1 for row in rows]),
+            "likeness": _mean([row["likeness"] for row in rows]),
+            "nearest": _mean([row["nearest"] for row in rows]),
+        }
+
+
+class Band:
+    """How much there is from 8 to 11 kHz, where no judge listens."""
+
+    name, generated_only = "band", False
+
+    def row(self, item: Item, heard: Heard) -> Row:
+        """Level of that band in the output and in the teacher's recording, in dB of the whole."""
+        return {"db": _upper_band(heard.at_corpus_rate), "teacher_db": _upper_band(item.recording.samples)}
+
+    def figures(self, rows: Sequence[Row]) -> Figures:
+        """Median difference to the teacher's level."""
+        differences = [row["db"] - row["teacher_db"] for row in rows]
+        return {"level_db": float(np.median(differences)) if differences else None}
 
 
 class Phones:
@@ -193,6 +293,12 @@ def measure(part: Part, items: Sequence[Item], rows: Sequence[Row]) -> Mapping[s
     for group in ("seen", "unseen"):
         groups[group] = [row for item, row in zip(items, rows, strict=True) if item.group == group]
     return {name: part.figures(found) for name, found in groups.items() if found}
+
+
+def _upper_band(samples: Audio) -> float:
+    power = np.abs(np.fft.rfft(samples.astype(np.float64))) ** 2
+    edges = [int(hertz / RATE * len(samples)) for hertz in _UPPER_BAND]
+    return round(float(10 * np.log10((power[edges[0] : edges[1]].sum() + 1e-12) / (power.sum() + 1e-12))), 2)
 
 
 def _error_rate(rows: Sequence[Row]) -> Figures:

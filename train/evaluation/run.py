@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,25 @@ from tqdm import tqdm
 from train.evaluation import phone_training, similarity, speed
 from train.evaluation.heard import Heard, of_teacher
 from train.evaluation.heldout import Item, digest
-from train.evaluation.parts import Clicks, Duration, Figures, Part, Phones, Pitch, Row, Similarity, Words, measure
+from train.evaluation.judges.opinion import DistillMos, DnsMos
+from train.evaluation.judges.speaker import SpeakerEncoder
+from train.evaluation.judges.whisper import Whisper
+from train.evaluation.parts import (
+    Band,
+    Clicks,
+    Duration,
+    Figures,
+    NoiseAndDistortion,
+    Opinion,
+    Part,
+    Phones,
+    Pitch,
+    Row,
+    Similarity,
+    SpeakerLikeness,
+    Words,
+    measure,
+)
 from train.evaluation.phones import PhoneRecogniser
 from train.evaluation.recogniser import Recogniser
 from train.evaluation.similarity import Embedding
@@ -22,7 +40,9 @@ from train.tiny.corpus import Corpus
 from train.tiny.latents import Analysis
 from train.tiny.start import ANALYSIS
 
-PARTS = ("wer", "phones", "pitch", "similarity", "duration", "clicks", "speed", "page")
+#: Measured by judges from packages (``make judge``).
+JUDGED = ("opinion", "distortion", "whisper", "whisper_tiny", "speaker")
+PARTS = (*JUDGED, "wer", "phones", "pitch", "similarity", "band", "duration", "clicks", "speed", "page")
 #: The columns: the teacher's, and those of a checkpoint.
 TEACHER, LATENTS, COPY, GENERATED = "teacher", "latents", "copy", "generated"
 
@@ -37,22 +57,27 @@ class Options:
     cores: tuple[int, ...] = (1, 2)
 
 
-def open_parts(names: Sequence[str], corpus: Corpus, items: Sequence[Item], ears: Path, device: str) -> list[Part]:
-    """Make the measurements; the recogniser of phones and the embedding are kept in ``ears``, or trained first."""
-    made: list[Part] = []
+def open_parts(names: Sequence[str], corpus: Corpus, items: Sequence[Item], folder: Path, device: str) -> list[Part]:
+    """Make the measurements.
+
+    The recogniser of phones and the embedding are trained first, or read from ``folder``. Raises JudgeMissing.
+    """
+    made: list[Part] = _judges(names, items)
     if "wer" in names:
         made.append(Words(Recogniser()))
     if "phones" in names:
-        path = ears / "phones.safetensors"
+        path = folder / "phones.safetensors"
         known = PhoneRecogniser.load(path) if path.exists() else phone_training.train(corpus, path, device=device)
         made.append(Phones(known))
     if "pitch" in names:
         made.append(Pitch())
     if "similarity" in names:
-        path = ears / "speakers.npz"
+        path = folder / "speakers.npz"
         if not path.exists():
             similarity.fit(corpus).save(path)
         made.append(Similarity(Embedding.load(path), items))
+    if "band" in names:
+        made.append(Band())
     if "duration" in names:
         made.append(Duration())
     if "clicks" in names:
@@ -60,8 +85,19 @@ def open_parts(names: Sequence[str], corpus: Corpus, items: Sequence[Item], ears
     return made
 
 
-def ears_of(parts: Sequence[Part]) -> dict[str, str]:
-    """Digests of what was trained to listen: figures of different ears cannot be compared."""
+def _judges(names: Sequence[str], items: Sequence[Item]) -> list[Part]:
+    makers: dict[str, Callable[[], Part]] = {
+        "opinion": lambda: Opinion(DistillMos()),
+        "distortion": lambda: NoiseAndDistortion(DnsMos()),
+        "whisper": lambda: Words(Whisper("base"), "whisper"),
+        "whisper_tiny": lambda: Words(Whisper("tiny.en"), "whisper_tiny"),
+        "speaker": lambda: SpeakerLikeness(SpeakerEncoder(), items),
+    }
+    return [make() for name, make in makers.items() if name in names]
+
+
+def evaluator_digests(parts: Sequence[Part]) -> dict[str, str]:
+    """Digests of what was trained to listen: figures of different evaluators cannot be compared."""
     return {part.name: part.digest for part in parts if isinstance(part, Phones | Similarity)}
 
 
@@ -83,7 +119,7 @@ def evaluate(
         described.append({**about, **_speeds(checkpoint, options)})
     results = {
         "set": describe_set(items),
-        "ears": ears_of(parts),
+        "evaluators": evaluator_digests(parts),
         TEACHER: _figures(parts, items, rows[TEACHER]),
         "checkpoints": described,
         "items": [

@@ -106,7 +106,7 @@ def voices(record: Mapping[str, Any]) -> str:
         ]
         for name, found in record["results"]["voices"].items()
     ]
-    titles = ["voice", "words wrong: teacher", "generated", "pitch of the clip, Hz", "error of the pitch, %"]
+    titles = ["voice", "WER: teacher", "generated", "pitch of the clip, Hz", "error of the pitch, %"]
     return markdown(titles, rows)
 
 

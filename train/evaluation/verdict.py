@@ -3,9 +3,9 @@
     python -m train.evaluation.verdict RESULT.json                       # shipped against the other one in it
     python -m train.evaluation.verdict OLD.json NEW.json --new mine
 
-Exit status 0 when the new one wins. The rule: the new checkpoint keeps the limits of size and speed; fewer words or
-phones are wrong, and of neither more; and it wins more lines than it loses. Words and phones differ when the difference
-is more than twice its standard error over the texts.
+Exit status 0 when the new one wins. The rule: the new checkpoint keeps the limits of size and speed; the predicted
+opinion is higher, or WER or PER lower, and none of them is worse; and it wins more lines than it loses. Opinion, WER
+and PER differ when the difference is more than twice its standard error over the texts.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any, Literal
 import numpy as np
 from tqdm import tqdm
 
-from train.evaluation.figures import LINES, PHONES, WORDS, Line, Results, generated
+from train.evaluation.figures import LINES, OPINION, PHONES, WHISPER, WORDS, Line, Results, generated
 from train.evaluation.systems import SHIPPED
 from train.evaluation.table import load
 
@@ -64,34 +64,34 @@ def verdict(old: Results, new: Results, *, old_name: str | None = None, new_name
     if one["digest"] == two["digest"]:
         return Verdict(False, "the two are the same weights.", ())
     contests: list[Contest] = []
-    understood: list[Outcome] = []
-    for line in (WORDS[0], PHONES[0]):
-        if found := _understood(line, old, new, one["name"], two["name"]):
+    main_lines: list[Outcome] = []
+    for line in (OPINION, WHISPER[0], WORDS[0], PHONES[0]):
+        if found := _main_line(line, old, new, one["name"], two["name"]):
             contests.append(_contest(line, one, two, found))
-            understood.append(found)
+            main_lines.append(found)
     for line in LINES:
-        if line.margin is not None and not _other_ears(line, old, new):
+        if line.margin is not None and not _other_evaluators(line, old, new):
             difference = _difference(line, one, two)
             if difference is not None:
                 contests.append(_contest(line, one, two, _outcome(difference, line.margin)))
-    return _decide(understood, contests, _broken(new, two))
+    return _decide(main_lines, contests, _broken(new, two))
 
 
-def _decide(understood: Sequence[Outcome], contests: Sequence[Contest], broken: str | None) -> Verdict:
+def _decide(main_lines: Sequence[Outcome], contests: Sequence[Contest], broken: str | None) -> Verdict:
     won, lost = (sum(contest.outcome == outcome for contest in contests) for outcome in ("won", "lost"))
     score = f"it wins {won} lines and loses {lost}"
     if broken is not None:
         wins, reason = False, broken
-    elif not understood:
-        wins, reason = False, "neither words nor phones were measured with the same ears."
-    elif "lost" in understood:
-        wins, reason = False, f"the new one is understood less; {score}."
-    elif "won" not in understood:
-        wins, reason = False, f"the new one is not understood better; {score}."
+    elif not main_lines:
+        wins, reason = False, "neither opinion nor WER nor PER was measured with the same evaluators."
+    elif "lost" in main_lines:
+        wins, reason = False, f"the new one is worse in opinion, WER or PER; {score}."
+    elif "won" not in main_lines:
+        wins, reason = False, f"the new one is not better in opinion, WER or PER; {score}."
     elif won <= lost:
-        wins, reason = False, f"the new one is understood better, but {score}."
+        wins, reason = False, f"the new one is better in opinion, WER or PER, but {score}."
     else:
-        wins, reason = True, f"the new one is understood better, and {score}."
+        wins, reason = True, f"the new one is better in opinion, WER or PER, and {score}."
     return Verdict(wins, reason, tuple(contests))
 
 
@@ -110,28 +110,31 @@ def _pick(results: Results, name: str | None, *, prefer_shipped: bool) -> Mappin
     return chosen
 
 
-def _understood(line: Line, old: Results, new: Results, one: str, two: str) -> Outcome | None:
-    """Paired comparison of an error rate over the texts; None where it was not measured with the same ears."""
+def _main_line(line: Line, old: Results, new: Results, one: str, two: str) -> Outcome | None:
+    """Paired comparison of a figure over the texts; None where it was not measured with the same evaluators."""
     part = line.path[0]
-    a, b = (_errors(results, name, part) for results, name in ((old, one), (new, two)))
-    if a is None or b is None or _other_ears(line, old, new):
+    a, b = (_weighted(results, name, part) for results, name in ((old, one), (new, two)))
+    if a is None or b is None or _other_evaluators(line, old, new):
         return None
     rng = np.random.default_rng(0)
     picks = rng.integers(0, len(a), (_DRAWS, len(a)))
     draws = b[picks, 0].sum(1) / b[picks, 1].sum(1) - a[picks, 0].sum(1) / a[picks, 1].sum(1)
     difference = b[:, 0].sum() / b[:, 1].sum() - a[:, 0].sum() / a[:, 1].sum()
-    return _outcome(float(difference), _STANDARD_ERRORS * float(draws.std()))
+    worse_by = float(difference) if line.lower_is_better else -float(difference)
+    return _outcome(worse_by, _STANDARD_ERRORS * float(draws.std()))
 
 
-def _errors(results: Results, name: str, part: str) -> np.ndarray[tuple[int, int], np.dtype[np.float64]] | None:
+def _weighted(results: Results, name: str, part: str) -> np.ndarray[tuple[int, int], np.dtype[np.float64]] | None:
+    """Per text what is summed and its weight: errors and the number of words or phones, or the opinion and 1."""
     rows = [item["heard"].get(f"{name}/generated", {}).get(part) for item in results["items"]]
     if not rows or any(row is None for row in rows):
         return None
-    return np.asarray([(row["errors"], row["length"]) for row in rows], np.float64)
+    pairs = [(row["opinion"], 1) if "opinion" in row else (row["errors"], row["length"]) for row in rows]
+    return np.asarray(pairs, np.float64)
 
 
-def _other_ears(line: Line, old: Results, new: Results) -> bool:
-    return line.ear is not None and old["ears"].get(line.ear) != new["ears"].get(line.ear)
+def _other_evaluators(line: Line, old: Results, new: Results) -> bool:
+    return line.evaluator is not None and old["evaluators"].get(line.evaluator) != new["evaluators"].get(line.evaluator)
 
 
 def _difference(line: Line, one: Mapping[str, Any], two: Mapping[str, Any]) -> float | None:

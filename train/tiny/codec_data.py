@@ -136,8 +136,8 @@ def _packs(corpus: Corpus, order: Sequence[int], seconds: float) -> Iterator[lis
 class Segments:
     """A batch of ``b`` pieces of ``n`` latents.
 
-    latents [b, n, 80] f32; audio [b, n · 2048] f32 at 44.1 kHz, or half of that at 22.05 kHz; voicing and phase [b, 4 n + 1] f32 at the borders of
-    sub-frames, the phase unwrapped within the piece
+    latents [b, n, 80] f32; audio [b, n · 2048] f32 at 44.1 kHz, or [b, n · 1024] at 22.05 kHz; voicing and phase
+    [b, 4 n + 1] f32 at the borders of sub-frames, the phase unwrapped within the piece
     """
 
     latents: Tensor
@@ -154,9 +154,7 @@ class Segments:
         return values[:, left] * (1.0 - share) + values[:, left + 1] * share
 
 
-def draw(
-    material: Material, *, batch: int, length: int, generator: torch.Generator, native: bool = False
-) -> Segments:
+def draw(material: Material, *, batch: int, length: int, generator: torch.Generator, native: bool = False) -> Segments:
     """Cut ``batch`` random segments of ``length`` latents; ``native`` leaves the audio at 22.05 kHz."""
     device = material.samples.device
     last = material.latents.shape[0] - length - 1

@@ -58,11 +58,9 @@ def spectrum(audio: Tensor, window: int) -> Tensor:
 
 
 class SpectralLoss:
-    """Compares audio at ``rate`` in the given windows (samples); ``mel_highest`` is where its mel bands end, in hertz."""
+    """Compares audio at ``rate`` in the given windows (samples), in mel bands that end at ``mel_highest`` hertz."""
 
-    def __init__(
-        self, windows: Sequence[int], *, rate: int = SAMPLE_RATE, mel_highest: float = _MEL_HIGHEST
-    ) -> None:
+    def __init__(self, windows: Sequence[int], *, rate: int = SAMPLE_RATE, mel_highest: float = _MEL_HIGHEST) -> None:
         self.windows = tuple(windows)
         self._rate = rate
         self._mel_highest = mel_highest

@@ -226,7 +226,9 @@ def _settle_sources(
     if sources.exists():
         found = json.loads(sources.read_text(encoding="utf-8"))
         if found["seed"] != seed:
-            raise ValueError(f"{folder} was begun with seed {found['seed']}; go on with it, or build into another folder")
+            raise ValueError(
+                f"{folder} was begun with seed {found['seed']}; go on with it, or build into another folder"
+            )
         if found.get("cast", "flite") != cast_name:
             raise ValueError(f"{folder} was begun with the cast {found.get('cast', 'flite')}; go on with that")
         return

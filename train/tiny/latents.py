@@ -167,9 +167,7 @@ class Analysis:
         """Write the components to a small safetensors file."""
         with whole(path) as unfinished:
             highest = torch.tensor(self.bands.highest)
-            save_file(
-                {"components": self.components, "inverse": self.inverse, "highest_hz": highest}, unfinished
-            )
+            save_file({"components": self.components, "inverse": self.inverse, "highest_hz": highest}, unfinished)
 
     def same_as(self, other: Analysis) -> bool:
         """Whether latents of both mean the same."""

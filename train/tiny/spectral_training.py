@@ -166,7 +166,7 @@ class SpectralTask:
             late = self._average.decoder.config.delay
             distances.append(log_distance(audio[late:], wanted[: audio.shape[0] - late]))
             path = folder / f"held_out_{number}.wav"
-            soundfile.write(path, audio.numpy(), SAMPLE_RATE)  # type: ignore[no-untyped-call]
+            soundfile.write(path, audio.numpy(), SAMPLE_RATE)
         return {"held_out_db": sum(distances) / len(distances)} if distances else {}
 
     @torch.no_grad()
@@ -190,7 +190,7 @@ class SpectralTask:
         return draw(material, batch=options.batch, length=options.length, generator=generator, native=True)
 
     def _noisy(self, latents: Tensor, number: int) -> Tensor:
-        """What the network sees. Pitch and phase of the source stay as they are, or high harmonics would be taught away."""
+        """What the network sees; pitch and phase of the source stay clean, or high harmonics would be unlearnt."""
         generator = torch.Generator(self._device).manual_seed(self._seed * 1_000_003 + number)
         level = torch.rand((latents.shape[0], 1, 1), generator=generator, device=self._device)
         spread = torch.full((LATENT_SIZE,), self._options.noise, device=self._device)
@@ -204,13 +204,14 @@ class SpectralTask:
 @torch.no_grad()
 def set_first_filters(model: Autoencoder) -> None:
     """Draw the spectral decoder's weights: small residual branches, and filters that hardly depend on the latents."""
-    for module in model.decoder.modules():
+    decoder = model.decoder
+    assert isinstance(decoder, SpectralDecoder)
+    for module in decoder.modules():
         if isinstance(module, nn.Linear | nn.Conv1d):
             nn.init.trunc_normal_(module.weight, std=0.02)
             assert module.bias is not None
             nn.init.zeros_(module.bias)
         elif isinstance(module, ConvNeXtBlock):
             module.gamma.fill_(0.25)
-    embed = model.decoder.embed
-    nn.init.normal_(embed.conv.weight, std=embed.conv.weight[0].numel() ** -0.5)
-    nn.init.normal_(model.decoder.expand.weight, std=model.decoder.expand.weight.shape[1] ** -0.5)
+    for weight in (decoder.embed.conv.weight, decoder.expand.weight):
+        nn.init.normal_(weight, std=weight[0].numel() ** -0.5)

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -33,6 +33,8 @@ from train.tiny.speak import audio_of, latents_of
 from train.tiny.start import ANALYSIS, TEXTS, starting_weights
 
 STAGES = ("corpus", "analysis", "codec", "dit", "polish", "export", "evaluate")
+#: Halves of the stage ``codec``, each with the whole budget; run only where they are named.
+HALVES = ("decoder", "encoder")
 #: Spoken for the page of spectrograms.
 _PICTURED = 4
 _PICTURED_LATENTS = 96
@@ -54,11 +56,12 @@ class Run:
         self._budgets = budgets
 
     def stage(self, name: str) -> None:
-        """Run one of ``STAGES``."""
+        """Run one of ``STAGES`` or ``HALVES``."""
         stages: dict[str, Callable[[], None]] = {
             "corpus": self._record,
             "analysis": self._analyse,
             "codec": self._train_codec,
+            **{half: partial(self._train_codec, half) for half in HALVES},
             "dit": self._train_dit,
             "polish": self._polish,
             "export": self._export,
@@ -114,7 +117,7 @@ class Run:
         beside = export.model_folder(source) / ANALYSIS if source else None
         return Analysis.load(beside) if beside is not None and beside.is_file() else None
 
-    def _train_codec(self) -> None:
+    def _train_codec(self, only: str = "") -> None:
         train_codec(
             self._options.codec,
             self._corpus,
@@ -123,6 +126,7 @@ class Run:
             self._budgets["codec"],
             seed=self._options.run.seed,
             device=self._device,
+            only=only,
         )
 
     def _train_dit(self) -> None:

@@ -62,7 +62,7 @@ class SourceConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpectralDecoderConfig:
-    """A decoder by inverse Fourier transform; ``fft`` is the window at 44.1 kHz / ``oversampling``, four times the hop."""
+    """A decoder by inverse Fourier transform; ``fft`` is its window at 44.1 kHz / ``oversampling``, four hops."""
 
     dim: int
     layers: int
@@ -131,7 +131,9 @@ class AutoencoderConfig:
         encoder block's transformer, whose width follows from the block; ``encoder_transformers`` gives them in
         full, as ``dataclasses.asdict`` of a config writes them. ``decoder_transformer_layers`` is
         accepted and has no effect, as in the reference. ``spectral`` describes a decoder by inverse Fourier transform;
-        then there is no post-module, and no ``decoder_dim`` and ``decoder_rates``. Raises LoadError naming a missing or wrong field.
+        then there is no post-module, and no ``decoder_dim`` and ``decoder_rates``.
+
+        Raises LoadError naming a missing or wrong field.
         """
         try:
             return _read(raw)
@@ -241,8 +243,8 @@ def _spectral(raw: Mapping[str, Any], latent_dim: int) -> SpectralDecoderConfig:
         or not all(0 <= channel < latent_dim for channel in (*voicing, *pitch, *phase))
     ):
         raise LoadError(
-            "The autoencoder configuration has a spectral.source that does not fit: voicing and pitch need equally many "
-            f"channels that divide {frames} frames, phase two per frame, all of them below latent_dim {latent_dim}."
+            "The autoencoder configuration has a spectral.source that does not fit: voicing and pitch need equally "
+            f"many channels that divide {frames} frames, phase two per frame, all below latent_dim {latent_dim}."
         )
     return config
 

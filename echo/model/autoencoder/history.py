@@ -49,7 +49,7 @@ class History:
         return start
 
     def carry(self, initial: Tensor, run: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Tensor:
-        """What ``run`` makes of its last state, which it returns the next of; ``initial`` at the start of the signal."""
+        """What ``run`` makes of the state that it returned last; ``initial`` at the start of the signal."""
         result, state = run(initial if self._previous is None else next(self._previous))
         self._next.append(state.clone())
         return result

@@ -76,7 +76,7 @@ class SpectralDecoder(nn.Module):
             history: What came before.
         """
         filters = self._filters(z_q, history).float()
-        level, real, imaginary, hiss = filters.unflatten(-1, (4, -1)).unbind(-2)
+        level, real, imaginary, hiss = filters.chunk(4, -1)
         pulses, noise = self._excitation(source.float(), history)
         real = real + 1.0
         direction = torch.complex(real, imaginary) * (real.square() + imaginary.square() + 1e-4).rsqrt()
@@ -90,9 +90,9 @@ class SpectralDecoder(nn.Module):
         spectra = spectra * (self.config.fft / 4 * oversampling)
         frames = torch.fft.irfft(F.pad(spectra, (0, size // 2 + 1 - spectra.shape[-1])), size)
         frames = frames * torch.hann_window(size, device=frames.device)
-        joined = history.prepend(frames, OVERLAP - 1, dim=1).unflatten(2, (OVERLAP, -1))
+        quarters = history.prepend(frames, OVERLAP - 1, dim=1).chunk(OVERLAP, 2)
         count = spectra.shape[1]
-        parts = [joined[:, late : late + count, OVERLAP - 1 - late] for late in range(OVERLAP)]
+        parts = [quarters[OVERLAP - 1 - late][:, late : late + count] for late in range(OVERLAP)]
         audio = torch.stack(parts).sum(0).flatten(1) / _OVERLAPPED
         return audio.clamp(-1.0, 1.0)
 
@@ -102,7 +102,7 @@ class SpectralDecoder(nn.Module):
         for block in self.context:
             x = block(x, history)
         x = self.expand(x.transpose(1, 2))
-        x = x.unflatten(2, (self.config.frames_per_latent, -1)).flatten(1, 2).transpose(1, 2)
+        x = x.reshape(x.shape[0], -1, self.config.dim).transpose(1, 2)
         for block in self.blocks:
             x = block(x, history)
         filters: Tensor = self.head(self.norm(x.transpose(1, 2)))

@@ -47,10 +47,8 @@ def package(module: str) -> Any:
     _stand_in("torchaudio")  # distillmos reads files with it; it gets tensors
     _stand_in("webrtcvad")  # resemblyzer cuts silence with it; it gets clips without
     if "scipy.ndimage.morphology" not in sys.modules:
-        from scipy import ndimage
-
         morphology = ModuleType("scipy.ndimage.morphology")
-        morphology.__dict__["binary_dilation"] = ndimage.binary_dilation
+        morphology.__dict__["binary_dilation"] = importlib.import_module("scipy.ndimage").binary_dilation
         sys.modules["scipy.ndimage.morphology"] = morphology
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -60,7 +58,7 @@ def package(module: str) -> Any:
 def at_judge_rate(samples: Audio) -> npt.NDArray[np.float32]:
     """Mono audio at the corpus's rate, resampled to 16 kHz and kept within full scale."""
     audio = soxr.resample(np.asarray(samples, np.float32), RATE, JUDGE_RATE)
-    return np.clip(audio, -1.0, 1.0).astype(np.float32)
+    return np.asarray(np.clip(audio, -1.0, 1.0), np.float32)
 
 
 def _stand_in(name: str) -> None:

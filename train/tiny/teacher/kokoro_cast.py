@@ -28,9 +28,9 @@ from train.tiny.teacher.kokoro import Kokoro, Style
 CAST = Path(__file__).with_name("kokoro_cast.toml")
 SENTENCE = "The little boat turned slowly toward the harbor, while seven gulls were watching from the wall."
 DIFFERENT = 0.89
-"""Most that two speakers may be alike: the cosine by resemblyzer on the same sentence of 5 seconds. One speaker with two
-sentences of that length is at 0.92 on average of eleven, at least at 0.90; two speakers with the same sentence, which
-brings them 0.03 closer than two sentences, at 0.66."""
+"""Most that two speakers may be alike: the cosine by resemblyzer on the same sentence of 5 seconds. One speaker with
+two sentences of that length is at 0.92 on average of eleven, at least at 0.90; two speakers with the same sentence,
+which brings them 0.03 closer than two sentences, at 0.66."""
 NATURAL = 4.0
 """Least opinion that DistillMOS may predict."""
 HELD_OUT_EVERY = 8
@@ -204,7 +204,9 @@ def _inline(parts: Sequence[tuple[str, float]]) -> str:
 
 def read_judged(folder: Path) -> list[Judged]:
     """What ``judge`` wrote, by number."""
-    raw: list[Mapping[str, Any]] = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+    raw: list[Mapping[str, Any]] = [
+        json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))
+    ]
     return [Judged(one["number"], one["opinion"], one["pitch"], tuple(one["embedding"])) for one in raw]
 
 

@@ -91,8 +91,8 @@ CASTS = ("flite", "natural")
 def cast(name: str = "flite") -> tuple[Speaker, ...]:
     """All speakers of a cast, always the same.
 
-    ``flite``: four voices, 72 made of them, twelve of eSpeak. ``natural``: Kokoro's speakers of kokoro_cast.toml, hibari's
-    voice and 40 made of it, and a little of flite.
+    ``flite``: four voices, 72 made of them, twelve of eSpeak. ``natural``: Kokoro's speakers of kokoro_cast.toml,
+    hibari's voice and 40 made of it, and a little of flite.
 
     Raises:
         ValueError: There is no such cast.
