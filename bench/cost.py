@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from echo.model.autoencoder.config import AutoencoderConfig, SpectralDecoderConfig, TransformerConfig
-from echo.model.config import DiTConfig
+from echo.model.network.config import DiTConfig
 
 _RESIDUAL_UNITS = 3
 #: Kernel of the convolutions of residual units, ConvNeXt blocks and at the ends of encoder and decoder.

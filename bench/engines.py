@@ -17,7 +17,7 @@ from echo.engines.base import Engine
 from echo.engines.fake import FakeEngine, FakeScript
 from echo.engines.load import job_limits, load_engine, pick_device, pick_dtype
 from echo.model.echo import EchoModel
-from echo.model.weights import LoadedEcho, load_echo, random_echo
+from echo.model.files.weights import LoadedEcho, load_echo, random_echo
 from echo.presets import load_presets
 from echo.settings import Settings
 from echo.stream import FrameStream

@@ -74,7 +74,7 @@ def measure(folder: Path, device: str, dtype: str) -> dict[str, Any]:
     """Load the checkpoint; runs in a process of its own."""
     import torch
 
-    from echo.model.weights import load_echo
+    from echo.model.files.weights import load_echo
 
     before = peak_host_bytes()
     started = time.monotonic()
@@ -103,10 +103,10 @@ def write(folder: Path, shapes: str) -> None:
     from safetensors.torch import save_file
 
     from echo.model.autoencoder import Autoencoder
-    from echo.model.dit import EchoDiT
-    from echo.model.hub import locate
-    from echo.model.weights import random_pca
-    from echo.model.weights import shapes as shapes_of
+    from echo.model.files.hub import locate
+    from echo.model.files.weights import random_pca
+    from echo.model.files.weights import shapes as shapes_of
+    from echo.model.network.dit import EchoDiT
 
     config = {part: locate("tiny").config[part] for part in ("dit", "ae")} if shapes == "tiny" else {}
     dit_config, ae_config = shapes_of(config)

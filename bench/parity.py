@@ -27,11 +27,11 @@ from bench.record import make_record, write_record
 from bench.show import columns
 from echo.engines.load import pick_dtype
 from echo.model.autoencoder import AutoencoderConfig
-from echo.model.config import DiTConfig
-from echo.model.dit import EchoDiT
-from echo.model.prefix import Prefix
-from echo.model.sampler import make_conditions, sample_blockwise
-from echo.model.weights import load_autoencoder, load_pca
+from echo.model.files.weights import load_autoencoder, load_pca
+from echo.model.network.config import DiTConfig
+from echo.model.network.dit import EchoDiT
+from echo.model.sampling.prefix import Prefix
+from echo.model.sampling.sampler import make_conditions, sample_blockwise
 from echo.settings import Settings
 from echo.types import BlockSpec, SamplerParams
 
@@ -102,6 +102,8 @@ def _sampler(dit: EchoDiT, kind: str) -> Check:
     """Every recorded case of a sampler that the reference has in this form."""
     recorded, worst, count = _vectors(f"sampler_{kind}"), 0.0, 0
     for name, case in _cases(f"sampler_{kind}").items():
+        if name == "kvscale_compounding":  # a mistake of the reference that this project does not repeat
+            continue
         values = dict(case["params"])
         truncation, steps = values.pop("truncation_factor"), values.pop("num_steps")
         sizes = [values.pop("sequence_length")] if kind == "oneshot" else values.pop("block_sizes")
@@ -116,7 +118,6 @@ def _sampler(dit: EchoDiT, kind: str) -> Check:
                 SamplerParams(**values),
                 [noise[row] for noise in noises],
                 continuation=recorded[case["continuation"]][row] if case.get("continuation") else None,
-                compounding=name == "kvscale_compounding",
             )
             worst = max(worst, float((out.cpu() - expected).abs().max()))
             count += 1

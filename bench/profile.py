@@ -31,10 +31,10 @@ from bench.show import columns
 from echo.engines.load import describe
 from echo.model.autoencoder.streaming import DecodeState
 from echo.model.echo import EchoModel
-from echo.model.guidance import Conditions
-from echo.model.kv import key_count
-from echo.model.prefix import Prefix
-from echo.model.sampler import BlockSampler
+from echo.model.network.kv import key_count
+from echo.model.sampling.guidance import Conditions
+from echo.model.sampling.prefix import Prefix
+from echo.model.sampling.sampler import BlockSampler
 from echo.settings import Settings
 from echo.types import LATENT_SIZE, SAMPLE_RATE, SAMPLES_PER_LATENT, BlockPlan
 

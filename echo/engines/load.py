@@ -13,7 +13,7 @@ from echo.engines.block import BlockEngine
 from echo.engines.cores import Cores, available_cores
 from echo.errors import ConfigError
 from echo.model.echo import EchoModel
-from echo.model.weights import LoadedEcho, load_echo
+from echo.model.files.weights import LoadedEcho, load_echo
 from echo.scheduler.policy import Limits
 from echo.settings import BASE_MODEL, TINY_MODEL, Settings
 from echo.text.tokenize import encode

@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from bench.record import write_record
 from echo.errors import LoadError
-from echo.model.hub import TINY
+from echo.model.files.hub import TINY
 from train.evaluation.heldout import NATURAL, choose, digest
 from train.evaluation.judges.packages import JudgeMissing
 from train.evaluation.merge import merged, require_same

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from bench.record import write_record
 from echo.errors import LoadError
-from echo.model.hub import TINY
+from echo.model.files.hub import TINY
 from echo.settings import HOME
 from train.evaluation.heard import of_teacher
 from train.evaluation.heldout import Item, choose

@@ -15,9 +15,9 @@ from torch import Tensor
 from echo.engines.base import Engine
 from echo.engines.load import load_engine
 from echo.model.autoencoder import Autoencoder
-from echo.model.hub import TINY, ModelFiles, locate
-from echo.model.pca import Pca
-from echo.model.weights import load_autoencoder, load_pca, shapes
+from echo.model.autoencoder.pca import Pca
+from echo.model.files.hub import TINY, ModelFiles, locate
+from echo.model.files.weights import load_autoencoder, load_pca, shapes
 from echo.presets import load_presets
 from echo.settings import Settings, load_settings
 from echo.text import split

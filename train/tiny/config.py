@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from echo.errors import ConfigError
-from echo.model.config import DiTConfig
+from echo.model.network.config import DiTConfig
 from train.tiny.codec import CodecOptions
 from train.tiny.dit import DiTOptions
 
