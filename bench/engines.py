@@ -5,19 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
-from unittest import mock
 
 import numpy as np
 import torch
 
-from echo.engines import load as loading
 from echo.engines.accelerate import accelerate
 from echo.engines.base import Engine
 from echo.engines.fake import FakeEngine, FakeScript
-from echo.engines.load import job_limits, load_engine, pick_device, pick_dtype
+from echo.engines.load import job_limits, load_engine, load_weights, pick_decoder_device, pick_device, pick_dtype
 from echo.model.echo import EchoModel
-from echo.model.files.weights import LoadedEcho, load_echo, random_echo
+from echo.model.files.weights import LoadedEcho, random_echo
 from echo.presets import load_presets
 from echo.settings import Settings
 from echo.stream import FrameStream
@@ -52,11 +49,7 @@ def open_engine(settings: Settings, gate: SilenceGate | None = None) -> Engine:
     """Load what ``settings.model_repo`` names; a Runtime's ``load_engine``."""
     if settings.model_repo in (FAKE, FAKE_PACED):
         return fake_engine(paced=settings.model_repo == FAKE_PACED)
-    if known_to_the_server(settings.model_repo):
-        return load_engine(settings, gate)
-    # The server's own way of putting an engine together, whatever it comes to do, but for where the weights are from.
-    with mock.patch.object(loading, "load_echo", _random):
-        return load_engine(settings, gate)
+    return load_engine(settings, gate, load_parts(settings))
 
 
 def device_of(settings: Settings) -> torch.device:
@@ -65,28 +58,23 @@ def device_of(settings: Settings) -> torch.device:
 
 
 def load_parts(settings: Settings) -> LoadedEcho:
-    """Load a model's parts, or make them with random weights."""
+    """Load a model's weights, or make random ones."""
+    if not settings.model_repo.startswith(RANDOM):
+        return load_weights(settings)
     device = device_of(settings)
-    if settings.cpu_threads:
-        torch.set_num_threads(settings.cpu_threads)
-    dtype, ae_dtype = pick_dtype(settings.model_dtype, device), getattr(torch, settings.fish_dtype)
-    load = _random if settings.model_repo.startswith(RANDOM) else load_echo
-    return load(
-        settings.model_repo,
-        pca_source=settings.pca_repo or None,
-        fish_source=settings.fish_repo,
+    return random_echo(
+        settings.model_repo.removeprefix(RANDOM),
         device=device,
-        dtype=dtype,
-        ae_dtype=ae_dtype,
+        ae_device=pick_decoder_device(settings),
+        dtype=pick_dtype(settings.model_dtype, device),
+        ae_dtype=getattr(torch, settings.fish_dtype),
     )
-
-
-def _random(source: str, *, pca_source: str | None, fish_source: str, **options: Any) -> LoadedEcho:
-    return random_echo(source.removeprefix(RANDOM), **options)
 
 
 def open_model(settings: Settings, parts: LoadedEcho) -> EchoModel:
     """Put the parts together as the server does, to be called directly, and warm: with all that makes it fast there."""
+    if settings.cpu_threads:
+        torch.set_num_threads(settings.cpu_threads)
     model = EchoModel(
         parts,
         encode,
