@@ -1,23 +1,29 @@
-"""The engines a benchmark can drive: every model the server knows, random weights, and fakes that cost nothing."""
+"""The engines and models that are measured: the server's own, random weights, and a fake that computes nothing."""
 
 from __future__ import annotations
 
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
 
+from bench import ROOT
+from echo.audio.pcm import to_bytes
+from echo.audio.wav import FormatTag, header
+from echo.engines import load
 from echo.engines.accelerate import accelerate
 from echo.engines.base import Engine
 from echo.engines.fake import FakeEngine, FakeScript
-from echo.engines.load import job_limits, load_engine, load_weights, pick_decoder_device, pick_device, pick_dtype
+from echo.engines.load import job_limits, load_engine, pick_decoder_device, pick_device, pick_dtype
 from echo.model.echo import EchoModel
 from echo.model.files.weights import LoadedEcho, random_echo
 from echo.presets import load_presets
 from echo.settings import Settings
-from echo.stream import FrameStream
 from echo.text.tokenize import encode
 from echo.types import (
     MAX_LATENTS,
@@ -32,11 +38,11 @@ from echo.types import (
 )
 from echo.vad import SilenceGate
 
-#: ``random-base`` has the released shapes, ``random-tiny`` those of the embedded model.
+#: Models with random weights: ``random-base`` has the released shapes, ``random-tiny`` those of the embedded model.
 RANDOM = "random-"
-#: Returns every block at once.
+#: Delivers all blocks immediately.
 FAKE = "fake"
-#: Hands a block out when a listener has heard the one before it: a real-time stream that costs nothing to make.
+#: Delivers a block when the one before it has been played: a real-time stream.
 FAKE_PACED = "fake-paced"
 
 
@@ -46,21 +52,16 @@ def known_to_the_server(model: str) -> bool:
 
 
 def open_engine(settings: Settings, gate: SilenceGate | None = None) -> Engine:
-    """Load what ``settings.model_repo`` names; a Runtime's ``load_engine``."""
+    """Load the engine that ``settings.model_repo`` names; a Runtime's ``load_engine``."""
     if settings.model_repo in (FAKE, FAKE_PACED):
         return fake_engine(paced=settings.model_repo == FAKE_PACED)
-    return load_engine(settings, gate, load_parts(settings))
+    return load_engine(settings, gate, load_weights(settings))
 
 
-def device_of(settings: Settings) -> torch.device:
-    """The device that the settings choose."""
-    return pick_device(settings.device, "ECHO_DEVICE")
-
-
-def load_parts(settings: Settings) -> LoadedEcho:
+def load_weights(settings: Settings) -> LoadedEcho:
     """Load a model's weights, or make random ones."""
     if not settings.model_repo.startswith(RANDOM):
-        return load_weights(settings)
+        return load.load_weights(settings)
     device = device_of(settings)
     return random_echo(
         settings.model_repo.removeprefix(RANDOM),
@@ -71,12 +72,12 @@ def load_parts(settings: Settings) -> LoadedEcho:
     )
 
 
-def open_model(settings: Settings, parts: LoadedEcho) -> EchoModel:
-    """Put the parts together as the server does, to be called directly, and warm: with all that makes it fast there."""
+def open_model(settings: Settings, loaded: LoadedEcho) -> EchoModel:
+    """Return a warm model to call directly, compiled and captured as the settings say."""
     if settings.cpu_threads:
         torch.set_num_threads(settings.cpu_threads)
     model = EchoModel(
-        parts,
+        loaded,
         encode,
         max_speaker_latents=settings.max_speaker_latents,
         voices_on_device=settings.cache_speaker_on_gpu,
@@ -97,8 +98,13 @@ def open_model(settings: Settings, parts: LoadedEcho) -> EchoModel:
     return model
 
 
+def device_of(settings: Settings) -> torch.device:
+    """Return the device that the settings choose."""
+    return pick_device(settings.device, "ECHO_DEVICE")
+
+
 def plan_of(settings: Settings, info: EngineInfo) -> BlockPlan:
-    """The plan of a streamed request without options."""
+    """Return the block plan of a streamed request without options."""
     presets = load_presets(
         settings.presets_path,
         info.preset_family,
@@ -111,7 +117,7 @@ def plan_of(settings: Settings, info: EngineInfo) -> BlockPlan:
 
 
 def fake_engine(*, paced: bool) -> FakeEngine:
-    """An engine without a model, whose audio is a slice of one ready-made sweep of tones."""
+    """Return an engine without a model; its audio is a slice of a sweep computed once."""
     n = MAX_LATENTS * SAMPLES_PER_LATENT
     seconds = np.arange(n) / SAMPLE_RATE
     sweep = np.asarray(0.2 * np.sin(2 * np.pi * (200 + 40 * seconds) * seconds), np.float32)
@@ -126,18 +132,23 @@ def fake_engine(*, paced: bool) -> FakeEngine:
     return FakeEngine(engine.script, replace(engine.info, name=FAKE_PACED if paced else FAKE))
 
 
-def watch(engine: Engine, notice: Callable[[Utterance, FrameStream], None]) -> None:
-    """Have ``notice`` told of every stream that the engine starts."""
-    speak = engine.speak
+def reference_clip(seconds: float) -> Audio:
+    """Return the bundled voices joined and repeated up to ``seconds``, so that all machines use the same reference."""
+    from echo.voices.reference import load_voice  # needs PyAV, which a bare GPU machine may lack
+    from echo.voices.voice import ClipVoice
 
-    def noticed(utterance: Utterance) -> FrameStream:
-        stream = speak(utterance)
-        notice(utterance, stream)
-        return stream
-
-    vars(engine)["speak"] = noticed
+    paths = sorted((ROOT / "audio_prompts").glob("*.flac"))
+    speech = np.concatenate([load_voice(ClipVoice(audio=path.read_bytes())).audio for path in paths])
+    return np.resize(speech, round(seconds * SAMPLE_RATE))
 
 
-def recompiles(engine: Engine) -> int:
-    """Calls since the warm-up of a shape that nothing was compiled or recorded for."""
-    return engine.load().shape_misses
+@contextmanager
+def default_voice_of(settings: Settings, seconds: float | None) -> Iterator[Settings]:
+    """Yield the settings with a reference clip of this length as default voice; None leaves them as they are."""
+    if seconds is None:
+        yield settings
+        return
+    with tempfile.TemporaryDirectory(prefix="echo-bench-") as folder:
+        name, data = f"bench_{seconds:g}s", to_bytes(reference_clip(seconds))
+        (Path(folder) / f"{name}.wav").write_bytes(header(FormatTag.PCM, SAMPLE_RATE, len(data)) + data)
+        yield settings.model_copy(update={"voices_dir": (folder,), "default_voice": name})
