@@ -63,7 +63,7 @@ def main() -> None:
     settings = settings_from(given, max_concurrent=given.streams, max_queue=given.streams, max_queue_wait_s=0.0)
     record = asyncio.run(measure(settings, given.streams, given.seconds))
     print(columns(record["results"]["loads"]))
-    save(record, given)
+    save([record], given)
 
 
 async def measure(settings: Settings, streams: int, seconds: float) -> dict[str, Any]:

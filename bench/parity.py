@@ -77,7 +77,7 @@ def main() -> None:
     given = parser(__doc__).parse_args()
     record = measure(settings_from(given))
     print(columns(record["results"]["checks"]))
-    save(record, given)
+    save([record], given)
     sys.exit(not record["results"]["passed"])
 
 

@@ -79,8 +79,7 @@ def main() -> None:
     _show(profile["results"], positions["results"])
     if given.ops:
         print(operators(Probe(model, plan, 0.0)))
-    save(profile, given)
-    save(positions, given)
+    save([profile, positions], given)
 
 
 def stages(probe: Probe, streams: Sequence[int]) -> dict[str, Any]:

@@ -69,16 +69,18 @@ def settings_from(given: argparse.Namespace, **overrides: Any) -> Settings:
     )
 
 
-def save(record: Record, given: argparse.Namespace, suffix: str = "") -> None:
-    """Write a record to where ``--json`` or ``--keep`` says, if either is given.
+def save(records: Sequence[Record], given: argparse.Namespace, suffix: str = "") -> None:
+    """Write records to where ``--json`` or ``--keep`` says, if either is given.
 
-    ``--keep`` names the file after benchmark, model and device, plus ``suffix``.
+    ``--keep`` makes a file for each, named after benchmark, model and device, plus ``suffix``. ``--json`` makes one
+    file: the record, or a list of several.
     """
-    path: Path | None = given.json
     if given.keep is not None:
-        path = given.keep / f"{record['bench']}-{Path(given.model).name}-{record['device_type']}{suffix}.json"
-    if path is not None:
-        write_record(path, record)
+        for record in records:
+            name = f"{record['bench']}-{Path(given.model).name}-{record['device_type']}{suffix}.json"
+            write_record(given.keep / name, record)
+    elif given.json is not None:
+        write_record(given.json, records[0] if len(records) == 1 else records)
 
 
 # -- result files
@@ -100,7 +102,7 @@ def make_record(bench: str, settings: Settings, device: torch.device, results: R
     }
 
 
-def write_record(path: Path, record: Record) -> None:
+def write_record(path: Path, record: Record | Sequence[Record]) -> None:
     """Write a result file, its folder included."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -122,7 +122,7 @@ def main() -> None:
         records = asyncio.run(measure(settings, given))
     for record in records:
         (_show_ttfb if record["bench"] == "ttfb" else _show_throughput)(record["results"])
-        save(record, given, "-http" if given.http else "")
+    save(records, given, "-http" if given.http else "")
 
 
 async def measure(settings: Settings, given: Options) -> list[dict[str, Any]]:

@@ -272,14 +272,23 @@ def test_record_names_what_its_figures_depend_on(tmp_path: Path) -> None:
     assert "somewhere" not in json.dumps({key: value for key, value in read.items() if key != "command"})
 
 
-def test_record_goes_where_it_was_asked_to(tmp_path: Path) -> None:
-    made = {"bench": "ttfb", "device_type": "cuda"}
-    given = argparse.Namespace(model="some/repo", json=tmp_path / "a.json", keep=None)
-    record.save(made, given)
-    record.save(made, argparse.Namespace(model="some/repo", json=None, keep=tmp_path / "kept"), "-http")
-    record.save(made, argparse.Namespace(model="some/repo", json=None, keep=None))
-    written = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.json")}
-    assert written == {"a.json", "kept/ttfb-repo-cuda-http.json"}
+def test_records_go_where_they_were_asked_to(tmp_path: Path) -> None:
+    records = [{"bench": "ttfb", "device_type": "cuda"}, {"bench": "throughput", "device_type": "cuda"}]
+
+    def save(count: int, json: Path | None = None, keep: Path | None = None) -> None:
+        record.save(records[:count], argparse.Namespace(model="some/repo", json=json, keep=keep), "-http")
+
+    save(2)
+    save(1, json=tmp_path / "one.json")
+    save(2, json=tmp_path / "two.json")
+    save(2, keep=tmp_path / "kept")
+    written = {path.name: json.loads(path.read_text()) for path in tmp_path.rglob("*.json")}
+    assert written == {
+        "one.json": records[0],
+        "two.json": records,
+        "ttfb-repo-cuda-http.json": records[0],
+        "throughput-repo-cuda-http.json": records[1],
+    }
 
 
 def test_figures_have_three_digits() -> None:
