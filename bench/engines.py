@@ -1,4 +1,4 @@
-"""The engines and models that are measured: the server's own, random weights, and a fake that computes nothing."""
+"""What is measured and with what: engines and models (the server's, random weights, a fake), texts, reference clips."""
 
 from __future__ import annotations
 
@@ -37,6 +37,18 @@ from echo.types import (
     Utterance,
 )
 from echo.vad import SilenceGate
+
+#: Statements of two to eight seconds, in words that every model knows.
+TEXTS = (
+    "The train to the coast leaves from the second platform in a quarter of an hour.",
+    "Good morning.",
+    "She opened the window, looked out over the garden, and saw that it had snowed during the night.",
+    "Please keep your ticket until the end of the journey.",
+    "There is a small shop on the corner that sells bread, cheese and fresh fruit.",
+    "I have not heard from him since the summer, but I am sure that he is well.",
+    "Wait a moment, I will ask somebody.",
+    "The library is open every day except Sunday, and it has a reading room on the upper floor.",
+)
 
 #: Models with random weights: ``random-base`` has the released shapes, ``random-tiny`` those of the embedded model.
 RANDOM = "random-"

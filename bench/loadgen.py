@@ -13,20 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from bench.engines import TEXTS
 from bench.targets import CLIENT_BUFFER_S, Arrival, HttpServer, Outcome, Request, Response, Service, Target, send
-
-#: Statements of two to eight seconds, in words that every model knows.
-TEXTS = (
-    "The train to the coast leaves from the second platform in a quarter of an hour.",
-    "Good morning.",
-    "She opened the window, looked out over the garden, and saw that it had snowed during the night.",
-    "Please keep your ticket until the end of the journey.",
-    "There is a small shop on the corner that sells bread, cheese and fresh fruit.",
-    "I have not heard from him since the summer, but I am sure that he is well.",
-    "Wait a moment, I will ask somebody.",
-    "The library is open every day except Sunday, and it has a reading room on the upper floor.",
-)
-
 
 # -- statistics
 

@@ -18,8 +18,8 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from bench.engines import FAKE, FAKE_PACED, device_of
-from bench.loadgen import TEXTS, percentiles, real_time_listeners
+from bench.engines import FAKE, FAKE_PACED, TEXTS, device_of
+from bench.loadgen import percentiles, real_time_listeners
 from bench.record import columns, make_record, parser, save, settings_from
 from bench.targets import HttpServer, Outcome, Request, Response, open_server
 from echo.engines.fake import FakeScript

@@ -20,8 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from bench import ROOT
-from bench.engines import device_of, open_engine, plan_of, reference_clip
-from bench.loadgen import TEXTS
+from bench.engines import TEXTS, device_of, open_engine, plan_of, reference_clip
 from bench.record import columns, make_record, parser, save, settings_from
 from echo.engines.base import Engine
 from echo.engines.load import pick_dtype

@@ -22,8 +22,7 @@ import numpy as np
 import torch
 
 from bench import roofline
-from bench.engines import device_of, load_weights, open_model, plan_of
-from bench.loadgen import TEXTS
+from bench.engines import TEXTS, device_of, load_weights, open_model, plan_of
 from bench.record import columns, make_record, parser, save, settings_from
 from bench.roofline import Ceilings, Cost, gap, measure_ceilings, synchronize
 from echo.engines.load import describe

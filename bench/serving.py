@@ -19,9 +19,8 @@ import time
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any
 
-from bench.engines import default_voice_of, device_of
+from bench.engines import TEXTS, default_voice_of, device_of
 from bench.loadgen import (
-    TEXTS,
     Load,
     closed_loop,
     fixed_work,

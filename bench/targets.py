@@ -182,7 +182,7 @@ class Service:
 
     def __init__(self, runtime: Runtime, engine: ObservedEngine, ready_s: float) -> None:
         self.ready_s = ready_s
-        #: The engine's streams by request seed, for the seeds that somebody has entered here.
+        #: The engine's streams by request seed, for the seeds that a caller has entered here.
         self.streams: dict[int, list[FrameStream]] = {}
         self._runtime = runtime
         self._engine = cast(Engine, engine)
