@@ -42,16 +42,17 @@ check: $(VENV)/.dev            ## formatting, lint, types, generated pages
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m docs.generate --check
-	$(BIN)/python -m bench.table --check README.md bench/README.md
+	$(BIN)/python -m bench.report --check README.md bench/README.md
 	$(BIN)/python -m train.evaluation.table --check docs/training.md
 
 docs: $(VENV)/.dev             ## write the generated pages again
 	$(BIN)/python -m docs.generate
-	$(BIN)/python -m bench.table --write README.md bench/README.md
+	$(BIN)/python -m bench.report --write README.md bench/README.md
 	$(BIN)/python -m train.evaluation.table --write docs/training.md
 
-bench: $(VENV)/.dev            ## measure the figures that the README quotes again, about six minutes
-	$(BIN)/python -m bench.cpu_table
+bench: $(VENV)/.dev            ## measure the embedded model again and write its tables, about six minutes
+	$(BIN)/python -m bench.suite cpu
+	$(BIN)/python -m bench.report --write README.md bench/README.md
 
 train-tiny: $(VENV)/.train     ## train the embedded model; stopped and started again, it goes on where it was
 	$(BIN)/python -m train.tiny --minutes $(MINUTES) --device $(DEVICE) --config $(CONFIG) \
