@@ -1,7 +1,7 @@
-"""The transformer's forward where launching costs more than computing: on a CUDA device.
+"""CUDA graphs of the transformer's forward, because launching its kernels takes longer than running them.
 
-All rows of a step are attended in one call per layer, whatever their lengths, and the whole forward is recorded once
-per bucket of latents and replayed. What differs between steps is in tensors of fixed shape that are filled before.
+One varlen attention call per layer serves all rows of a step, whatever their lengths. The forward is captured once per
+bucket of latents and replayed. Inputs that differ between steps are copied into static tensors before a replay.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from echo.model.network.modulation import PARTS
 
 log = logging.getLogger(__name__)
 
-#: Latents of a forward, rows of guidance included, that are recorded; a step is padded to the next of them, in vain, so
-#: beyond the smallest, of which the weights' reading is the cost, they lie at most half apart.
+#: Captured batch sizes, in latents over all rows. A step is padded up to the next one, so neighbours differ
+#: by at most 1.5x. Below 64, reading the weights dominates and padding is free.
 BUCKETS = (32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
-#: Keys that a row may attend to at once: 640 latents and their prefix, 768 bytes of text; or a voice of five minutes.
-_LONGEST = 4096
-#: Relative deviation that bfloat16 attention in another order may show at the end of all layers.
-_CLOSE = 0.05
+#: Most keys of one row: 640 latents, their prefix and 768 bytes of text, or a voice of five minutes.
+_MAX_KEYS = 4096
+#: Relative deviation that bfloat16 attention in another summation order may cause after all layers.
+_TOLERANCE = 0.05
 
-Recorder = Callable[[Callable[[], Tensor]], Callable[[], Tensor]]
+Capture = Callable[[Callable[[], Tensor]], Callable[[], Tensor]]
 
 
 class Kernel(Protocol):
-    """Attention of many rows at once, each to keys of its own place and number in a common memory."""
+    """Variable-length attention: each row attends to its own range of keys in one shared tensor."""
 
     def __call__(
         self, q: Tensor, k: Tensor, v: Tensor, begin: Tensor, starts: Tensor, counts: Tensor, longest: tuple[int, int]
@@ -45,7 +45,7 @@ class Kernel(Protocol):
         q        [latents, heads, d]; row i has those from begin[i] to begin[i + 1]; begin [rows + 1] int32
         k, v     [keys, heads, d]; row i sees counts[i] from starts[i] on; starts [rows + 1], counts [rows] int32
         longest  no row has more latents, or sees more keys
-        returns  as ``attend``; for a row that sees nothing anything finite
+        returns  as ``attend``; any finite value for a row without keys
         """
         ...
 
@@ -53,7 +53,7 @@ class Kernel(Protocol):
 def flash(
     q: Tensor, k: Tensor, v: Tensor, begin: Tensor, starts: Tensor, counts: Tensor, longest: tuple[int, int]
 ) -> tuple[Tensor, Tensor]:
-    """FlashAttention as torch has it for CUDA. It finds a row's keys by ``starts`` and ``counts`` alone."""
+    """FlashAttention of torch on CUDA. ``starts`` and ``counts`` alone define a row's keys."""
     from torch.nn.attention.varlen import AuxRequest, varlen_attn
 
     aux = AuxRequest(lse=True)
@@ -61,10 +61,10 @@ def flash(
     return out, weight.transpose(0, 1)
 
 
-def one_by_one(
+def attend_row_by_row(
     q: Tensor, k: Tensor, v: Tensor, begin: Tensor, starts: Tensor, counts: Tensor, longest: tuple[int, int]
 ) -> tuple[Tensor, Tensor]:
-    """The same for any device, slowly: what ``flash`` is held against."""
+    """The same on any device, slowly: the reference for ``flash``."""
     out, weight = torch.zeros_like(q), q.new_zeros(q.shape[:2], dtype=torch.float32)
     cuts = begin.tolist()
     for first, end, start, count in zip(cuts, cuts[1:], starts.tolist(), counts.tolist(), strict=False):
@@ -75,21 +75,21 @@ def one_by_one(
 
 
 class CudaGraphs:
-    """Records forwards on a CUDA device as graphs that share their working memory."""
+    """Captures functions as CUDA graphs that share one memory pool."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._pool: Any = None
 
     def __call__(self, run: Callable[[], Tensor]) -> Callable[[], Tensor]:
-        """Record ``run``; the returned function replays it into the same tensors."""
+        """Capture ``run``; the returned function replays it into the same output tensor."""
         with torch.cuda.device(self._device):
-            return self._record(run)
+            return self._capture(run)
 
-    def _record(self, run: Callable[[], Tensor]) -> Callable[[], Tensor]:
+    def _capture(self, run: Callable[[], Tensor]) -> Callable[[], Tensor]:
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch's own
         stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):  # lazy initialisation must not be recorded
+        with torch.cuda.stream(stream):  # lazy initialisation must not be captured
             run()
             run()
         torch.cuda.current_stream().wait_stream(stream)
@@ -106,11 +106,11 @@ class CudaGraphs:
         return replay
 
 
-class _Plan:
-    """What a forward is told of its rows, at most ``rows``; latents of no row are given to one behind them.
+class _RowTable:
+    """The rows of a captured forward, at most ``rows``, as one static tensor; padding latents belong to an extra row.
 
-    table  [7, rows + 2] int32: per row where its latents begin, where its own keys go, where its keys and the
-           voice's begin and how many they are, and the position of its first latent
+    table  [7, rows + 2] int32, per row: index of its first latent, index of its own keys, start and count of its keys,
+           start and count of its voice's keys, position of its first latent
     """
 
     def __init__(self, rows: int, device: torch.device) -> None:
@@ -121,7 +121,7 @@ class _Plan:
     def fill(
         self, arena: Arena, contexts: Sequence[RowContext], sizes: Sequence[int], starts: Sequence[int], spare: int
     ) -> None:
-        """Describe the rows of the next forward; latents of no row write to the place ``spare``."""
+        """Write the rows of the next forward; padding latents write their keys to index ``spare``."""
         rows, begin = [], 0
         for context, size, position in zip(contexts, sizes, starts, strict=True):
             keys = (arena.start(context.own), arena.start(context.keys), key_count(context.keys))
@@ -131,41 +131,41 @@ class _Plan:
         rows += [(begin, spare, 0, 0, 0, 0, 0)] * (self.rows + 2 - len(rows))
         host = torch.tensor(rows, dtype=torch.int32).T.contiguous()
         if self.table.device.type == "cuda":
-            host = host.pin_memory()  # else the copy would wait for the device
+            host = host.pin_memory()  # else the copy would block on the device
         self.table.copy_(host, non_blocking=True)
 
 
-class _Together:
-    """Attention of all rows of a recorded forward of ``latents`` latents.
+class _BatchedAttention:
+    """Attention of all rows of a captured forward.
 
-    own        [latents] where each latent's keys go
-    has_voice  [latents] whether its row sees a voice
+    own        [latents] index at which each latent's keys are stored
+    has_voice  [latents] whether its row has a voice
     """
 
-    def __init__(self, memory: Tensor, plan: _Plan, own: Tensor, has_voice: Tensor, kernel: Kernel) -> None:
+    def __init__(self, memory: Tensor, rows: _RowTable, own: Tensor, has_voice: Tensor, kernel: Kernel) -> None:
         self._memory = memory
-        self._plan = plan
+        self._table = rows
         self._own = own
         self._has_voice = has_voice[:, None, None]
         self._kernel = kernel
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """See ``Attention``."""
-        plan, longest = self._plan, (len(q), _LONGEST)
+        """Implement ``Attention``."""
+        rows, longest = self._table, (len(q), _MAX_KEYS)
         keys, values = self._memory[layer].unbind(0)
         keys.index_copy_(0, self._own, k)
         values.index_copy_(0, self._own, v)
-        mine, weight = self._kernel(q, keys, values, plan.begin, plan.keys, plan.count[:-1], longest)
-        shared, its_weight = self._kernel(q, keys, values, plan.begin, plan.voice, plan.voice_count[:-1], longest)
+        mine, weight = self._kernel(q, keys, values, rows.begin, rows.keys, rows.count[:-1], longest)
+        shared, its_weight = self._kernel(q, keys, values, rows.begin, rows.voice, rows.voice_count[:-1], longest)
         return torch.where(self._has_voice, blend(mine, weight, shared, its_weight), mine)
 
 
-class RecordedForward:
-    """``EchoDiT.velocity`` from recordings, one per bucket of latents; used by one thread.
+class CapturedForward:
+    """``EchoDiT.velocity`` as captured CUDA graphs, one per bucket of latents; used by one thread.
 
-    arena     memory of all contexts that are given in, with room for ``BUCKETS[-1]`` keys beside them
-    max_rows  rows of a step; a step with more rows or latents than are recorded is computed as it is
-    misses    how often that has happened since ``record``; all steps, where recording has failed
+    arena     allocator of all contexts, with ``BUCKETS[-1]`` keys to spare
+    max_rows  most rows of a step; a step with more rows or latents than captured runs eagerly
+    misses    number of such steps since ``capture``; all steps, where capturing failed
     """
 
     def __init__(
@@ -176,15 +176,15 @@ class RecordedForward:
         max_rows: int,
         buckets: Sequence[int] = BUCKETS,
         kernel: Kernel = flash,
-        recorder: Recorder | None = None,
+        capture: Capture | None = None,
     ) -> None:
         self._dit = dit
         self._arena = arena
         self._kernel = kernel
-        self._recorder = recorder or CudaGraphs(dit.device)
+        self._capture_graph = capture or CudaGraphs(dit.device)
         self._buckets = buckets
-        self._plan = _Plan(max_rows, dit.device)
-        self._spare_room = arena.allocate(buckets[-1])
+        self._table = _RowTable(max_rows, dit.device)
+        self._spare_buffer = arena.allocate(buckets[-1])
         config = dit.config
         self._x = torch.zeros(buckets[-1], config.latent_size, device=dit.device)
         self._modulation = torch.zeros(
@@ -196,39 +196,39 @@ class RecordedForward:
     @property
     def max_rows(self) -> int:
         """Rows of a step."""
-        return self._plan.rows
+        return self._table.rows
 
     def start(self) -> bool:
-        """Record every bucket and try one; False, with a line in the log, when that does not work on this device."""
+        """Capture every bucket and verify one replay; False, with a log line, when this does not work on the device."""
         try:
-            self.record()
+            self.capture()
             deviation = self._deviation()
         except Exception as error:
-            log.warning("recorded forwards do not work here, steps run unrecorded: %s", type(error).__name__)
-            log.debug("recorded forwards", exc_info=error)
+            log.warning("CUDA graphs do not work here, steps run eagerly: %s", type(error).__name__)
+            log.debug("CUDA graphs", exc_info=error)
             self._replay.clear()
             return False
-        if not deviation <= _CLOSE:
-            log.warning("recorded forwards deviate by %.3f, steps run unrecorded", deviation)
+        if not deviation <= _TOLERANCE:
+            log.warning("CUDA graphs deviate by %.3f from eager steps, steps run eagerly", deviation)
             self._replay.clear()
-        return deviation <= _CLOSE
+        return deviation <= _TOLERANCE
 
     @torch.inference_mode()
-    def record(self) -> None:
-        """Record every bucket, the largest first, whose working memory the others then share."""
-        self._plan.fill(self._arena, [], [], [], self._spare)
+    def capture(self) -> None:
+        """Capture every bucket, the largest first, because the others then share its memory pool."""
+        self._table.fill(self._arena, [], [], [], self._spare)
         for latents in reversed(self._buckets):
-            self._replay[latents] = self._recorder(partial(self._forward, latents))
+            self._replay[latents] = self._capture_graph(partial(self._forward, latents))
         self.misses = 0
 
-    def takes(self, contexts: Sequence[RowContext], latents: int) -> bool:
-        """Whether a step of this shape is recorded, and all of its keys are where recordings look for them."""
+    def can_replay(self, contexts: Sequence[RowContext], latents: int) -> bool:
+        """Whether a step of this shape is captured and all of its keys are in the arena."""
         return (
             bool(self._replay)
-            and len(contexts) <= self._plan.rows
+            and len(contexts) <= self._table.rows
             and latents <= self._buckets[-1]
             and all(
-                self._arena.holds(context.room) and (context.voice is None or self._arena.holds(context.voice))
+                self._arena.holds(context.buffer) and (context.voice is None or self._arena.holds(context.voice))
                 for context in contexts
             )
         )
@@ -236,10 +236,10 @@ class RecordedForward:
     def __call__(
         self, rows: Sequence[Tensor], modulation: Tensor, contexts: Sequence[RowContext], starts: Sequence[int]
     ) -> list[Tensor] | None:
-        """See ``EchoDiT.velocity``; None for a step that is not recorded."""
+        """``EchoDiT.velocity``; None for a step that is not captured."""
         sizes = [row.shape[0] for row in rows]
         latents = sum(sizes)
-        if not self.takes(contexts, latents):
+        if not self.can_replay(contexts, latents):
             self.misses += 1
             return None
         self._fill(rows, modulation, contexts, sizes, starts)
@@ -249,16 +249,16 @@ class RecordedForward:
 
     @torch.inference_mode()
     def _deviation(self) -> float:
-        """How far a step with rows of every kind comes out from ``row_by_row``, relative to the rows' rms."""
+        """Deviation of a step with rows of every kind from ``row_by_row``, relative to the rows' RMS."""
         config = self._dit.config
         generator = torch.Generator().manual_seed(0)
 
-        def some_kv(n: int) -> KV:
-            room = self._arena.allocate(n)
-            return room.copy_(torch.randn(room.shape, generator=generator))
+        def random_kv(n: int) -> KV:
+            buffer = self._arena.allocate(n)
+            return buffer.copy_(torch.randn(buffer.shape, generator=generator))
 
         sizes, starts = [8, 8, 12], [0, 0, 8]
-        text, prefix, voice = some_kv(20), some_kv(2), some_kv(30)
+        text, prefix, voice = random_kv(20), random_kv(2), random_kv(30)
         sources, voices = [[text], [], [text, prefix]], [voice, voice, None]
         contexts = [
             pack_context([row], size, self._arena.allocate, [shared])[0]
@@ -276,7 +276,7 @@ class RecordedForward:
 
     @property
     def _spare(self) -> int:
-        return self._arena.start(self._spare_room)
+        return self._arena.start(self._spare_buffer)
 
     def _fill(
         self,
@@ -286,20 +286,25 @@ class RecordedForward:
         sizes: Sequence[int],
         starts: Sequence[int],
     ) -> None:
-        self._plan.fill(self._arena, contexts, sizes, starts, self._spare)
+        self._table.fill(self._arena, contexts, sizes, starts, self._spare)
         torch.cat(list(rows), out=self._x[: sum(sizes)])
         self._modulation[: len(rows)].copy_(modulation.expand(len(rows), -1, -1, -1))
 
     def _forward(self, latents: int) -> Tensor:
-        """One pass over the first ``latents`` of what was filled in."""
-        plan, device = self._plan, self._dit.device
+        """One forward over the first ``latents`` of the static inputs."""
+        rows, device = self._table, self._dit.device
         number = torch.arange(latents, dtype=torch.int32, device=device)
-        # Lines behind the last row all begin where it ends; the line ``rows`` is none's, so it takes what is left.
-        owners = (torch.searchsorted(plan.begin, number, right=True) - 1).clamp(max=plan.rows)
-        within = number - plan.begin[owners]
-        attention = _Together(
-            self._arena.memory, plan, (plan.own[owners] + within).long(), plan.voice_count[owners] > 0, self._kernel
+        # Unused rows all begin where the last row ends; row index ``rows`` is never used, so padding latents map to it.
+        row_index = (torch.searchsorted(rows.begin, number, right=True) - 1).clamp(max=rows.rows)
+        within = number - rows.begin[row_index]
+        own = (rows.own[row_index] + within).long()
+        attention = _BatchedAttention(
+            self._arena.memory,
+            rows,
+            own,
+            rows.voice_count[row_index] > 0,
+            self._kernel,
         )
-        turns = self._dit.rotary.table(_LONGEST, device)[plan.position[owners] + within]
-        velocity: Tensor = self._dit(self._x[:latents], self._modulation, owners, turns, attention)
+        rotary = self._dit.rotary.table(_MAX_KEYS, device)[rows.position[row_index] + within]
+        velocity: Tensor = self._dit(self._x[:latents], self._modulation, row_index, rotary, attention)
         return velocity

@@ -115,7 +115,7 @@ def load_autoencoder(
     *,
     fold: bool = True,
 ) -> Autoencoder:
-    """Read the autoencoder. ``fold`` turns the weight-normed convolutions into plain ones, rounded once."""
+    """Read the autoencoder. ``fold`` rotary the weight-normed convolutions into plain ones, rounded once."""
     with torch.device("meta"):
         autoencoder = Autoencoder(config)
     rotary = {f"{name}.{_ROTARY}" for name in autoencoder.transformers()}

@@ -22,7 +22,7 @@ from echo.model.network.layers import Fused, RMSNorm, rms_norm, rotate, split_he
 
 
 class Projected(NamedTuple):
-    """Queries, keys and values ``[..., n, heads, d]`` and the gate ``[..., n, heads * d]`` of an input."""
+    """Queries, keys and values ``[..., n, heads, d]`` and the gate ``[..., n, heads * d]``."""
 
     q: Tensor
     k: Tensor
@@ -31,9 +31,9 @@ class Projected(NamedTuple):
 
 
 class GatedAttention(Fused):
-    """Base of the attentions: one product gives q, k, v and the gate; q and k are normed and rotated as one.
+    """Base of the attentions: one matrix product gives q, k, v and the gate; q and k are normed and rotated together.
 
-    ``rotated`` is how many heads, from the first, carry the position; the others are free of it.
+    ``rotated`` is the number of heads, from the first, with rotary positions; the others have no positions.
     """
 
     fused_names = ("wq", "wk", "wv", "gate")
@@ -50,30 +50,30 @@ class GatedAttention(Fused):
         self.q_norm = RMSNorm((heads, size // heads), eps)
         self.k_norm = RMSNorm((heads, size // heads), eps)
 
-    def project(self, x: Tensor, turns: Tensor) -> Projected:
-        """Project ``x [n, size]`` at the positions of ``turns [n, ...]``."""
+    def project(self, x: Tensor, rotary: Tensor) -> Projected:
+        """Project ``x [n, size]`` at the positions of ``rotary [n, ...]``."""
         size = x.shape[-1]
         qk, v, gate = torch.split(F.linear(x, self.fuse()), [2 * size, size, size], dim=-1)
         heads = split_heads(qk, 2 * self.heads)
         normed = rms_norm(heads, torch.cat((self.q_norm.weight, self.k_norm.weight)), self.q_norm.eps)
         both = normed.reshape(-1, 2, self.heads, normed.shape[-1])
-        q, k = rotate_first(both, turns[:, None], self.rotated).unbind(1)
+        q, k = rotate_first(both, rotary[:, None], self.rotated).unbind(1)
         return Projected(q, k, split_heads(v, self.heads), gate)
 
     def finish(self, attended: Tensor, gate: Tensor) -> Tensor:
-        """Gate what the heads gathered, ``[n, heads, d]``, and project it: ``[n, size]``."""
+        """Apply the gate to the heads' output ``[n, heads, d]`` and project it to ``[n, size]``."""
         out: Tensor = self.wo(attended.flatten(-2) * torch.sigmoid(gate))
         return out
 
 
-def rotate_first(x: Tensor, turns: Tensor, count: int) -> Tensor:
-    """Rotate the first ``count`` heads of ``[..., heads, d]`` to the positions of ``turns``."""
-    turned = rotate(x[..., :count, :], turns)
+def rotate_first(x: Tensor, rotary: Tensor, count: int) -> Tensor:
+    """Rotate the first ``count`` heads of ``[..., heads, d]`` to the positions of ``rotary``."""
+    turned = rotate(x[..., :count, :], rotary)
     return turned if count == x.shape[-2] else torch.cat((turned, x[..., count:, :]), dim=-2)
 
 
 class Source(StrEnum):
-    """What context keys are made from; the value is the suffix of the projection's name."""
+    """The condition that context keys come from; the value is the suffix of the projection's name."""
 
     TEXT = "text"
     SPEAKER = "speaker"
@@ -81,9 +81,9 @@ class Source(StrEnum):
 
 
 class JointAttention(GatedAttention):
-    """Gated attention of every row over its own keys and its context keys; without ``blockwise``, no latent keys.
+    """Gated attention of a row over its own keys and its context keys; without ``blockwise`` there are no latent keys.
 
-    Half the heads carry the position, the others are free of it.
+    Half of the heads have rotary positions.
     """
 
     def __init__(self, config: DiTConfig, *, blockwise: bool) -> None:
@@ -97,27 +97,27 @@ class JointAttention(GatedAttention):
             self.wk_latent = nn.Linear(speaker, size, bias=False)
             self.wv_latent = nn.Linear(speaker, size, bias=False)
 
-    def context(self, state: Tensor, source: Source, turns: Tensor | None = None) -> Tensor:
-        """K/V ``[2, heads, n, d]`` of an encoder state ``[n, m]``; ``turns`` where the keys have positions."""
+    def context(self, state: Tensor, source: Source, rotary: Tensor | None = None) -> Tensor:
+        """K/V ``[2, heads, n, d]`` of an encoder state ``[n, m]``; ``rotary`` where the keys have positions."""
         k = self.k_norm(split_heads(self.get_submodule(f"wk_{source}")(state), self.heads))
         v = split_heads(self.get_submodule(f"wv_{source}")(state), self.heads)
-        if turns is not None:
-            k = rotate_first(k, turns, self.rotated)
+        if rotary is not None:
+            k = rotate_first(k, rotary, self.rotated)
         return torch.stack((k, v)).transpose(1, 2)
 
 
 class Attention(Protocol):
-    """The attention of one step's rows, whose latents follow one another in one dimension."""
+    """Attention of all rows of a step, whose latents are concatenated in one dimension."""
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Queries, own keys and own values of all rows -> what they gathered; each ``[latents, heads, d]``."""
+        """Queries, own keys and own values of all rows -> attention output; each ``[latents, heads, d]``."""
         ...
 
 
 class RowByRow:
-    """One call per row and one per voice: no mask, no padding, and no row's result depends on who shares the step.
+    """One attention call per row and one per voice: no mask, no padding, and no row's result depends on other rows.
 
-    contexts, sizes   per row, in the order of their latents; the own keys in ``contexts`` are written to
+    contexts, sizes   per row, in the order of the latents; the own keys in ``contexts`` are overwritten
     """
 
     def __init__(self, contexts: Sequence[RowContext], sizes: Sequence[int]) -> None:
@@ -132,7 +132,7 @@ class RowByRow:
         ]
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """See ``Attention``."""
+        """Implement ``Attention``."""
         out = torch.empty_like(q)
         for span, keys, own, voice in self._rows:
             own[layer][0].copy_(k[span].transpose(0, 1))
@@ -146,18 +146,18 @@ class RowByRow:
 
 
 def blend(a: Tensor, a_weight: Tensor, b: Tensor, b_weight: Tensor) -> Tensor:
-    """What two results of ``attend`` would have been as one: ``[n, heads, d]`` of both, ``[n, heads]`` logarithms."""
+    """Merge two results of ``attend`` into one softmax over both sets of keys; shapes are those of ``attend``."""
     return torch.lerp(a, b, torch.sigmoid(b_weight - a_weight)[..., None].type_as(a))
 
 
 def attend(q: Tensor, keys: Tensor, *, fast: bool = True) -> tuple[Tensor, Tensor]:
-    """Attention of ``q [n, heads, d]`` to ``keys [2, heads, m, d]``, m >= 1, without a mask; ``fast`` where it can be.
+    """Attention of ``q [n, heads, d]`` to ``keys [2, heads, m, d]``, m >= 1, without a mask.
 
-    Returns what was gathered, ``[n, heads, d]``, and the logarithm of the summed weights, ``[n, heads]`` f32.
+    ``fast`` allows the fused CPU kernel. Returns the output ``[n, heads, d]`` and its log-sum-exp ``[n, heads]`` f32.
     """
     queries = q.transpose(0, 1)[None]
     if fast and q.device.type == "cpu":
-        # What scaled_dot_product_attention runs on a CPU; called by its name for the second result.
+        # The kernel of scaled_dot_product_attention on a CPU, called by name because it also returns the log-sum-exp.
         out, weight = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(queries, keys[None, 0], keys[None, 1])
     else:
         scores = (queries @ keys[None, 0].transpose(-1, -2)).float() * q.shape[-1] ** -0.5

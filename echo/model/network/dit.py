@@ -14,7 +14,7 @@ from echo.model.network.arena import Arena
 from echo.model.network.attention import Attention, JointAttention, RowByRow, Source
 from echo.model.network.config import DiTConfig
 from echo.model.network.encoders import Encoded, LatentEncoder, TextEncoder
-from echo.model.network.kv import KV, RowContext, pack_context, placed
+from echo.model.network.kv import KV, RowContext, copy_into, pack_context
 from echo.model.network.layers import MLP, Fused, RMSNorm, Rotary
 from echo.model.network.modulation import LowRankAdaLN, modulate, timestep_embedding
 from echo.model.network.transfer import to_device
@@ -44,35 +44,35 @@ class Block(nn.Module):
         self,
         h: Tensor,
         modulation: Tensor,
-        owners: Tensor | None,
-        turns: Tensor,
+        row_index: Tensor | None,
+        rotary: Tensor,
         attend: Callable[[Tensor, Tensor, Tensor], Tensor],
     ) -> Tensor:
         """``h [latents, M]`` -> the same, with this block's ``modulation [rows, 6, M]``; see ``EchoDiT.forward``."""
-        gate, q, k, v = self.before_attention(h, modulation, owners, turns)
-        return self.after_attention(h, gate, attend(q, k, v), modulation, owners)
+        gate, q, k, v = self.before_attention(h, modulation, row_index, rotary)
+        return self.after_attention(h, gate, attend(q, k, v), modulation, row_index)
 
     def before_attention(
-        self, h: Tensor, modulation: Tensor, owners: Tensor | None, turns: Tensor
+        self, h: Tensor, modulation: Tensor, row_index: Tensor | None, rotary: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The attention's gate and its queries, keys and values."""
-        shift, scale = (_of_latents(part, owners) for part in modulation.unbind(1)[:2])
-        q, k, v, gate = self.attention.project(modulate(h, shift, scale, self.eps), turns)
+        """The block up to its attention: the gate, and queries, keys and values."""
+        shift, scale = (_of_latents(part, row_index) for part in modulation.unbind(1)[:2])
+        q, k, v, gate = self.attention.project(modulate(h, shift, scale, self.eps), rotary)
         return gate, q, k, v
 
     def after_attention(
-        self, h: Tensor, gate: Tensor, attended: Tensor, modulation: Tensor, owners: Tensor | None
+        self, h: Tensor, gate: Tensor, attended: Tensor, modulation: Tensor, row_index: Tensor | None
     ) -> Tensor:
-        """Everything behind the attention: ``[latents, M]``."""
-        attention_gate, shift, scale, mlp_gate = (_of_latents(part, owners) for part in modulation.unbind(1)[2:])
+        """The block after its attention: output projection, gate and MLP, ``[latents, M]``."""
+        attention_gate, shift, scale, mlp_gate = (_of_latents(part, row_index) for part in modulation.unbind(1)[2:])
         h = h + attention_gate * self.attention.finish(attended, gate)
         out: Tensor = h + mlp_gate * self.mlp(modulate(h, shift, scale, self.eps))
         return out
 
 
-def _of_latents(part: Tensor, owners: Tensor | None) -> Tensor:
-    """One part of the modulation ``[rows, M]`` for every latent, ``[latents, M]``; one row for all stays one."""
-    return part if owners is None else part.index_select(0, owners)
+def _of_latents(part: Tensor, row_index: Tensor | None) -> Tensor:
+    """Expand one part of the modulation from rows ``[rows, M]`` to latents ``[latents, M]``; one row broadcasts."""
+    return part if row_index is None else part.index_select(0, row_index)
 
 
 class EchoDiT(nn.Module):
@@ -86,10 +86,10 @@ class EchoDiT(nn.Module):
         super().__init__()
         self.config = config
         self.blockwise = blockwise
-        #: Where the keys of what is spoken lie; None = each in memory of its own.
+        #: Allocator of all K/V; None = every K/V is a tensor of its own.
         self.arena: Arena | None = None
-        #: A faster ``velocity``, which gives None for what it cannot do; None = there is none.
-        self.recorded: Velocity | None = None
+        #: A faster ``velocity`` (captured CUDA graphs) that returns None for shapes it does not have; None = no such.
+        self.captured: Velocity | None = None
         size = config.model_size
         self.rotary = Rotary(config.head_dim)
         self.text_encoder = TextEncoder(config)
@@ -171,22 +171,22 @@ class EchoDiT(nn.Module):
         encoded: Encoded = self.latent_encoder(patches.to(self.device, self.dtype), past)
         patch = self.config.speaker_patch_size
         first = 0 if past is None else past.shape[3]
-        turns = self.rotary(first * patch, patches.shape[0], self.device, stride=patch)
-        return self._context(self.latent_norm(encoded.states), Source.LATENT, turns), encoded
+        rotary = self.rotary(first * patch, patches.shape[0], self.device, stride=patch)
+        return self._context(self.latent_norm(encoded.states), Source.LATENT, rotary), encoded
 
     def modulation(self, times: Sequence[float]) -> Tensor:
-        """What flow times do to the blocks: ``[len(times), layers, 6, M]`` in the model's dtype."""
+        """Modulation of all blocks at the given flow times: ``[len(times), layers, 6, M]`` in the model's dtype."""
         t = to_device(torch.tensor(times, dtype=torch.float32), self.device).to(self.dtype)
         condition = self.cond_module(timestep_embedding(t, self.config.timestep_embed_size))
         return torch.stack([block.modulation(condition) for block in self._blocks()], dim=1)
 
     def allocate(self, keys: int) -> KV:
-        """Room for the K/V of so many keys; see ``kv.Allocate``."""
+        """A buffer for the K/V of that many keys; see ``kv.Allocate``."""
         if self.arena is not None:
             try:
                 return self.arena.allocate(keys)
             except MemoryError:
-                log.debug("no room for %d keys in the arena", keys)
+                log.debug("the arena has no free range of %d keys", keys)
         config = self.config
         shape = (config.num_layers, 2, config.num_heads, keys, config.head_dim)
         return torch.empty(shape, dtype=self.dtype, device=self.device)
@@ -196,7 +196,7 @@ class EchoDiT(nn.Module):
     ) -> list[RowContext]:
         """Prepare the context keys of the rows of a block of ``size`` latents; see ``kv.pack_context``."""
         if self.arena is not None and voices is not None:
-            voices = [kv if kv is None or self.arena.holds(kv) else placed(kv, self.allocate) for kv in voices]
+            voices = [kv if kv is None or self.arena.holds(kv) else copy_into(kv, self.allocate) for kv in voices]
         return pack_context(rows, size, self.allocate, voices)
 
     def velocity(
@@ -206,58 +206,58 @@ class EchoDiT(nn.Module):
 
         rows        per row its noisy latents, [size, latent_size]; sizes may differ
         modulation  [rows, layers, 6, M], or one row for all: rows of ``modulation(times)``
-        contexts    per row, from ``pack``; their room for own keys is written to
+        contexts    per row, from ``pack``; their own keys are overwritten
         starts      per row, the position of its first latent
         returns     per row [size, latent_size] float32
 
         Queues work on the device and reads nothing back.
         """
-        found = self.recorded(rows, modulation, contexts, starts) if self.recorded is not None else None
+        found = self.captured(rows, modulation, contexts, starts) if self.captured is not None else None
         return self.row_by_row(rows, modulation, contexts, starts) if found is None else found
 
     def row_by_row(
         self, rows: Sequence[Tensor], modulation: Tensor, contexts: Sequence[RowContext], starts: Sequence[int]
     ) -> list[Tensor]:
-        """As ``velocity``, every row attended by itself: no row's result depends on the others."""
+        """As ``velocity``, with one attention call per row: no row's result depends on the others."""
         sizes = [row.shape[0] for row in rows]
         velocity = self(
             torch.cat(list(rows)),
             modulation,
-            _owners(sizes, self.device) if modulation.shape[0] > 1 else None,
+            _row_index(sizes, self.device) if modulation.shape[0] > 1 else None,
             torch.cat([self.rotary(start, size, self.device) for start, size in zip(starts, sizes, strict=True)]),
             RowByRow(contexts, sizes),
         )
         return list(velocity.split(sizes))
 
     def forward(
-        self, x: Tensor, modulation: Tensor, owners: Tensor | None, turns: Tensor, attention: Attention
+        self, x: Tensor, modulation: Tensor, row_index: Tensor | None, rotary: Tensor, attention: Attention
     ) -> Tensor:
         """One pass over latents of any number of rows, ``x [latents, latent_size]`` -> velocities, f32.
 
-        modulation  [rows, layers, 6, M]; owners [latents] says which row of it a latent has (None: there is only one)
-        turns       [latents, ...], of the latents' positions
+        modulation  [rows, layers, 6, M]; row_index [latents] is each latent's row in it (None: there is only one)
+        rotary       [latents, ...], of the latents' positions
         """
         h = self.in_proj(x.to(self.dtype))
         for layer, block in enumerate(self._blocks()):
-            h = block(h, modulation[:, layer], owners, turns, partial(attention, layer))
+            h = block(h, modulation[:, layer], row_index, rotary, partial(attention, layer))
         velocity: Tensor = self.out_proj(self.out_norm(h))
         return velocity.float()
 
     def fuse(self) -> EchoDiT:
-        """Fuse what can be fused now, not at the first use."""
+        """Fuse all weights that can be fused, before the first use."""
         for module in self.modules():
             if isinstance(module, Fused):
                 module.fuse()
         return self
 
-    def _context(self, state: Tensor, source: Source, turns: Tensor | None = None) -> KV:
-        return torch.stack([block.attention.context(state, source, turns) for block in self._blocks()])
+    def _context(self, state: Tensor, source: Source, rotary: Tensor | None = None) -> KV:
+        return torch.stack([block.attention.context(state, source, rotary) for block in self._blocks()])
 
     def _blocks(self) -> Iterable[Block]:
         return cast("Iterable[Block]", self.blocks)
 
 
-def _owners(sizes: Sequence[int], device: torch.device) -> Tensor:
-    """Which row every latent belongs to."""
-    owners = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
-    return to_device(owners, device)
+def _row_index(sizes: Sequence[int], device: torch.device) -> Tensor:
+    """Index of each latent's row."""
+    row_index = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
+    return to_device(row_index, device)

@@ -19,12 +19,12 @@ class SelfAttention(GatedAttention):
     def __init__(self, size: int, heads: int, eps: float) -> None:
         super().__init__(size, heads, eps, rotated=heads)
 
-    def forward(self, x: Tensor, turns: Tensor, past: Tensor | None, *, causal: bool) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, rotary: Tensor, past: Tensor | None, *, causal: bool) -> tuple[Tensor, Tensor]:
         """Attend ``x [n, size]``, which follows ``past``, to itself and to ``past [2, heads, p, d]``.
 
         Returns the output ``[n, size]`` and the K/V ``[2, heads, p + n, d]``.
         """
-        q, k, v, gate = self.project(x, turns)
+        q, k, v, gate = self.project(x, rotary)
         kv = torch.stack((k, v)).transpose(1, 2)
         if past is not None:
             kv = torch.cat((past, kv), dim=2)
@@ -47,9 +47,9 @@ class EncoderBlock(nn.Module):
         self.attention_norm = RMSNorm(size, eps)
         self.mlp_norm = RMSNorm(size, eps)
 
-    def forward(self, x: Tensor, turns: Tensor, past: Tensor | None, *, causal: bool) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, rotary: Tensor, past: Tensor | None, *, causal: bool) -> tuple[Tensor, Tensor]:
         """As SelfAttention: output ``[n, size]`` and K/V including the past's."""
-        attended, kv = self.attention(self.attention_norm(x), turns, past, causal=causal)
+        attended, kv = self.attention(self.attention_norm(x), rotary, past, causal=causal)
         x = x + attended
         return x + self.mlp(self.mlp_norm(x)), kv
 
@@ -70,9 +70,9 @@ class TextEncoder(nn.Module):
     def forward(self, ids: Tensor) -> Tensor:
         """Ids ``[n]`` without padding -> states ``[n, text_model_size]``."""
         x: Tensor = self.text_embedding(ids)
-        turns = self.rotary(0, x.shape[0], x.device)
+        rotary = self.rotary(0, x.shape[0], x.device)
         for block in self.blocks:
-            x, _ = block(x, turns, None, causal=False)
+            x, _ = block(x, rotary, None, causal=False)
         return x
 
 
@@ -106,9 +106,9 @@ class LatentEncoder(nn.Module):
         # The model was trained with its input divided by 6, after the bias.
         x = self.in_proj(patches) / 6.0
         start = 0 if past is None else past.shape[3]
-        turns = self.rotary(start, x.shape[0], x.device)
+        rotary = self.rotary(start, x.shape[0], x.device)
         kvs = []
         for i, block in enumerate(self.blocks):
-            x, kv = block(x, turns, None if past is None else past[i], causal=True)
+            x, kv = block(x, rotary, None if past is None else past[i], causal=True)
             kvs.append(kv)
         return Encoded(states=x, kv=torch.stack(kvs))

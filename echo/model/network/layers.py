@@ -90,7 +90,7 @@ class MLP(Fused):
 
 
 class Rotary:
-    """The turns of the rotary angles ``p * 10000^(-2k/d)``, computed once per device.
+    """Cosines and sines of the rotary angles ``p * 10000^(-2k/d)``, computed once per device.
 
     A turn is a cosine and a sine, or on a CPU a complex number, with which rotating takes a tenth of the time there.
 
@@ -116,8 +116,8 @@ class Rotary:
             positions = torch.arange(max(1024, 1 << end.bit_length()), dtype=torch.float32, device="cpu")
             angles = torch.outer(positions, self._frequencies)
             cos, sin = angles.cos(), angles.sin()
-            turns = torch.complex(cos, sin) if device.type == "cpu" else torch.stack((cos, sin), dim=1)
-            table = self._tables[device] = turns.to(device)
+            rotary = torch.complex(cos, sin) if device.type == "cpu" else torch.stack((cos, sin), dim=1)
+            table = self._tables[device] = rotary.to(device)
         return table
 
 
@@ -126,15 +126,15 @@ def split_heads(x: Tensor, heads: int) -> Tensor:
     return x.reshape(*x.shape[:-1], heads, -1)
 
 
-def rotate(x: Tensor, turns: Tensor) -> Tensor:
+def rotate(x: Tensor, rotary: Tensor) -> Tensor:
     """Rotate interleaved pairs; f32 inside.
 
-    x [..., n, heads, d]; turns [..., n, 2, d/2] or complex [..., n, d/2], as Rotary gives them; returns x's shape
+    x [..., n, heads, d]; rotary [..., n, 2, d/2] or complex [..., n, d/2], as Rotary gives them; returns x's shape
     and dtype.
     """
     pairs = x.float().reshape(*x.shape[:-1], -1, 2)
-    if turns.is_complex():
-        return torch.view_as_real(torch.view_as_complex(pairs) * turns.unsqueeze(-2)).flatten(-2).type_as(x)
-    cos, sin = turns.unsqueeze(-3).unbind(-2)
+    if rotary.is_complex():
+        return torch.view_as_real(torch.view_as_complex(pairs) * rotary.unsqueeze(-2)).flatten(-2).type_as(x)
+    cos, sin = rotary.unsqueeze(-3).unbind(-2)
     even, odd = pairs.unbind(-1)
     return torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1).flatten(-2).type_as(x)

@@ -1,4 +1,4 @@
-"""What an utterance will ask of the device, foretold from the model's sizes alone."""
+"""Estimate memory and compute of an utterance from the model's sizes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from echo.model.sampling.schedule import make_schedule
 from echo.types import SAMPLE_RATE, SAMPLES_PER_LATENT, BlockPlan
 
 
-def foretell(
+def estimate_demand(
     config: DiTConfig,
     plan: BlockPlan,
     *,
@@ -21,15 +21,15 @@ def foretell(
     decode_bytes: int,
     estimate_s: float | None = None,
 ) -> Demand:
-    """Foretell the memory of an utterance's largest block, and the work until its speech has probably ended.
+    """Estimate the memory of an utterance's largest block, and the work until its speech has probably ended.
 
     itemsize      bytes per number of the model's dtype
     text_keys     tokens of the text; speaker_keys: patches of the voice, 0 without one
-    decode_bytes  of what the decoder remembers of a stream
+    decode_bytes  decoder state of a stream
     estimate_s    seconds of speech to expect; None = all that the plan allows
 
-    A voice is counted for every utterance that uses it, although they share it. What lives for an instant only (a
-    context that is laid out anew while the old one is still there) is not counted.
+    A voice is counted for every utterance that uses it, although they share it. Short-lived copies (a context that is
+    packed again while the old one still exists) are not counted.
     """
     patch = config.speaker_patch_size
     rows = len(guided_branches(plan.params, has_speaker=speaker_keys > 0))
@@ -41,11 +41,11 @@ def foretell(
     for start, block in zip(starts, plan.blocks, strict=False):
         prefix_keys = -(-start // patch)
         context = text_keys + prefix_keys
-        # Two rows read one copy of the context, with room for their own keys on its two sides (``kv.pack_context``).
+        # Two rows share one copy of the context, with their own keys on its two sides (``kv.pack_context``).
         packed = -(-rows // 2) * (2 * block.size + context)
         keys = context + packed + voice_copies * speaker_keys
         largest = max(largest, keys * key_bytes + prefix_keys * encoder_key_bytes)
-    latents = 2 * plan.latents * config.latent_size * 4  # float32: those spoken, and those in work
+    latents = 2 * plan.latents * config.latent_size * 4  # float32: the finished ones and the current block
     return Demand(largest + latents + decode_bytes, _work(plan, rows, estimate_s))
 
 

@@ -1,4 +1,4 @@
-"""An engine whose model is compiled and recorded, with stand-ins where CUDA is needed: all is ready before requests."""
+"""An engine whose model is compiled and captured, with stand-ins where CUDA is needed: all is ready before requests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from echo.engines.accelerate import accelerate
 from echo.engines.block import BlockEngine
-from echo.model.cuda.graphs import one_by_one
+from echo.model.cuda.graphs import attend_row_by_row
 from echo.model.echo import EchoModel
 from echo.model.files.weights import LoadedEcho
 from echo.scheduler.policy import Limits
@@ -24,7 +24,7 @@ from tests.unit.small_echo import small_autoencoder, small_dit, small_pca
 
 
 def replaying(run: Callable[[], Tensor]) -> Callable[[], Tensor]:
-    """Stands in for a CUDA graph: every replay writes to the tensor of the recording."""
+    """Stands in for a CUDA graph: every replay writes to the tensor of the capture."""
     out = run().clone()
     return lambda: out.copy_(run())
 
@@ -41,8 +41,8 @@ def engine(model: EchoModel, tmp_path: Path, *, fast: bool) -> BlockEngine:
         budget=4 * 2**20,
         compile=partial(torch.compile, backend="eager"),
         anywhere=fast,
-        kernel=one_by_one,
-        recorder=replaying,
+        kernel=attend_row_by_row,
+        capture=replaying,
         buckets=(32, 64, 256),
         pieces=(1, 4, 16),
     )

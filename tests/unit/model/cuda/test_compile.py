@@ -213,7 +213,7 @@ def test_on_a_cpu_nothing_changes_and_one_line_per_wanted_part_says_so(
     ]
     assert "decode_piece" not in vars(model.autoencoder)
     assert model.dit.arena is None
-    assert model.dit.recorded is None
+    assert model.dit.captured is None
 
 
 @pytest.mark.parametrize(("dit", "decoder", "compiled"), [(True, False, 4), (False, True, 1), (True, True, 5)])

@@ -1,4 +1,4 @@
-"""The forward of many rows at once and its recordings, with stand-ins for CUDA's kernel and its graphs."""
+"""The forward of many rows at once and its captured graphs, with stand-ins for CUDA's kernel and its graphs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from echo.model.cuda.graphs import RecordedForward, one_by_one
+from echo.model.cuda.graphs import CapturedForward, attend_row_by_row
 from echo.model.network.arena import Arena
 from echo.model.network.dit import EchoDiT
 from echo.model.network.kv import KV, RowContext
@@ -42,13 +42,13 @@ class Recorder:
         return replay
 
 
-def recorded_dit(recorder: Recorder | None = None) -> tuple[EchoDiT, RecordedForward]:
+def recorded_dit(recorder: Recorder | None = None) -> tuple[EchoDiT, CapturedForward]:
     dit = small_dit(torch.float32)
     dit.arena = Arena(DIT.num_layers, DIT.num_heads, DIT.head_dim, 4000, dtype=dit.dtype, device="cpu")
-    forward = RecordedForward(
-        dit, dit.arena, max_rows=8, buckets=BUCKETS, kernel=one_by_one, recorder=recorder or Recorder()
+    forward = CapturedForward(
+        dit, dit.arena, max_rows=8, buckets=BUCKETS, kernel=attend_row_by_row, capture=recorder or Recorder()
     )
-    forward.record()
+    forward.capture()
     return dit, forward
 
 
@@ -92,7 +92,7 @@ def test_result_is_not_overwritten_by_the_next_step() -> None:
 @torch.inference_mode()
 def test_step_that_is_not_recorded_is_computed_as_it_is_and_counted() -> None:
     dit, forward = recorded_dit()
-    dit.recorded = forward
+    dit.captured = forward
     for sizes in ([200, 100], [2] * 9):
         given_in = rows_of(dit, sizes)
         found = dit.velocity(*given_in)
@@ -101,9 +101,9 @@ def test_step_that_is_not_recorded_is_computed_as_it_is_and_counted() -> None:
 
 
 @torch.inference_mode()
-def test_keys_that_find_no_room_in_the_arena_lie_elsewhere_and_their_steps_run_unrecorded() -> None:
+def test_keys_that_do_not_fit_the_arena_are_allocated_elsewhere_and_their_steps_run_eagerly() -> None:
     dit, forward = recorded_dit()
-    dit.recorded = forward
+    dit.captured = forward
     assert dit.arena is not None
     hog = dit.allocate(dit.arena.free - 4)
     given_in = rows_of(dit, [9, 2])
@@ -139,7 +139,7 @@ def test_blocks_of_any_mix_come_out_as_alone_and_nothing_is_recorded_anew(jobs: 
             sampler.step()
     recorder = Recorder()
     dit, forward = recorded_dit(recorder)
-    dit.recorded = forward
+    dit.captured = forward
     together = mix(dit, texts, sizes, steps)
     while running := [sampler for sampler in together if not sampler.done]:
         step_together(dit, running)
@@ -150,20 +150,20 @@ def test_blocks_of_any_mix_come_out_as_alone_and_nothing_is_recorded_anew(jobs: 
     assert forward.misses == 0
 
 
-def test_sound_recordings_are_found_sound() -> None:
+def test_correct_graphs_pass_the_check() -> None:
     _, forward = recorded_dit()
     assert forward.start()
 
 
-def test_recordings_that_deviate_or_fail_are_found_out_in_a_log_line(caplog: pytest.LogCaptureFixture) -> None:
+def test_graphs_that_deviate_or_fail_are_not_used_and_the_log_says_so(caplog: pytest.LogCaptureFixture) -> None:
     dit = small_dit(torch.float32)
     arena = Arena(DIT.num_layers, DIT.num_heads, DIT.head_dim, 4000, dtype=dit.dtype, device="cpu")
 
     def wrong(*arguments: Tensor) -> tuple[Tensor, Tensor]:
-        out, weight = one_by_one(*arguments)  # type: ignore[arg-type]
+        out, weight = attend_row_by_row(*arguments)  # type: ignore[arg-type]
         return 0 * out, weight
 
-    forward = RecordedForward(dit, arena, max_rows=4, buckets=BUCKETS, kernel=wrong, recorder=Recorder())
+    forward = CapturedForward(dit, arena, max_rows=4, buckets=BUCKETS, kernel=wrong, capture=Recorder())
     with caplog.at_level(logging.WARNING):
         assert not forward.start()
     assert "deviate" in caplog.text
@@ -175,4 +175,4 @@ def test_recordings_that_deviate_or_fail_are_found_out_in_a_log_line(caplog: pyt
     caplog.clear()
     with caplog.at_level(logging.WARNING):
         assert not forward.start()
-    assert "do not work here, steps run unrecorded: RuntimeError" in caplog.text
+    assert "do not work here, steps run eagerly: RuntimeError" in caplog.text

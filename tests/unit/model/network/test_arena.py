@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from echo.model.network.arena import Arena
-from echo.model.network.kv import KV, key_count, placed
+from echo.model.network.kv import KV, copy_into, key_count
 
 
 def arena(keys: int = 10) -> Arena:
@@ -35,7 +35,7 @@ def test_place_of_a_slice_is_that_of_its_first_key() -> None:
 def test_room_is_free_again_when_nobody_holds_it() -> None:
     memory = arena()
     first, second = memory.allocate(6), memory.allocate(4)
-    with pytest.raises(MemoryError, match="1 keys in a row, 0 are free"):
+    with pytest.raises(MemoryError, match="1 keys, 0 are free"):
         memory.allocate(1)
     del first
     gc.collect()
@@ -62,7 +62,7 @@ def test_nothing_takes_no_room() -> None:
 def test_copy_has_the_values_of_the_original() -> None:
     memory = arena()
     original = torch.randn(2, 2, 3, 5, 4)
-    assert torch.equal(placed(original, memory.allocate), original)
+    assert torch.equal(copy_into(original, memory.allocate), original)
 
 
 @settings(deadline=None, max_examples=60)

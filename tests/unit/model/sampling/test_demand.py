@@ -15,7 +15,7 @@ from torch import Tensor
 from echo.model.echo import EchoModel, EchoVoice
 from echo.model.files.weights import LoadedEcho
 from echo.model.network.config import ECHO_TTS_BASE
-from echo.model.sampling.demand import foretell
+from echo.model.sampling.demand import estimate_demand
 from echo.types import BlockPlan, BlockSpec, SamplerParams, TailRules, Utterance
 from tests.unit.small_echo import small_autoencoder, small_dit, small_pca
 
@@ -92,7 +92,7 @@ def test_work_is_foretold_for_the_blocks_that_the_speech_probably_fills() -> Non
     def work(estimate_s: float | None, **tail: Any) -> float:
         wanted = plan((32, 1), (64, 1), (96, 1), tail=TailRules(**tail), cfg_min_t=2.0)
         sizes = {"itemsize": 4, "text_keys": 10, "speaker_keys": 0, "decode_bytes": 0}
-        return foretell(ECHO_TTS_BASE, wanted, **sizes, estimate_s=estimate_s).work
+        return estimate_demand(ECHO_TTS_BASE, wanted, **sizes, estimate_s=estimate_s).work
 
     assert work(1.0) == 32
     assert work(2.0) == 96
@@ -103,15 +103,15 @@ def test_work_is_foretold_for_the_blocks_that_the_speech_probably_fills() -> Non
 def test_memory_grows_with_voice_text_blocks_and_guidance() -> None:
     base = {"itemsize": 2, "text_keys": 100, "speaker_keys": 53, "decode_bytes": 0}
     default = plan((32, 8), (128, 15), (480, 20))
-    plain = foretell(ECHO_TTS_BASE, default, **base).nbytes
+    plain = estimate_demand(ECHO_TTS_BASE, default, **base).nbytes
     assert 0.3e9 < plain < 0.6e9  # two copies of the context of the last block, with room for 480 keys on each side
     for more in ({"text_keys": 700}, {"speaker_keys": 1600}, {"itemsize": 4}, {"decode_bytes": 9_000_000}):
-        assert foretell(ECHO_TTS_BASE, default, **{**base, **more}).nbytes > plain
-    assert foretell(ECHO_TTS_BASE, plan((32, 8)), **base).nbytes < plain / 5
+        assert estimate_demand(ECHO_TTS_BASE, default, **{**base, **more}).nbytes > plain
+    assert estimate_demand(ECHO_TTS_BASE, plan((32, 8)), **base).nbytes < plain / 5
     unguided = replace(default, params=SamplerParams(cfg_scale_text=0.0, cfg_scale_speaker=0.0))
-    assert foretell(ECHO_TTS_BASE, unguided, **base).nbytes < plain
+    assert estimate_demand(ECHO_TTS_BASE, unguided, **base).nbytes < plain
     forced = replace(default, params=SamplerParams(speaker_kv_scale=1.5))
-    assert foretell(ECHO_TTS_BASE, forced, **base).nbytes - plain == 53 * 192 * 1024
+    assert estimate_demand(ECHO_TTS_BASE, forced, **base).nbytes - plain == 53 * 192 * 1024
 
 
 def test_what_the_decoder_remembers_counts_from_the_first_decode_on() -> None:
