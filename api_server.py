@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import logging
 import math
 import signal
@@ -90,6 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = load_settings(**vars(parser.parse_args(arguments)))
     except ConfigError as error:
         parser.exit(2, f"{error.message}\n")
+    faulthandler.enable()  # a crash in a library leaves a trace of where it was
     set_up_log(settings.log_format, debug=settings.debug_logs)
     warn_of_unknown()
     for line in describe(settings):

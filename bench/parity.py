@@ -206,7 +206,7 @@ def batch_checks(engine: Engine, plan: BlockPlan, dtype: torch.dtype) -> list[Ch
     on_cpu = engine.info.device.startswith("cpu")
     if on_cpu:
         plan = replace(plan, blocks=plan.blocks[:_CPU_BLOCKS])
-    voice = engine.encode_voice(reference_clip(10.0))
+    voice = engine.encode_voice(reference_clip(10.0)).result()
     # Different texts and seeds, every second utterance without a voice. The first is the one that is compared.
     utterances = [
         Utterance(text=TEXTS[i % len(TEXTS)], plan=plan, seed=i, voice=None if i % 2 else voice)

@@ -71,6 +71,12 @@ class Forbidden(EchoError):
     code = "forbidden"
 
 
+class QuotaExceeded(Forbidden):
+    """What clients may keep on the server is used up."""
+
+    code = "quota_exceeded"
+
+
 class NotFound(EchoError):
     """A named thing other than a voice to speak with does not exist."""
 

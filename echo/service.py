@@ -130,7 +130,7 @@ class SpeechService:
             output.close()
             raise
         try:
-            voice = await self.voice_state(request.voice)
+            voice = await self.voice_state(request.voice, request.client)
             work = [replace(utterance, voice=voice) for utterance in work]
             # Others may have come meanwhile. From here to the hand-over of the first utterance nothing is awaited, so
             # what passes is never refused later.
@@ -172,10 +172,13 @@ class SpeechService:
             self._metrics.first_frame.observe(stats.first_frame_s)
         log.info("%s %s", outcome, stats)
 
-    async def voice_state(self, ref: VoiceRef) -> VoiceState | None:
-        """Return the encoded reference of a voice, from the cache or the engine; None = no reference."""
+    async def voice_state(self, ref: VoiceRef, client: str = "") -> VoiceState | None:
+        """Return the encoded reference of a voice, from the cache or the engine; None = no reference.
+
+        A new voice is read for ``client``; raises Overloaded where too many wait to be read.
+        """
         voice = await self._run(self.voices.resolve, ref)
-        return await self._cache.get(voice, self.engine.encode_voice) if voice is not None else None
+        return await self._cache.get(voice, self.engine.encode_voice, client) if voice is not None else None
 
     def _chunks(self, request: SpeechRequest) -> list[TextChunk]:
         text = request.text.strip()

@@ -24,6 +24,20 @@ TINY_MODEL = "tiny"
 #: Repository root when run from a checkout; presets.toml and audio_prompts/ lie there.
 HOME = Path(__file__).resolve().parent.parent
 
+#: What a child process may inherit: where its libraries lie, and what Windows needs to start one.
+_CHILD_VARIABLES = frozenset(
+    [
+        "PATH",
+        "LD_LIBRARY_PATH",
+        "DYLD_LIBRARY_PATH",
+        "DYLD_FALLBACK_LIBRARY_PATH",
+        "SYSTEMROOT",
+        "WINDIR",
+        "TEMP",
+        "TMP",
+    ]
+)
+
 Dtype = Literal["float32", "float16", "bfloat16"]
 _DTYPE_NAMES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
@@ -136,6 +150,21 @@ class Settings(BaseModel):
         ge=0,
     )
 
+    voice_queue: int = _env(
+        "ECHO_VOICE_QUEUE",
+        32,
+        "New voices that may wait to be read, half of them of one client; more are refused with 429.",
+        ge=1,
+        le=10_000,
+    )
+    voice_queue_bytes: int = _env(
+        "ECHO_VOICE_QUEUE_BYTES",
+        256 * 2**20,
+        "Bytes of clips that may wait with them, half of them of one client.",
+        ge=2**20,
+    )
+    decoders: int = _env("ECHO_DECODERS", 2, "Processes that decode clips, started when they are needed.", ge=1, le=64)
+
     # -- sampling
     performance_preset: str = _env(
         "ECHO_PERFORMANCE_PRESET",
@@ -217,6 +246,10 @@ class Settings(BaseModel):
         104_857_600,
         "Largest sum of a clone's samples after decoding, in bytes.",
         ge=1024,
+    )
+    max_clones: int = _env("ECHO_MAX_CLONES", 10_000, "Most cloned voices; 0: any number.", ge=0)
+    max_clones_bytes: int = _env(
+        "ECHO_MAX_CLONES_BYTES", 10 * 2**30, "Disk space of all cloned voices together, in bytes; 0: any.", ge=0
     )
     inworld_max_text_chars: int = _env(
         "ECHO_INWORLD_MAX_TEXT_CHARS", 2000, "Longest text of an Inworld request, in characters.", ge=1
@@ -376,6 +409,12 @@ def describe(settings: Settings) -> list[str]:
             value = int(value)
         lines.append(f"{env_name(field)}={'' if value is None else value}")
     return lines
+
+
+def child_environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return what a process that decodes strangers' files needs of the environment: nothing that is secret."""
+    environ = os.environ if environ is None else environ
+    return {name: value for name, value in environ.items() if name.upper() in _CHILD_VARIABLES}
 
 
 def _existing(path: Path) -> Path:

@@ -22,5 +22,13 @@ async def get_service(connection: HTTPConnection) -> SpeechService:
     return (await get_runtime(connection)).service
 
 
+def client_of(connection: HTTPConnection) -> str:
+    """Return whose request this is, for fairness among clients: what the middleware says, else the address."""
+    client = getattr(connection.state, "client", None)
+    if isinstance(client, str):
+        return client
+    return connection.client.host if connection.client is not None else ""
+
+
 RuntimeDep = Annotated[Runtime, Depends(get_runtime)]
 ServiceDep = Annotated[SpeechService, Depends(get_service)]

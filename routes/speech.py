@@ -17,7 +17,7 @@ from echo.service import SpeechService, SpeechStream
 from echo.settings import Settings
 from echo.types import Encoding, SpeechRequest, VoiceRef
 from routes import sse
-from routes.deps import RuntimeDep
+from routes.deps import RuntimeDep, client_of
 from routes.errors import ERROR_RESPONSES, validation_error
 from routes.format import SAMPLE_RATES, Delivery, SampleRate, Wish, decide
 from routes.response import SpeechResponse, until_disconnect
@@ -89,7 +89,7 @@ class SpeechBody(EngineOptions):
             wav_streaming=settings.wav_streaming if self.wav_streaming is None else self.wav_streaming,
         )
 
-    def request(self, delivery: Delivery) -> SpeechRequest:
+    def request(self, delivery: Delivery, client: str = "") -> SpeechRequest:
         """What the service understands."""
         return SpeechRequest(
             text=self.input,
@@ -101,6 +101,7 @@ class SpeechBody(EngineOptions):
             seed=self.seed,
             speed=1.0 if self.speed is None else self.speed,
             streaming=delivery.streaming,
+            client=client,
         )
 
 
@@ -172,7 +173,7 @@ async def create_speech(request: Request, runtime: RuntimeDep) -> Response:
     body = parse_body(await request.body(), request.query_params.get("sample_rate"))
     settings = runtime.settings
     delivery = decide(body.wish(settings), pcm_sample_rate=settings.pcm_sample_rate, available=supported_encodings())
-    speech = body.request(delivery)
+    speech = body.request(delivery, client_of(request))
     if delivery.whole:
         stream, audio = await until_disconnect(request, _whole(runtime.service, speech))
         headers = {**_headers(stream, speech), **whole_headers(stream)}

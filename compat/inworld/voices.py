@@ -19,7 +19,7 @@ from echo.voices.clones import SampleReport, SamplesRejected
 from echo.voices.inline import parse_audio_base64
 from echo.voices.names import DEFAULT_WORKSPACE, SEPARATOR, reduce_workspace
 from echo.voices.voice import Voice, VoiceKind
-from routes.deps import RuntimeDep
+from routes.deps import RuntimeDep, client_of
 from routes.errors import describe
 
 router = APIRouter(tags=["Inworld voices"], responses=RPC_RESPONSES)
@@ -143,7 +143,8 @@ async def _clone(request: Request, runtime: Runtime, workspace: str) -> Response
     # Off the event loop: a large upload takes seconds to parse and decode.
     body = await asyncio.to_thread(lambda: CloneBody.parse(decode(data)))
     try:
-        voice, reports = await asyncio.to_thread(_publish, runtime, workspace, body)
+        async with runtime.voice_turns.take(client_of(request), len(data)):
+            voice, reports = await asyncio.to_thread(_publish, runtime, workspace, body)
     except SamplesRejected as error:
         answer = {**rpc_status(describe(error)), "audioSamplesValidated": _validated(body, error.reports)}
         return JSONResponse(answer, 400)

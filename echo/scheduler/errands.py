@@ -26,20 +26,23 @@ class Errands:
         return len(self._open)
 
     def add(self, errand: Sliced[T]) -> Future[T]:
-        """Add an errand; the future gets what it returns or raises."""
+        """Add an errand; the future gets what it returns or raises, and cancelling it ends the errand."""
         done: Future[T] = Future()
         self._open.append((errand, done))
         return done
 
     def advance(self) -> None:
-        """Do a slice of the errand whose turn it is."""
+        """Do a slice of the errand whose turn it is; those that nobody waits for any more are dropped."""
         errand, done = self._open.popleft()
+        if done.cancelled():
+            errand.close()
+            return
         try:
             next(errand)
         except StopIteration as end:
-            done.set_result(end.value)
+            _settle(done, end.value, None)
         except Exception as error:
-            done.set_exception(error)
+            _settle(done, None, error)
         else:
             self._open.append((errand, done))
 
@@ -48,4 +51,14 @@ class Errands:
         while self._open:
             errand, done = self._open.popleft()
             errand.close()
-            done.set_exception(error)
+            _settle(done, None, error)
+
+
+def _settle(done: Future[Any], result: object, error: Exception | None) -> None:
+    """Complete a future that another thread may cancel at this moment."""
+    if not done.set_running_or_notify_cancel():
+        return
+    if error is not None:
+        done.set_exception(error)
+    else:
+        done.set_result(result)

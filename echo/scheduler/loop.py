@@ -8,7 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from typing import TypeVar
 
 from echo.errors import NotReady, TooLarge
@@ -126,14 +126,24 @@ class Scheduler:
 
         return self.run_sliced(whole())
 
-    def run_sliced(self, errand: Sliced[T]) -> T:
-        """Run a generator on the device thread, one slice between two ticks, and wait for its result."""
+    def submit_sliced(self, errand: Sliced[T]) -> Future[T]:
+        """Have a generator run on the device thread, one slice between two ticks.
+
+        The future gets its result, or NotReady when the scheduler is closing; cancelled, it ends the generator.
+        """
         with self._changed:
             if self._closing:
-                raise NotReady(_CLOSING, retry_after_s=5)
+                errand.close()
+                refused: Future[T] = Future()
+                refused.set_exception(NotReady(_CLOSING, retry_after_s=5))
+                return refused
             done = self._errands.add(errand)
             self._changed.notify()
-        return done.result()
+        return done
+
+    def run_sliced(self, errand: Sliced[T]) -> T:
+        """Run a generator as ``submit_sliced`` does, and wait for its result."""
+        return self.submit_sliced(errand).result()
 
     def forget_pace(self) -> None:
         """Measure the device's pace afresh: what came before (a warm-up) says nothing of what is to come."""

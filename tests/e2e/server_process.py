@@ -70,9 +70,12 @@ class Listener:
 
 
 class ServerProcess:
-    """``python api_server.py --port 0 …``; leaving the context ends it. ``settings`` are environment variables."""
+    """``python api_server.py --port 0 …``; leaving the context ends it. ``settings`` are environment variables.
 
-    def __init__(self, folder: Path, *arguments: str, **settings: object) -> None:
+    ``session``: in a session and process group of its own, as a terminal would start it.
+    """
+
+    def __init__(self, folder: Path, *arguments: str, session: bool = False, **settings: object) -> None:
         self._stderr, self._stdout = folder / "stderr.log", folder / "stdout.log"
         with self._stderr.open("wb") as stderr, self._stdout.open("wb") as stdout:
             self._process = subprocess.Popen(
@@ -82,6 +85,7 @@ class ServerProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stderr,
+                start_new_session=session,
             )
 
     def __enter__(self) -> Self:
@@ -105,6 +109,10 @@ class ServerProcess:
     def output(self) -> str:
         """Everything said on standard output so far."""
         return self._stdout.read_text(encoding="utf-8")
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     @property
     def running(self) -> bool:
