@@ -130,7 +130,11 @@ class SpeechService:
             output.close()
             raise
         try:
-            voice = await self.voice_state(request.voice)
+            voice = None
+            if work:
+                voice = await self.voice_state(request.voice)
+            else:
+                await self._run(self.voices.resolve, request.voice)  # it has nothing to speak, but must be known
             work = [replace(utterance, voice=voice) for utterance in work]
             # Others may have come meanwhile. From here to the hand-over of the first utterance nothing is awaited, so
             # what passes is never refused later.

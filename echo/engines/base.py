@@ -28,8 +28,9 @@ class Engine(Protocol):
     def queue_wait(self, work: Sequence[Utterance]) -> float:
         """Return the seconds that a request's utterances, handed in now, would wait until the first is begun.
 
-        An estimate, made without touching the device. Raises TooLarge when one of them could never be spoken for want
-        of memory. An utterance whose voice is not encoded yet may come without it.
+        An estimate, made without touching the device; a request without any waits for nothing. Raises TooLarge when
+        one of them could never be spoken for want of memory. An utterance whose voice is not encoded yet may come
+        without it.
         """
         return 0.0
 

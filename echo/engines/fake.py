@@ -80,7 +80,7 @@ class FakeEngine:
         if self.script.refuse:
             raise Overloaded("The server is busy. Try again shortly.", retry_after_s=1.0)
         self.script.asked.append(work)
-        return self.script.queue_wait_s
+        return self.script.queue_wait_s if work else 0.0
 
     def encode_voice(self, audio: Audio) -> VoiceState:
         """Remember only the size of the clip."""

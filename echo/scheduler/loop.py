@@ -101,10 +101,10 @@ class Scheduler:
     def queue_wait(self, work: Sequence[Utterance]) -> float:
         """Return the seconds that the first of a request's utterances, handed in now, is likely to wait.
 
-        Raises TooLarge when one of them does not fit into the device's memory even alone.
+        0 for a request without any. Raises TooLarge when one of them does not fit into the device's memory even alone.
         """
-        first, *_ = [self._demand(utterance) for utterance in work]
-        return self._wait(first)
+        demands = [self._demand(utterance) for utterance in work]
+        return self._wait(demands[0]) if demands else 0.0
 
     def load(self) -> EngineLoad:
         """Return how much is in work and how much waits."""

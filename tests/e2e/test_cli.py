@@ -75,3 +75,11 @@ def test_voices_are_listed_without_loading_torch(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["tiny_anna", "tiny_beth", "tiny_clara", "tiny_dan", "tiny_eric", "tiny_frank"]
+
+
+def test_a_text_with_nothing_to_speak_is_a_short_silence(tmp_path: Path) -> None:
+    done = echo(tmp_path, "say", "*sighs*", "-o", "sigh.wav")
+    assert done.returncode == 0, done.stderr
+    samples, rate = decoded((tmp_path / "sigh.wav").read_bytes())
+    assert len(samples) == rate // 10
+    assert not samples.any()
