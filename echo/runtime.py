@@ -18,6 +18,7 @@ from echo.audio.join import JoinRules
 from echo.debug import Recorder
 from echo.engines.base import Engine
 from echo.errors import ConfigError, EchoError, NotReady
+from echo.limits import RequestLimits
 from echo.presets import load_presets
 from echo.service import ServiceRules, SpeechService
 from echo.settings import Settings
@@ -226,7 +227,13 @@ def _service_rules(settings: Settings, engine: ChunkRules) -> ServiceRules:
         ),
         chunks=chunks,
         join=JoinRules(),
-        max_input_chars=settings.max_input_chars,
+        limits=RequestLimits(
+            max_input_chars=settings.max_input_chars,
+            max_chunks=settings.max_chunks,
+            max_pauses_s=settings.max_pauses_s,
+            max_audio_s=settings.max_audio_s,
+            max_whole_bytes=settings.max_whole_bytes,
+        ),
         secondary_streaming=settings.secondary_streaming,
     )
 

@@ -60,11 +60,7 @@ class Lines:
 
 async def _speak(service: SpeechService, body: SynthesizeBody) -> Response:
     # The streaming block shape although nothing is streamed: games send short lines, whose blocks can stop early.
-    stream = await service.open(body.to_request(body.text, body.audio_config.whole(), streaming=True))
-    try:
-        audio = await stream.collect()
-    finally:
-        stream.close()
+    stream, audio = await service.collect(body.to_request(body.text, body.audio_config.whole(), streaming=True))
     return JSONResponse(whole(stream, audio, body, body.text), headers=whole_headers(stream))
 
 

@@ -103,8 +103,13 @@ class Scheduler:
 
         0 for a request without any. Raises TooLarge when one of them does not fit into the device's memory even alone.
         """
-        demands = [self._demand(utterance) for utterance in work]
-        return self._wait(demands[0]) if demands else 0.0
+        if not work:
+            return 0.0
+        # Of those that share plan and voice, the longest text needs most; a request may have hundreds of utterances.
+        longest = {(id(each.plan), id(each.voice)): each for each in sorted(work, key=lambda each: len(each.text))}
+        for utterance in longest.values():
+            self._demand(utterance)
+        return self._wait(self._demand(work[0]))
 
     def load(self) -> EngineLoad:
         """Return how much is in work and how much waits."""
