@@ -292,7 +292,25 @@ class Settings(BaseModel):
     warmup_voice: str = _env("ECHO_WARMUP_VOICE", "", "Voice of the warm-up. Unset: the default voice.")
     warmup_text: str = _env("ECHO_WARMUP_TEXT", "This is a short sentence to warm up.", "Text of the warm-up.")
     shutdown_grace_s: float = _env(
-        "ECHO_SHUTDOWN_GRACE_S", 10.0, "Seconds that open streams get after SIGTERM.", ge=0, le=3600
+        "ECHO_SHUTDOWN_GRACE_S",
+        10.0,
+        "Seconds that open streams get after SIGTERM; 10 s later the process has ended.",
+        ge=0,
+        le=3600,
+    )
+    device_timeout_s: float = _env(
+        "ECHO_DEVICE_TIMEOUT_S",
+        0.0,
+        "Longest that the device may take for one piece of work, in seconds; then it counts as stuck and the server "
+        "stops serving. Not while the server starts. 0: 60 on CUDA, else 600.",
+        ge=0,
+        le=86_400,
+    )
+    device_exit: bool = _env(
+        "ECHO_DEVICE_EXIT",
+        True,
+        "End the process, with status 70, when the device has died or is stuck, so that a service manager starts it "
+        "again. 0: only `/health`, `/ready` and the answers tell.",
     )
     log_format: Literal["text", "json"] = _env("ECHO_LOG_FORMAT", "text", "Log lines for people or for machines.")
     debug_logs: bool = _env(

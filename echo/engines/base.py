@@ -54,6 +54,10 @@ class Engine(Protocol):
         """False after the device thread has died or stopped making progress."""
         ...
 
+    def give_up(self) -> None:
+        """Fail all that was handed in, without waiting for a device that is not healthy any more; returns at once."""
+        return None
+
     def close(self) -> None:
-        """Fail what is queued, stop the threads, free the device."""
+        """Fail what is queued, stop the threads, free the device; does not wait for one that does not answer."""
         ...

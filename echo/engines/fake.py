@@ -103,6 +103,9 @@ class FakeEngine:
         """Report health; a fake has no device to lose."""
         return True
 
+    def give_up(self) -> None:
+        """Do nothing: there is no device to wait for."""
+
     def close(self) -> None:
         """Do nothing: threads end with their utterance."""
 
