@@ -184,10 +184,10 @@ class Settings(BaseModel):
     # -- text
     chunking: bool = _env("ECHO_CHUNKING", True, "Split long text into chunks of about 30 s (20 to 40 s).")
     chunk_chars_per_second: float = _env(
-        "ECHO_CHUNK_CHARS_PER_SECOND", 14.0, "Characters spoken per second, for the duration estimate.", gt=0
+        "ECHO_CHUNK_CHARS_PER_SECOND", 14.0, "Characters spoken per second, for the duration estimate.", ge=1, le=1000
     )
     chunk_words_per_second: float = _env(
-        "ECHO_CHUNK_WORDS_PER_SECOND", 2.7, "Words spoken per second, for the duration estimate.", gt=0
+        "ECHO_CHUNK_WORDS_PER_SECOND", 2.7, "Words spoken per second, for the duration estimate.", ge=0.1, le=1000
     )
     secondary_streaming: bool = _env(
         "ECHO_SECONDARY_STREAMING",
@@ -204,6 +204,16 @@ class Settings(BaseModel):
         "ECHO_UPPERCASE_WORDS_FILE", None, "Words that keep their capitals, one per line, `#` comments."
     )
     max_input_chars: int = _env("ECHO_MAX_INPUT_CHARS", 4096, "Longest `input` of a request, in characters.", ge=1)
+    max_chunks: int = _env(
+        "ECHO_MAX_CHUNKS", 1000, "Most chunks that the text of a request may be split into.", ge=1, le=100_000
+    )
+    max_pauses_s: float = _env(
+        "ECHO_MAX_PAUSES_S",
+        300.0,
+        "Most silence that the pauses of a text may add up to, in seconds, before `speed`; one is 10 s at most.",
+        ge=0,
+        le=86_400,
+    )
 
     # -- silence re-roll
     vad_reroll_enabled: bool = _env(
@@ -234,6 +244,21 @@ class Settings(BaseModel):
         "ECHO_WAV_STREAMING",
         False,
         "Send `wav` progressively (sizes 0xFFFFFFFF) where a request does not say.",
+    )
+
+    max_audio_s: float = _env(
+        "ECHO_MAX_AUDIO_S",
+        3600.0,
+        "Longest audio of a request, in seconds as heard: estimated before the start (400), and counted while it is "
+        "made (the answer ends with an error).",
+        gt=0,
+        le=86_400,
+    )
+    max_whole_bytes: int = _env(
+        "ECHO_MAX_WHOLE_BYTES",
+        256 * 2**20,
+        "Largest answer that is sent in one piece, in bytes of audio; larger ones have to be streamed.",
+        ge=1024,
     )
 
     # -- other wire formats
@@ -300,7 +325,25 @@ class Settings(BaseModel):
     warmup_voice: str = _env("ECHO_WARMUP_VOICE", "", "Voice of the warm-up. Unset: the default voice.")
     warmup_text: str = _env("ECHO_WARMUP_TEXT", "This is a short sentence to warm up.", "Text of the warm-up.")
     shutdown_grace_s: float = _env(
-        "ECHO_SHUTDOWN_GRACE_S", 10.0, "Seconds that open streams get after SIGTERM.", ge=0, le=3600
+        "ECHO_SHUTDOWN_GRACE_S",
+        10.0,
+        "Seconds that open streams get after SIGTERM; 10 s later the process has ended.",
+        ge=0,
+        le=3600,
+    )
+    device_timeout_s: float = _env(
+        "ECHO_DEVICE_TIMEOUT_S",
+        0.0,
+        "Longest that the device may take for one piece of work, in seconds; then it counts as stuck and the server "
+        "stops serving. Not while the server starts. 0: 60 on CUDA, else 600.",
+        ge=0,
+        le=86_400,
+    )
+    device_exit: bool = _env(
+        "ECHO_DEVICE_EXIT",
+        True,
+        "End the process, with status 70, when the device has died or is stuck, so that a service manager starts it "
+        "again. 0: only `/health`, `/ready` and the answers tell.",
     )
     log_format: Literal["text", "json"] = _env("ECHO_LOG_FORMAT", "text", "Log lines for people or for machines.")
     debug_logs: bool = _env(

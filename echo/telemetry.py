@@ -44,6 +44,9 @@ class Metrics:
         self.shape_misses = Gauge(
             "echo_shape_misses", "Calls of a shape that nothing was compiled or recorded for before.", registry=r
         )
+        self.device_busy = Gauge(
+            "echo_device_busy_seconds", "How long the device has been at its oldest piece of work.", registry=r
+        )
         self.kv_budget = Gauge("echo_kv_budget_bytes", "The most that may be reserved.", registry=r)
         self.voices_read = Counter(
             "echo_voice_encodings", "New voices read and encoded, by outcome.", ["outcome"], registry=r
@@ -70,6 +73,7 @@ class Metrics:
         self.queue_wait.set_function(lambda: load().queue_wait_s)
         self.kv_bytes.set_function(lambda: load().nbytes)
         self.shape_misses.set_function(lambda: load().shape_misses)
+        self.device_busy.set_function(lambda: load().busy_s)
         self.kv_budget.set_function(lambda: load().max_nbytes)
 
     def watch_voices(self, turns: Turns, cache: Callable[[], CacheStats], decoders: Callable[[], int]) -> None:
