@@ -26,7 +26,7 @@ from echo.types import SAMPLE_RATE, ChunkRules, EngineInfo, SpeechRequest, TextR
 from echo.voices.cache import VoiceCache
 from echo.voices.library import VoiceLibrary
 
-from .toy_model import ToyModel
+from tests.unit.scheduler.toy_model import ToyModel
 
 INFO = EngineInfo(
     name="toy", preset_family="tiny", sample_rate=SAMPLE_RATE, device="cpu", backend="toy", license="none"
