@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import math
 import signal
 import sys
 import time
@@ -28,6 +27,7 @@ from routes import models, ops, speech, voices
 from routes.errors import ErrorShapes
 from routes.middleware import surround
 from routes.surface import Surface
+from server.serve import configure
 
 log = logging.getLogger("echo.server")
 
@@ -101,19 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         server.should_exit = True
 
     runtime = Runtime(settings, on_failure=stop)
-    app, grace = create_app(settings, runtime), math.ceil(settings.shutdown_grace_s)
-    server = _Server(
-        uvicorn.Config(
-            app,
-            settings.host,
-            settings.port,
-            log_config=None,
-            timeout_graceful_shutdown=grace,
-            ws_per_message_deflate=False,  # base64 audio does not shrink enough to pay for the event loop's time
-            ws_max_size=2**20,
-        ),
-        runtime,
-    )
+    server = _Server(configure(create_app(settings, runtime), settings, runtime.metrics), runtime)
     try:
         server.run()
     except KeyboardInterrupt:
