@@ -112,8 +112,8 @@ class SpeechService:
         self._metrics = metrics
         self._on_open = on_open
 
-    async def open(self, request: SpeechRequest) -> SpeechStream:
-        """Start speaking and return the stream once its first bytes exist.
+    async def open(self, request: SpeechRequest, *, client: str = "") -> SpeechStream:
+        """Start speaking on behalf of a client ("" = nobody in particular); return the stream at its first bytes.
 
         Everything that can fail early fails here, while an edge can still choose a status code: raises
         BadRequest, VoiceNotFound, Overloaded, NotReady or EngineFailed. Cancelling the call frees all it took.
@@ -125,7 +125,9 @@ class SpeechService:
         seed = request.seed if request.seed is not None and request.seed >= 0 else secrets.randbelow(_SEED_LIMIT)
         work = self._work(chunks, plans, seed)
         try:
-            ticket = self.admission.enter(self.engine.queue_wait(work))  # before the voice: encoding is device work
+            ticket = self.admission.enter(
+                self.engine.queue_wait(work), client
+            )  # before the voice: encoding is device work
         except BaseException:
             output.close()
             raise

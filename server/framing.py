@@ -148,5 +148,3 @@ class Framing:
             self.refusal = Refusal(
                 431, "headers_too_large", f"A header is too long: at most {_SOCKET_LINE} bytes are allowed here."
             )
-
-

@@ -168,6 +168,10 @@ class Gate(asyncio.Protocol):
         socket = self._socket.get_extra_info("socket") if self._socket is not None else None
         return int(socket.fileno()) if socket is not None else -1
 
+    def unsent_of(self, client: str | None) -> int:
+        """Bytes of answers, of one client or of all, that the system has not taken yet."""
+        return self._connections.unsent(client)
+
     @property
     def unsent(self) -> int:
         """Bytes of answers that the system has not taken yet."""

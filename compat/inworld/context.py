@@ -13,12 +13,16 @@ from compat.inworld.messages import ContextConfig
 from compat.inworld.payload import payloads
 from compat.inworld.schemas import AudioConfig
 from echo.errors import BadRequest
-from echo.service import SpeechService
+from echo.service import SpeechStream
+from echo.types import SpeechRequest
 
 log = logging.getLogger(__name__)
 
 Send = Callable[[dict[str, object]], Awaitable[None]]
 """Sends one result of a context: the payload under its name, or a status."""
+
+Open = Callable[[SpeechRequest], Awaitable[SpeechStream]]
+"""Begins to speak on behalf of the socket's client."""
 
 #: Text that may wait for its turn in one context, in characters: about an hour of speech.
 MAX_WAITING_CHARS = 50_000
@@ -51,7 +55,7 @@ class Context:
     """
 
     def __init__(
-        self, id: str, service: SpeechService, config: ContextConfig, send: Send, closed: Callable[[], None]
+        self, id: str, open_stream: Open, config: ContextConfig, send: Send, closed: Callable[[], None]
     ) -> None:
         self.id = id
         self.config = config
@@ -59,7 +63,7 @@ class Context:
         self.busy = False
         #: No more messages are taken.
         self.closing = False
-        self._service = service
+        self._open_stream = open_stream
         self._send = send
         self._closed = closed
         self._buffer = TextBuffer(buffer_rules(config))
@@ -159,7 +163,7 @@ class Context:
             # livekit feeds a whole context to one WAV parser: a second header would be played as a click.
             audio = config.audio_config.streamed(header=config.audio_config != self._header_sent_for)
             try:
-                stream = await self._service.open(config.to_request(text, audio, streaming=True))
+                stream = await self._open_stream(config.to_request(text, audio, streaming=True))
                 self._header_sent_for = config.audio_config
                 try:
                     async for payload in payloads(stream, config, text):
