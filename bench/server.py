@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import os
 import socket
 import sys
@@ -113,11 +112,12 @@ def main() -> None:
 
     from api_server import create_app
     from echo.runtime import Runtime
+    from server.serve import configure
 
     settings = load_settings()
-    app = create_app(settings, Runtime(settings, load_engine=open_engine))
-    grace = math.ceil(settings.shutdown_grace_s)
-    uvicorn.run(app, host=settings.host, port=settings.port, log_config=None, timeout_graceful_shutdown=grace)
+    runtime = Runtime(settings, load_engine=open_engine)
+    app = create_app(settings, runtime)
+    uvicorn.Server(configure(app, settings, runtime.metrics)).run()
 
 
 if __name__ == "__main__":

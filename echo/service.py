@@ -126,7 +126,7 @@ class SpeechService:
         work = self._work(chunks, plans, seed)
         try:
             ticket = self.admission.enter(
-                self.engine.queue_wait(work), client
+                self.engine.queue_wait(work), request.client
             )  # before the voice: encoding is device work
         except BaseException:
             output.close()

@@ -29,7 +29,7 @@ def identify(scope: Scope, key: bytes | None = None) -> str:
     return client
 
 
-def client_of(scope: Scope) -> str:
-    """Return who a request or socket is from; "" where nobody has asked."""
-    client: str = scope.get("state", {}).get(_KEY, "")
-    return client
+def of(scope: Scope) -> str:
+    """Return who a request or socket is from."""
+    known = scope.get("state", {}).get(_KEY)
+    return known if isinstance(known, str) else address(scope)

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from echo.errors import Overloaded, TimedOut, TooLarge
 from echo.telemetry import Metrics
-from routes.client import client_of
+from routes import client
 from routes.paths import costs, owner
 
 #: A body must come at least at this rate on average, in bytes per second: 32 KiB, a slow uplink.
@@ -87,7 +87,7 @@ class BodyLimit:
         announced = Headers(scope=scope).get("content-length", "")
         if announced.isdecimal() and (len(announced) > _DIGITS or int(announced) > limit):
             raise too_large
-        body = _Body(self._incoming, client_of(scope))
+        body = _Body(self._incoming, client.of(scope))
         started = time.monotonic()
 
         async def counted() -> Message:

@@ -17,8 +17,7 @@ from echo.service import SpeechService, SpeechStream
 from echo.settings import Settings
 from echo.types import Encoding, SpeechRequest, VoiceRef
 from routes import sse
-from routes.client import client_of
-from routes.deps import RuntimeDep
+from routes.deps import RuntimeDep, client_of
 from routes.errors import ERROR_RESPONSES, validation_error
 from routes.format import SAMPLE_RATES, Delivery, SampleRate, Wish, decide
 from routes.json import read_json
@@ -98,7 +97,7 @@ class SpeechBody(EngineOptions):
             wav_streaming=settings.wav_streaming if self.wav_streaming is None else self.wav_streaming,
         )
 
-    def request(self, delivery: Delivery) -> SpeechRequest:
+    def request(self, delivery: Delivery, client: str = "") -> SpeechRequest:
         """What the service understands."""
         return SpeechRequest(
             text=self.input,
@@ -110,6 +109,7 @@ class SpeechBody(EngineOptions):
             seed=self.seed,
             speed=1.0 if self.speed is None else self.speed,
             streaming=delivery.streaming,
+            client=client,
         )
 
 
@@ -174,20 +174,20 @@ async def create_speech(request: Request, runtime: RuntimeDep) -> Response:
     body = parse_body(await read_json(request), request.query_params.get("sample_rate"))
     settings = runtime.settings
     delivery = decide(body.wish(settings), pcm_sample_rate=settings.pcm_sample_rate, available=supported_encodings())
-    speech, client = body.request(delivery), client_of(request.scope)
+    speech = body.request(delivery, client_of(request))
     if delivery.whole:
-        stream, audio = await until_disconnect(request, _whole(runtime.service, speech, client))
+        stream, audio = await until_disconnect(request, _whole(runtime.service, speech))
         headers = {**_headers(stream, speech), **whole_headers(stream)}
         return Response(audio, headers=headers, media_type=stream.output.media_type)
-    stream = await until_disconnect(request, runtime.service.open(speech, client=client))
+    stream = await until_disconnect(request, runtime.service.open(speech))
     headers = _headers(stream, speech)
     if delivery.sse:
         return SpeechResponse(sse.SpeechEvents(stream, speech.text), media_type=sse.MEDIA_TYPE, headers=headers)
     return SpeechResponse(stream, media_type=stream.output.media_type, headers=headers)
 
 
-async def _whole(service: SpeechService, speech: SpeechRequest, client: str) -> tuple[SpeechStream, bytes]:
-    stream = await service.open(speech, client=client)
+async def _whole(service: SpeechService, speech: SpeechRequest) -> tuple[SpeechStream, bytes]:
+    stream = await service.open(speech)
     return stream, await stream.collect()
 
 

@@ -72,7 +72,8 @@ class Connections:
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_CHECK_S, self._check)
         limits, address = self.limits, gate.address
-        if address and address not in limits.trusted and self._by_address[address] >= limits.client_connections:
+        shared = limits.client_connections < limits.connections and address and address not in limits.trusted
+        if shared and self._by_address[address] >= limits.client_connections:
             if not self._make_room(address):
                 self._say("client", f"{address} has {limits.client_connections} connections; more are refused")
                 return self._refuse(gate, 429, "too_many_connections", "Too many connections from your address.")

@@ -13,16 +13,12 @@ from compat.inworld.messages import ContextConfig
 from compat.inworld.payload import payloads
 from compat.inworld.schemas import AudioConfig
 from echo.errors import BadRequest
-from echo.service import SpeechStream
-from echo.types import SpeechRequest
+from echo.service import SpeechService
 
 log = logging.getLogger(__name__)
 
 Send = Callable[[dict[str, object]], Awaitable[None]]
 """Sends one result of a context: the payload under its name, or a status."""
-
-Open = Callable[[SpeechRequest], Awaitable[SpeechStream]]
-"""Begins to speak on behalf of the socket's client."""
 
 #: Text that may wait for its turn in one context, in characters: about an hour of speech.
 MAX_WAITING_CHARS = 50_000
@@ -55,7 +51,13 @@ class Context:
     """
 
     def __init__(
-        self, id: str, open_stream: Open, config: ContextConfig, send: Send, closed: Callable[[], None]
+        self,
+        id: str,
+        service: SpeechService,
+        config: ContextConfig,
+        send: Send,
+        closed: Callable[[], None],
+        client: str = "",
     ) -> None:
         self.id = id
         self.config = config
@@ -63,9 +65,10 @@ class Context:
         self.busy = False
         #: No more messages are taken.
         self.closing = False
-        self._open_stream = open_stream
+        self._service = service
         self._send = send
         self._closed = closed
+        self._client = client
         self._buffer = TextBuffer(buffer_rules(config))
         self._timer: asyncio.TimerHandle | None = None
         self._waiting_chars = 0
@@ -163,7 +166,8 @@ class Context:
             # livekit feeds a whole context to one WAV parser: a second header would be played as a click.
             audio = config.audio_config.streamed(header=config.audio_config != self._header_sent_for)
             try:
-                stream = await self._open_stream(config.to_request(text, audio, streaming=True))
+                speech = config.to_request(text, audio, streaming=True, client=self._client)
+                stream = await self._service.open(speech)
                 self._header_sent_for = config.audio_config
                 try:
                     async for payload in payloads(stream, config, text):

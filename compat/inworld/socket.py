@@ -17,10 +17,8 @@ from compat.inworld.messages import Action, ContextConfig, ContextUpdate, Messag
 from compat.wire import decode
 from echo.errors import BadRequest
 from echo.runtime import Runtime
-from echo.service import SpeechStream
-from echo.types import SpeechRequest, VoiceRef
-from routes.client import client_of
-from routes.deps import RuntimeDep
+from echo.types import VoiceRef
+from routes.deps import RuntimeDep, client_of
 
 #: Contexts that a connection may have open at once (Inworld's limit).
 MAX_CONTEXTS = 5
@@ -132,11 +130,8 @@ class Session:
             self._contexts.pop(context_id, None)
 
         send = partial(self._send_result, context_id)
-        self._contexts[context_id] = Context(context_id, self._open_stream, config, send, forget)
+        self._contexts[context_id] = Context(context_id, service, config, send, forget, client_of(self._socket))
         await self._send_result(context_id, {"contextCreated": config.echoed()})
-
-    async def _open_stream(self, request: SpeechRequest) -> SpeechStream:
-        return await self._runtime.service.open(request, client=client_of(self._socket.scope))
 
     async def _check_voice(self, name: str) -> None:
         await asyncio.to_thread(self._runtime.voices.resolve, VoiceRef(name=name))

@@ -15,8 +15,7 @@ from compat.inworld.schemas import SynthesizeBody, documented
 from echo.errors import BadRequest
 from echo.runtime import Runtime
 from echo.service import SpeechService, SpeechStream
-from routes.client import client_of
-from routes.deps import RuntimeDep
+from routes.deps import RuntimeDep, client_of
 from routes.json import read_json
 from routes.response import SpeechResponse, until_disconnect
 from routes.speech import audio_headers, whole_headers
@@ -28,15 +27,15 @@ router = APIRouter(tags=["Inworld"], responses=RPC_RESPONSES)
 async def synthesize(request: Request, runtime: RuntimeDep) -> Response:
     """Speak a text; the whole file comes back as base64 in JSON."""
     body = await _body(request, runtime)
-    return await until_disconnect(request, _speak(runtime.service, body, client_of(request.scope)))
+    return await until_disconnect(request, _speak(runtime.service, body, client_of(request)))
 
 
 @router.post("/tts/v1/voice:stream", openapi_extra=documented(SynthesizeBody))
 async def synthesize_stream(request: Request, runtime: RuntimeDep) -> Response:
     """Speak a text; base64 audio comes back as it is made, one JSON object per line."""
     body = await _body(request, runtime)
-    speech = body.to_request(body.text, body.audio_config.streamed(), streaming=True)
-    stream = await until_disconnect(request, runtime.service.open(speech, client=client_of(request.scope)))
+    speech = body.to_request(body.text, body.audio_config.streamed(), streaming=True, client=client_of(request))
+    stream = await until_disconnect(request, runtime.service.open(speech))
     return SpeechResponse(Lines(stream, body), media_type="application/json", headers=audio_headers(stream))
 
 
@@ -61,7 +60,8 @@ class Lines:
 
 async def _speak(service: SpeechService, body: SynthesizeBody, client: str) -> Response:
     # The streaming block shape although nothing is streamed: games send short lines, whose blocks can stop early.
-    stream = await service.open(body.to_request(body.text, body.audio_config.whole(), streaming=True), client=client)
+    speech = body.to_request(body.text, body.audio_config.whole(), streaming=True, client=client)
+    stream = await service.open(speech)
     try:
         audio = await stream.collect()
     finally:

@@ -20,8 +20,7 @@ from echo.runtime import Runtime
 from echo.service import SpeechStream
 from echo.types import SAMPLE_RATE, AudioFormat, Encoding, SpeechRequest, VoiceRef
 from echo.voices.names import DEFAULT_WORKSPACE, SEPARATOR, squeeze
-from routes.client import client_of
-from routes.deps import RuntimeDep
+from routes.deps import RuntimeDep, client_of
 from routes.json import read_json
 from routes.response import SpeechResponse, until_disconnect
 from routes.speech import audio_headers, whole_headers
@@ -40,7 +39,7 @@ async def tts_to_audio(request: Request, runtime: RuntimeDep) -> Response:
     body = SpeakBody.parse(await read_json(request))
     if body.is_ping:
         return _silence()
-    stream, audio = await until_disconnect(request, _whole(request, runtime, body))
+    stream, audio = await until_disconnect(request, _whole(runtime, body, client_of(request)))
     headers = {**_headers(stream, body), **whole_headers(stream)}
     return Response(audio, headers=headers, media_type=stream.output.media_type)
 
@@ -109,26 +108,27 @@ async def create_and_store_latents(request: Request, runtime: RuntimeDep) -> dic
 async def _stream(request: Request, runtime: Runtime, body: SpeakBody) -> Response:
     if body.is_ping:
         return _silence()
-    stream = await until_disconnect(request, _open(request, runtime, body, unsized=True))
+    stream = await until_disconnect(request, _open(runtime, body, client_of(request), unsized=True))
     return SpeechResponse(stream, media_type=stream.output.media_type, headers=_headers(stream, body))
 
 
-async def _whole(request: Request, runtime: Runtime, body: SpeakBody) -> tuple[SpeechStream, bytes]:
-    stream = await _open(request, runtime, body, unsized=False)
+async def _whole(runtime: Runtime, body: SpeakBody, client: str) -> tuple[SpeechStream, bytes]:
+    stream = await _open(runtime, body, client, unsized=False)
     return stream, await stream.collect()
 
 
-async def _open(request: Request, runtime: Runtime, body: SpeakBody, *, unsized: bool) -> SpeechStream:
+async def _open(runtime: Runtime, body: SpeakBody, client: str, *, unsized: bool) -> SpeechStream:
     service = runtime.service
     voice = await asyncio.to_thread(_voice, runtime, body.voice)
     # The streaming block shape for whole files too: games send short lines, whose blocks can stop early.
-    speech = SpeechRequest(
+    request = SpeechRequest(
         text=body.text,
         voice=voice,
         format=AudioFormat(encoding=Encoding.WAV, unsized=unsized),
         speed=1.0 if body.speed is None else body.speed,
+        client=client,
     )
-    return await service.open(speech, client=client_of(request.scope))
+    return await service.open(request)
 
 
 def _headers(stream: SpeechStream, body: SpeakBody) -> dict[str, str]:

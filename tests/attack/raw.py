@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import io
 import json
 import socket
 import time
@@ -41,6 +42,16 @@ def speech(**fields: object) -> bytes:
     return request("POST", "/v1/audio/speech", json.dumps({"input": "Hello there.", **fields}).encode())
 
 
+class _Kept(io.BufferedReader):
+    """Read by one answer after another: what one has read too much of is the next one's."""
+
+    def makefile(self, mode: str) -> Self:
+        return self
+
+    def close(self) -> None:
+        """Stay open: the connection closes it."""
+
+
 class Raw:
     """A connection that sends exactly what it is told to."""
 
@@ -48,6 +59,7 @@ class Raw:
         self.socket = socket.socket()
         if receive_buffer is not None:  # before connecting: the window is told then
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        self._file: _Kept | None = None
         self.socket.settimeout(PATIENCE_S)
         self.socket.connect(("127.0.0.1", port))
 
@@ -80,7 +92,9 @@ class Raw:
 
     def answer(self, method: str = "GET") -> Answer:
         """Read one answer; raises OSError or http.client.HTTPException when there is none."""
-        response = http.client.HTTPResponse(self.socket, method=method)
+        if self._file is None:
+            self._file = _Kept(socket.SocketIO(self.socket, "r"))
+        response = http.client.HTTPResponse(self._file, method=method)  # type: ignore[arg-type]
         response.begin()
         headers = {name.lower(): value for name, value in response.getheaders()}
         return Answer(response.status, headers, response.read())
