@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import logging
 import os
 from collections.abc import Iterable, Mapping
@@ -348,6 +349,16 @@ class Settings(BaseModel):
     def _pairs(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if wrong := [pair for pair in value if pair.count("=") != 1]:
             raise ValueError(f"{wrong[0]!r} is not of the form name=voice")
+        return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for part in value:
+            try:
+                ipaddress.ip_network("::/0" if part == "*" else part, strict=False)
+            except ValueError:
+                raise ValueError(f"{part!r} is neither an address nor a network such as 10.0.0.0/8") from None
         return value
 
     @field_validator("device", "fish_device")

@@ -3,9 +3,30 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterable
 
 #: Whoever has one address of IPv6 has the other ones of its network too.
 _IPV6_PREFIX = 64
+
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+def parse_networks(written: Iterable[str]) -> tuple[Network, ...]:
+    """Return addresses and networks such as ``10.0.0.0/8``; ``*`` is all of them. Raises ValueError."""
+    every = ("0.0.0.0/0", "::/0")
+    return tuple(
+        ipaddress.ip_network(part, strict=False) for one in written for part in (every if one == "*" else (one,))
+    )
+
+
+def is_within(client: str, networks: Iterable[Network]) -> bool:
+    """Tell whether what ``network`` returned lies in one of the networks."""
+    try:
+        own = ipaddress.ip_network(client)
+    except ValueError:
+        return False
+    return any(own.version == other.version and own.overlaps(other) for other in networks)
 
 
 def network(peer: object) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from echo.telemetry import Metrics
+from server.address import is_within
 from server.framing import Refusal
 from server.gate import Gate
 from server.limits import ConnectionLimits
@@ -72,8 +73,7 @@ class Connections:
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_CHECK_S, self._check)
         limits, address = self.limits, gate.address
-        shared = limits.client_connections < limits.connections and address and address not in limits.trusted
-        if shared and self._by_address[address] >= limits.client_connections:
+        if self._by_address[address] >= limits.client_connections and self._is_limited(address):
             if not self._make_room(address):
                 self._say("client", f"{address} has {limits.client_connections} connections; more are refused")
                 return self._refuse(gate, 429, "too_many_connections", "Too many connections from your address.")
@@ -113,6 +113,11 @@ class Connections:
             self._say(reason, f"{gate.address} {told}: its connection is ended")
 
     # -- inside
+
+    def _is_limited(self, address: str) -> bool:
+        """Tell whether an address has a share: a Unix socket and a proxy stand for many clients."""
+        shared = self.limits.client_connections < self.limits.connections
+        return shared and bool(address) and not is_within(address, self.limits.trusted)
 
     def _refuse(self, gate: Gate, status: int, reason: str, message: str) -> Refusal:
         for other in list(self._leaving)[: max(0, len(self._leaving) + 1 - _LEAVING)]:

@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass
 
 from echo.settings import Settings
+from server.address import Network, parse_networks
 
 #: The most connections that are kept unless a setting says otherwise; each costs some kilobytes.
 _MOST_CONNECTIONS = 1000
@@ -22,7 +23,7 @@ class ConnectionLimits:
     connection whose descriptor has this number or a higher one is not kept (None: unknown here). ``receive_s``: longest
     silence before a request, and longest time for its head. ``send_s``: longest time in which not one byte of what is
     to be sent leaves. ``linger_s`` and ``linger_bytes``: what is still read, and thrown away, of a body that nobody
-    wants. Addresses in ``trusted`` are proxies: many clients each.
+    wants. Addresses in ``trusted`` are those of proxies: many clients each.
     """
 
     connections: int
@@ -32,7 +33,7 @@ class ConnectionLimits:
     send_s: float = 30.0
     linger_s: float = 20.0
     linger_bytes: int = 256 * 2**20
-    trusted: frozenset[str] = frozenset()
+    trusted: tuple[Network, ...] = ()
     #: Of a request line or the headers as a whole, in bytes; larger than any that browsers and proxies let pass.
     head_bytes: int = 64 * 1024
     #: Header lines of a request; Apache's default.
@@ -55,7 +56,7 @@ def connection_limits(settings: Settings) -> ConnectionLimits:
         descriptors=ceiling,
         receive_s=settings.receive_timeout_s,
         send_s=settings.send_timeout_s,
-        trusted=frozenset(settings.trusted_proxies),
+        trusted=parse_networks(settings.trusted_proxies),
     )
 
 

@@ -6,6 +6,7 @@ import http.client
 import io
 import json
 import socket
+import struct
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -55,10 +56,11 @@ class _Kept(io.BufferedReader):
 class Raw:
     """A connection that sends exactly what it is told to."""
 
-    def __init__(self, port: int, *, receive_buffer: int | None = None) -> None:
+    def __init__(self, port: int, *, receive_buffer: int | None = None, source: str = "127.0.0.1") -> None:
         self.socket = socket.socket()
         if receive_buffer is not None:  # before connecting: the window is told then
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        self.socket.bind((source, 0))  # all of 127.0.0.0/8 is this machine: other clients, to the server
         self._file: _Kept | None = None
         self.socket.settimeout(PATIENCE_S)
         self.socket.connect(("127.0.0.1", port))
@@ -103,6 +105,11 @@ class Raw:
         """Send a request and read its answer."""
         self.send(data)
         return self.answer(method)
+
+    def reset(self) -> None:
+        """Close without a farewell."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.socket.close()
 
     def closed(self, seconds: float = PATIENCE_S) -> bool:
         """Wait for the other end to close, throwing away what it sends; False if it does not."""

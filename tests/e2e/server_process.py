@@ -70,13 +70,19 @@ class Listener:
 
 
 class ServerProcess:
-    """``python api_server.py --port 0 …``; leaving the context ends it. ``settings`` are environment variables."""
+    """``python api_server.py --port 0 …``; leaving the context ends it. ``settings`` are environment variables.
 
-    def __init__(self, folder: Path, *arguments: str, **settings: object) -> None:
+    ``descriptors`` limits how many files and connections it may have open.
+    """
+
+    def __init__(self, folder: Path, *arguments: str, descriptors: int | None = None, **settings: object) -> None:
         self._stderr, self._stdout = folder / "stderr.log", folder / "stdout.log"
         with self._stderr.open("wb") as stderr, self._stdout.open("wb") as stdout:
+            command = [sys.executable, str(ROOT / "api_server.py"), "--port", "0", *arguments]
+            if descriptors is not None:
+                command = ["sh", "-c", 'ulimit -n "$0" && exec "$@"', str(descriptors), *command]
             self._process = subprocess.Popen(
-                [sys.executable, str(ROOT / "api_server.py"), "--port", "0", *arguments],
+                command,
                 cwd=folder,  # not the checkout: it has to find its files from anywhere
                 env=clean_environment(**settings),
                 stdin=subprocess.DEVNULL,

@@ -83,8 +83,9 @@ def test_one_address_has_a_share_of_the_connections(serve: Serve) -> None:
     assert refusals(served, "429") == 1
 
 
-def test_a_proxy_stands_for_many_clients(serve: Serve) -> None:
-    served = serve(max_connections=8, trusted_proxies=("127.0.0.1",))
+@pytest.mark.parametrize("trusted", ["127.0.0.1", "127.0.0.0/8", "*"])
+def test_a_proxy_stands_for_many_clients(serve: Serve, trusted: str) -> None:
+    served = serve(max_connections=8, trusted_proxies=(trusted,))
     served.script.render = gate = Gate()
     with ExitStack() as stack:
         for _ in range(6):
