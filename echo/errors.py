@@ -61,6 +61,12 @@ class TooLarge(EchoError):
     code = "request_too_large"
 
 
+class TimedOut(EchoError):
+    """The client did not send in time what it had begun."""
+
+    code = "request_timeout"
+
+
 class Unauthorized(EchoError):
     """An API key is required and was missing or wrong."""
 

@@ -212,7 +212,9 @@ class Runtime:
             cache=self.cache,
             presets=presets,
             admission=Admission(
-                (settings.max_concurrent or info.concurrent) + settings.max_queue, max_wait_s=settings.max_queue_wait_s
+                (settings.max_concurrent or info.concurrent) + settings.max_queue,
+                max_wait_s=settings.max_queue_wait_s,
+                client_share=settings.client_share,
             ),
             rules=_service_rules(settings, info.chunk_rules),
             workers=self.workers,

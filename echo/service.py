@@ -84,8 +84,8 @@ class SpeechService:
         self._metrics = metrics
         self._on_open = on_open
 
-    async def open(self, request: SpeechRequest) -> SpeechStream:
-        """Start speaking and return the stream once its first bytes exist.
+    async def open(self, request: SpeechRequest, *, client: str = "") -> SpeechStream:
+        """Start speaking on behalf of a client ("" = nobody in particular); return the stream at its first bytes.
 
         Everything that can fail early fails here, while an edge can still choose a status code: raises
         BadRequest, VoiceNotFound, Overloaded, NotReady or EngineFailed. Cancelling the call frees all it took.
@@ -108,7 +108,8 @@ class SpeechService:
         try:
             seconds = expected_seconds(work, chunks, request.speed)
             self.rules.limits.check_estimate(seconds, output.bytes_per_s, whole=whole)
-            ticket = self.admission.enter(self.engine.queue_wait(work))  # before the voice: encoding is device work
+            # Before the voice: encoding is device work.
+            ticket = self.admission.enter(self.engine.queue_wait(work), request.client)
         except BaseException:
             output.close()
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import logging
 import os
 from collections.abc import Iterable, Mapping
@@ -288,6 +289,58 @@ class Settings(BaseModel):
         "Keys of which a request must carry one; several with commas. Unset: no key is asked for.",
     )
     cors_origins: CommaList = _env("ECHO_CORS_ORIGINS", (), "Origins that browsers may call from; `*` for all.")
+    trusted_proxies: CommaList = _env(
+        "ECHO_TRUSTED_PROXIES",
+        (),
+        "Addresses or networks of proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed.",
+    )
+    max_failed_keys: int = _env(
+        "ECHO_MAX_FAILED_KEYS",
+        10,
+        "Wrong API keys that one address may try in a minute; then it is answered 429. 0: any number.",
+        ge=0,
+    )
+    client_share: float = _env(
+        "ECHO_CLIENT_SHARE",
+        0.5,
+        "Share of the slots, connections and buffers that one client (API key, else address) may take; 1: all.",
+        gt=0,
+        le=1,
+    )
+    max_connections: int = _env(
+        "ECHO_MAX_CONNECTIONS",
+        0,
+        "Connections that may be open. 0: 1000, or as many as the process's limit of descriptors leaves room for.",
+        ge=0,
+        le=1_000_000,
+    )
+    receive_timeout_s: float = _env(
+        "ECHO_RECEIVE_TIMEOUT_S",
+        20.0,
+        "Longest wait for a client's request, for the whole of its head, and for the next bytes of its body, in "
+        "seconds. A body must also come at 32 KiB/s or faster on average.",
+        gt=0,
+        le=3600,
+    )
+    send_timeout_s: float = _env(
+        "ECHO_SEND_TIMEOUT_S",
+        30.0,
+        "A client that takes not one byte of its answer for as long is cut off, in seconds.",
+        gt=0,
+        le=86400,
+    )
+    max_unsent_bytes: int = _env(
+        "ECHO_MAX_UNSENT_BYTES",
+        256 * 2**20,
+        "Bytes of finished answers that clients have not taken; beyond it speech is refused with 429.",
+        ge=2**20,
+    )
+    max_incoming_bytes: int = _env(
+        "ECHO_MAX_INCOMING_BYTES",
+        256 * 2**20,
+        "Bytes of request bodies that are held at the same time; beyond it bodies are refused with 429.",
+        ge=2**20,
+    )
     max_concurrent: int = _env(
         "ECHO_MAX_CONCURRENT",
         0,
@@ -362,7 +415,7 @@ class Settings(BaseModel):
     def _rate(cls, value: object) -> object:
         return int(value) if isinstance(value, str) and value.isdecimal() else value
 
-    @field_validator("voices_dir", "voice_aliases", "cors_origins", "api_keys", mode="before")
+    @field_validator("voices_dir", "voice_aliases", "cors_origins", "trusted_proxies", "api_keys", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
@@ -372,6 +425,16 @@ class Settings(BaseModel):
     def _pairs(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if wrong := [pair for pair in value if pair.count("=") != 1]:
             raise ValueError(f"{wrong[0]!r} is not of the form name=voice")
+        return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for part in value:
+            try:
+                ipaddress.ip_network("::/0" if part == "*" else part, strict=False)
+            except ValueError:
+                raise ValueError(f"{part!r} is neither an address nor a network such as 10.0.0.0/8") from None
         return value
 
     @field_validator("device", "fish_device")

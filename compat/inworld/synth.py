@@ -12,11 +12,11 @@ from starlette.responses import JSONResponse, Response
 from compat.inworld.errors import RPC_RESPONSES, late_status
 from compat.inworld.payload import payloads, whole
 from compat.inworld.schemas import SynthesizeBody, documented
-from compat.wire import decode
 from echo.errors import BadRequest
 from echo.runtime import Runtime
 from echo.service import SpeechService, SpeechStream
 from routes.deps import RuntimeDep, client_of
+from routes.json import read_json
 from routes.response import SpeechResponse, until_disconnect
 from routes.speech import audio_headers, whole_headers
 
@@ -66,7 +66,7 @@ async def _speak(service: SpeechService, body: SynthesizeBody, client: str) -> R
 
 
 async def _body(request: Request, runtime: Runtime) -> SynthesizeBody:
-    body = SynthesizeBody.parse(decode(await request.body()))
+    body = SynthesizeBody.parse(await read_json(request))
     limit = runtime.settings.inworld_max_text_chars
     if not body.text.strip() or len(body.text) > limit:
         raise BadRequest(f"text: must have 1 to {limit} characters.", param="text")

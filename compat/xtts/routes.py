@@ -12,7 +12,6 @@ from starlette.datastructures import UploadFile
 from starlette.requests import Request
 from starlette.responses import Response
 
-from compat.wire import decode
 from compat.xtts.errors import DETAIL_RESPONSES
 from compat.xtts.openapi import IN_BODY, IN_QUERY, UPLOAD, WAV
 from compat.xtts.schemas import SpeakBody
@@ -22,6 +21,7 @@ from echo.service import SpeechStream
 from echo.types import SAMPLE_RATE, AudioFormat, Encoding, SpeechRequest, VoiceRef
 from echo.voices.names import DEFAULT_WORKSPACE, SEPARATOR, squeeze
 from routes.deps import RuntimeDep, client_of
+from routes.json import read_json
 from routes.response import SpeechResponse, until_disconnect
 from routes.speech import audio_headers, whole_headers
 
@@ -36,7 +36,7 @@ _PING_S = 0.1
 @router.post("/tts_to_audio", response_class=Response, responses=WAV, openapi_extra=IN_BODY)
 async def tts_to_audio(request: Request, runtime: RuntimeDep) -> Response:
     """Speak a text; the answer is one complete WAV file."""
-    body = SpeakBody.parse(decode(await request.body()))
+    body = SpeakBody.parse(await read_json(request))
     if body.is_ping:
         return _silence()
     stream, audio = await until_disconnect(request, _whole(runtime, body, client_of(request)))
@@ -47,7 +47,7 @@ async def tts_to_audio(request: Request, runtime: RuntimeDep) -> Response:
 @router.post("/tts_stream", response_class=Response, responses=WAV, openapi_extra=IN_BODY)
 async def tts_stream(request: Request, runtime: RuntimeDep) -> Response:
     """Speak a text; WAV is sent as it is made."""
-    return await _stream(request, runtime, SpeakBody.parse(decode(await request.body())))
+    return await _stream(request, runtime, SpeakBody.parse(await read_json(request)))
 
 
 @router.get("/tts_stream", response_class=Response, responses=WAV, openapi_extra=IN_QUERY)

@@ -25,7 +25,6 @@ from echo.telemetry import Metrics
 from echo.types import SAMPLE_RATE, ChunkRules, EngineInfo, SpeechRequest, TextRules, VoiceRef
 from echo.voices.cache import VoiceCache
 from echo.voices.library import VoiceLibrary
-
 from tests.unit.scheduler.toy_model import ToyModel
 
 INFO = EngineInfo(
