@@ -8,7 +8,7 @@ DEVICE ?= auto
 CONFIG ?= train/tiny/config.toml
 FROM_NOTHING ?=
 
-.PHONY: serve test teachers natural-teachers judge check unit docs bench train-tiny clean
+.PHONY: serve test attack teachers natural-teachers judge check unit docs bench train-tiny clean
 
 serve: $(VENV)/.serve          ## set up and serve on http://127.0.0.1:8000
 	$(BIN)/python api_server.py
@@ -16,6 +16,9 @@ serve: $(VENV)/.serve          ## set up and serve on http://127.0.0.1:8000
 test: $(VENV)/.dev teachers    ## set up and run every check and test
 	$(MAKE) --no-print-directory check
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+attack: $(VENV)/.dev           ## attack a running server on loopback, some ten minutes
+	ATTACK_SECONDS=60 $(BIN)/python -m pytest tests/attack
 
 teachers:                      ## the synthesisers that the training's tests listen to, installed where that is allowed
 	@command -v flite >/dev/null && command -v espeak-ng >/dev/null || { apt-get update -qq && \

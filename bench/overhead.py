@@ -60,7 +60,9 @@ def main() -> None:
     options.add_argument("--streams", type=int, default=64)
     options.add_argument("--seconds", type=float, default=6.0, help="of every load, once all listeners have started")
     given = options.parse_args()
-    settings = settings_from(given, max_concurrent=given.streams, max_queue=given.streams, max_queue_wait_s=0.0)
+    settings = settings_from(
+        given, max_concurrent=given.streams, max_queue=given.streams, max_queue_wait_s=0.0, client_share=1.0
+    )
     record = asyncio.run(measure(settings, given.streams, given.seconds))
     print(columns(record["results"]["loads"]))
     save([record], given)

@@ -71,11 +71,11 @@ def gpu_parts() -> list[Part]:
 
 def quick_parts() -> list[Part]:
     """Return the same as ``gpu_parts``, but only as much as shows that all of it runs."""
-    loads = f"{_VOICE} --seconds 1 --rounds 1 --compare-requests 8 --hang-ups 1 --requests 1 --clients 1,4"
+    loads = f"{_VOICE} --seconds 1 --hang-ups 1 --requests 1 --clients 1,4"
     return [
         Part("parity", share=0.4),
         Part("profile", "--streams 1,2 --seconds 0.02 --repeats 1", share=0.5),
-        Part("serving", f"{loads} --listeners 2", share=0.6, budgeted=True),
+        Part("serving", f"{loads} --parts ttfb,hangup,closed,open --listeners 2", share=0.6, budgeted=True),
         Part("serving", f"{loads} --http --parts ttfb,closed", budgeted=True),
     ]
 

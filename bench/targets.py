@@ -408,11 +408,11 @@ def main() -> None:
     import uvicorn
 
     from api_server import create_app
+    from server.serve import configure
 
     settings = load_settings()
-    app = create_app(settings, Runtime(settings, load_engine=open_engine))
-    grace = math.ceil(settings.shutdown_grace_s)
-    uvicorn.run(app, host=settings.host, port=settings.port, log_config=None, timeout_graceful_shutdown=grace)
+    runtime = Runtime(settings, load_engine=open_engine)
+    uvicorn.Server(configure(create_app(settings, runtime), settings, runtime.metrics)).run()
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ client.
 
 from __future__ import annotations
 
+from typing import Self
+
 
 class EchoError(Exception):
     """A failure with a message that is safe to show to a client.
@@ -30,6 +32,12 @@ class EchoError(Exception):
         self.param = param
         self.retry_after_s = retry_after_s
 
+    def __copy__(self) -> Self:
+        # One error may be told to several: each gets a copy, as whoever raises an error adds its traceback to it.
+        other = type(self).__new__(type(self), *self.args)
+        other.__dict__.update(self.__dict__)
+        return other
+
 
 class BadRequest(EchoError):
     """The request itself is wrong: a missing, mistyped or out-of-range field."""
@@ -51,6 +59,12 @@ class TooLarge(EchoError):
     """A body, sample or voice above a configured size limit."""
 
     code = "request_too_large"
+
+
+class TimedOut(EchoError):
+    """The client did not send in time what it had begun."""
+
+    code = "request_timeout"
 
 
 class Unauthorized(EchoError):
@@ -93,6 +107,15 @@ class NotReady(EchoError):
     """The engine is still loading or the server is shutting down."""
 
     code = "model_not_ready"
+
+
+class DeviceStopped(NotReady):
+    """The device has died, or has done nothing for too long; only a new process helps."""
+
+    code = "device_stopped"
+
+    def __init__(self) -> None:
+        super().__init__("The device has stopped; the server has to be started again.", retry_after_s=30)
 
 
 class EngineFailed(EchoError):

@@ -9,6 +9,7 @@ from starlette.requests import HTTPConnection
 
 from echo.runtime import Runtime
 from echo.service import SpeechService
+from routes import client
 
 
 async def get_runtime(connection: HTTPConnection) -> Runtime:
@@ -23,11 +24,8 @@ async def get_service(connection: HTTPConnection) -> SpeechService:
 
 
 def client_of(connection: HTTPConnection) -> str:
-    """Return whose request this is, for fairness among clients: what the middleware says, else the address."""
-    client = getattr(connection.state, "client", None)
-    if isinstance(client, str):
-        return client
-    return connection.client.host if connection.client is not None else ""
+    """Return whose request this is, for fairness among clients."""
+    return client.of(connection.scope)
 
 
 RuntimeDep = Annotated[Runtime, Depends(get_runtime)]

@@ -12,11 +12,11 @@ from starlette.responses import JSONResponse, Response
 from compat.inworld.errors import RPC_RESPONSES, late_status
 from compat.inworld.payload import payloads, whole
 from compat.inworld.schemas import SynthesizeBody, documented
-from compat.wire import decode
 from echo.errors import BadRequest
 from echo.runtime import Runtime
 from echo.service import SpeechService, SpeechStream
 from routes.deps import RuntimeDep, client_of
+from routes.json import read_json
 from routes.response import SpeechResponse, until_disconnect
 from routes.speech import audio_headers, whole_headers
 
@@ -61,16 +61,12 @@ class Lines:
 async def _speak(service: SpeechService, body: SynthesizeBody, client: str) -> Response:
     # The streaming block shape although nothing is streamed: games send short lines, whose blocks can stop early.
     speech = body.to_request(body.text, body.audio_config.whole(), streaming=True, client=client)
-    stream = await service.open(speech)
-    try:
-        audio = await stream.collect()
-    finally:
-        stream.close()
+    stream, audio = await service.collect(speech)
     return JSONResponse(whole(stream, audio, body, body.text), headers=whole_headers(stream))
 
 
 async def _body(request: Request, runtime: Runtime) -> SynthesizeBody:
-    body = SynthesizeBody.parse(decode(await request.body()))
+    body = SynthesizeBody.parse(await read_json(request))
     limit = runtime.settings.inworld_max_text_chars
     if not body.text.strip() or len(body.text) > limit:
         raise BadRequest(f"text: must have 1 to {limit} characters.", param="text")

@@ -28,8 +28,9 @@ class Engine(Protocol):
     def queue_wait(self, work: Sequence[Utterance]) -> float:
         """Return the seconds that a request's utterances, handed in now, would wait until the first is begun.
 
-        An estimate, made without touching the device. Raises TooLarge when one of them could never be spoken for want
-        of memory. An utterance whose voice is not encoded yet may come without it.
+        An estimate, made without touching the device; a request without any waits for nothing. Raises TooLarge when
+        one of them could never be spoken for want of memory. An utterance whose voice is not encoded yet may come
+        without it.
         """
         return 0.0
 
@@ -56,6 +57,10 @@ class Engine(Protocol):
         """False after the device thread has died or stopped making progress."""
         ...
 
+    def give_up(self) -> None:
+        """Fail all that was handed in, without waiting for a device that is not healthy any more; returns at once."""
+        return None
+
     def close(self) -> None:
-        """Fail what is queued, stop the threads, free the device."""
+        """Fail what is queued, stop the threads, free the device; does not wait for one that does not answer."""
         ...

@@ -81,7 +81,7 @@ class FakeEngine:
         if self.script.refuse:
             raise Overloaded("The server is busy. Try again shortly.", retry_after_s=1.0)
         self.script.asked.append(work)
-        return self.script.queue_wait_s
+        return self.script.queue_wait_s if work else 0.0
 
     def encode_voice(self, audio: Audio) -> Future[VoiceState]:
         """Remember only the size of the clip."""
@@ -105,6 +105,9 @@ class FakeEngine:
     def healthy(self) -> bool:
         """Report health; a fake has no device to lose."""
         return True
+
+    def give_up(self) -> None:
+        """Do nothing: there is no device to wait for."""
 
     def close(self) -> None:
         """Do nothing: threads end with their utterance."""

@@ -14,6 +14,7 @@ from echo.engines.cores import Cores, available_cores
 from echo.errors import ConfigError
 from echo.model.echo import EchoModel
 from echo.model.files.weights import LoadedEcho, load_echo
+from echo.scheduler.loop import STALL_S
 from echo.scheduler.policy import Limits
 from echo.settings import BASE_MODEL, TINY_MODEL, Settings
 from echo.text.tokenize import encode
@@ -31,6 +32,9 @@ _PREVIEW = """
 
 #: Utterances in work at a time where the operator does not say: beyond this a CPU only shares its time out thinner.
 _CONCURRENT = {"cpu": 8, "mps": 8, "cuda": 64}
+
+#: A step of the released model in its largest block takes minutes on a small CPU.
+_SLOW_STALL_S = 600.0
 
 #: Parameters below which one core is quick enough for an utterance, so that several utterances get one each.
 _SMALL = 100_000_000
@@ -90,7 +94,16 @@ def load_engine(settings: Settings, gate: SilenceGate | None, loaded: LoadedEcho
     cores = Cores(settings.cpu_threads or available_cores()) if on_cpu and parameters < _SMALL else None
     limits = job_limits(settings, device, info.concurrent)
     acceleration = accelerate(settings, model, source, max_rows=limits.max_rows, budget=memory_budget(settings, device))
-    return BlockEngine(model, info, limits, gate=gate, workers=workers, cores=cores, acceleration=acceleration)
+    return BlockEngine(
+        model,
+        info,
+        limits,
+        gate=gate,
+        workers=workers,
+        cores=cores,
+        acceleration=acceleration,
+        stall_s=settings.device_timeout_s or (STALL_S if device.type == "cuda" else _SLOW_STALL_S),
+    )
 
 
 def _source(settings: Settings, device: torch.device) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Generator
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -21,6 +22,8 @@ class Errands:
 
     def __init__(self) -> None:
         self._open: deque[tuple[Sliced[Any], Future[Any]]] = deque()
+        #: Result of the errand whose slice is being done.
+        self._current: Future[Any] | None = None
 
     def __len__(self) -> int:
         return len(self._open)
@@ -34,9 +37,10 @@ class Errands:
     def advance(self) -> None:
         """Do a slice of the errand whose turn it is; those that nobody waits for any more are dropped."""
         errand, done = self._open.popleft()
-        if done.cancelled():
+        if done.done():
             errand.close()
             return
+        self._current = done
         try:
             next(errand)
         except StopIteration as end:
@@ -45,6 +49,13 @@ class Errands:
             _settle(done, None, error)
         else:
             self._open.append((errand, done))
+        self._current = None
+
+    def abandon(self, error: Exception) -> None:
+        """Fail every errand, the current one too, from another thread while a slice never ends."""
+        for done in (*[done for _, done in self._open], self._current):
+            if done is not None:
+                _settle(done, None, error)
 
     def end_all(self, error: Exception) -> None:
         """Fail every errand."""
@@ -56,9 +67,10 @@ class Errands:
 
 def _settle(done: Future[Any], result: object, error: Exception | None) -> None:
     """Complete a future that another thread may cancel at this moment."""
-    if not done.set_running_or_notify_cancel():
-        return
-    if error is not None:
-        done.set_exception(error)
-    else:
-        done.set_result(result)
+    with contextlib.suppress(InvalidStateError):  # the other thread was first
+        if done.done() or not done.set_running_or_notify_cancel():
+            return
+        if error is not None:
+            done.set_exception(error)
+        else:
+            done.set_result(result)

@@ -86,3 +86,11 @@ def test_say_speaks_like_a_clip_with_eight_channels_and_leaves_no_process(tmp_pa
     assert "ResourceWarning" not in done.stderr
     samples, rate = decoded((tmp_path / "out.wav").read_bytes())
     assert len(samples) / rate > 0.1
+
+
+def test_a_text_with_nothing_to_speak_is_a_short_silence(tmp_path: Path) -> None:
+    done = echo(tmp_path, "say", "*sighs*", "-o", "sigh.wav")
+    assert done.returncode == 0, done.stderr
+    samples, rate = decoded((tmp_path / "sigh.wav").read_bytes())
+    assert len(samples) == rate // 10
+    assert not samples.any()

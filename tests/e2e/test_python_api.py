@@ -45,6 +45,11 @@ def test_stream_yields_the_same_samples_block_by_block(speech: Speech) -> None:
     np.testing.assert_array_equal(np.concatenate(frames), speech.speak(TEXT, voice="tiny_dan", seed=1))
 
 
+@pytest.mark.parametrize("text", [".", "*sighs*", "🙂"])
+def test_nothing_to_speak_is_a_tenth_of_a_second_of_silence(speech: Speech, text: str) -> None:
+    assert speech.speak(text).tolist() == [0.0] * 4410
+
+
 @pytest.mark.parametrize("encoding", [Encoding.WAV, Encoding.MP3, Encoding.FLAC, Encoding.OPUS])
 def test_encode_yields_the_bytes_of_a_file(speech: Speech, encoding: Encoding) -> None:
     data = b"".join(speech.encode(TEXT, AudioFormat(encoding=encoding), seed=1))
