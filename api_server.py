@@ -28,7 +28,7 @@ from routes.errors import ErrorShapes
 from routes.json import JsonReader
 from routes.middleware import surround
 from routes.surface import Surface
-from server.serve import configure
+from server.serve import configure, worth_a_line
 
 log = logging.getLogger("echo.server")
 
@@ -101,8 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     warn_of_unknown()
     for line in describe(settings):
         log.info("%s", line)
-    # What broke a response off has been logged with its reason by then.
-    logging.getLogger("uvicorn.error").addFilter(lambda line: "without completing" not in line.getMessage())
+    logging.getLogger("uvicorn.error").addFilter(worth_a_line)
 
     def stop() -> None:
         server.should_exit = True
