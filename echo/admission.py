@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections import Counter
+from copy import copy
 
 from echo.errors import NotReady, Overloaded
 
@@ -28,7 +29,7 @@ class Admission:
         self.max_wait_s = max_wait_s
         self._open = 0
         self._by_client: Counter[str] = Counter()
-        self._closing = False
+        self._refusal: NotReady | None = None
         #: Re-entrant: ``close`` may come from a signal handler that interrupts ``enter``.
         self._lock = threading.RLock()
 
@@ -40,11 +41,11 @@ class Admission:
     def enter(self, wait_s: float = 0.0, client: str = "") -> Ticket:
         """Take a slot for a client's request that will wait ``wait_s``.
 
-        Raises Overloaded with a retry hint, or NotReady while shutting down.
+        Raises Overloaded with a retry hint, or what ``close`` was told.
         """
         with self._lock:
-            if self._closing:
-                raise NotReady("The server is shutting down.", retry_after_s=5.0)
+            if self._refusal is not None:
+                raise copy(self._refusal)
             if self._open >= self.limit:
                 raise Overloaded(
                     f"The server is busy: {self._open} requests are open, {self.limit} are allowed.",
@@ -69,10 +70,10 @@ class Admission:
                 retry_after_s=_hint(wait_s - self.max_wait_s),
             )
 
-    def close(self) -> None:
-        """Refuse everything from now on (graceful shutdown); open requests go on."""
+    def close(self, reason: NotReady | None = None) -> None:
+        """Refuse everything from now on; open requests go on. Without a reason for a shutdown; the first one stays."""
         with self._lock:
-            self._closing = True
+            self._refusal = self._refusal or reason or NotReady("The server is shutting down.", retry_after_s=5.0)
 
     def _leave(self, client: str) -> None:
         with self._lock:

@@ -25,6 +25,20 @@ TINY_MODEL = "tiny"
 #: Repository root when run from a checkout; presets.toml and audio_prompts/ lie there.
 HOME = Path(__file__).resolve().parent.parent
 
+#: What a child process may inherit: where its libraries lie, and what Windows needs to start one.
+_CHILD_VARIABLES = frozenset(
+    [
+        "PATH",
+        "LD_LIBRARY_PATH",
+        "DYLD_LIBRARY_PATH",
+        "DYLD_FALLBACK_LIBRARY_PATH",
+        "SYSTEMROOT",
+        "WINDIR",
+        "TEMP",
+        "TMP",
+    ]
+)
+
 Dtype = Literal["float32", "float16", "bfloat16"]
 _DTYPE_NAMES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
@@ -137,6 +151,21 @@ class Settings(BaseModel):
         ge=0,
     )
 
+    voice_queue: int = _env(
+        "ECHO_VOICE_QUEUE",
+        32,
+        "New voices that may wait to be read, half of them of one client; more are refused with 429.",
+        ge=1,
+        le=10_000,
+    )
+    voice_queue_bytes: int = _env(
+        "ECHO_VOICE_QUEUE_BYTES",
+        256 * 2**20,
+        "Bytes of clips that may wait with them, half of them of one client.",
+        ge=2**20,
+    )
+    decoders: int = _env("ECHO_DECODERS", 2, "Processes that decode clips, started when they are needed.", ge=1, le=64)
+
     # -- sampling
     performance_preset: str = _env(
         "ECHO_PERFORMANCE_PRESET",
@@ -156,10 +185,10 @@ class Settings(BaseModel):
     # -- text
     chunking: bool = _env("ECHO_CHUNKING", True, "Split long text into chunks of about 30 s (20 to 40 s).")
     chunk_chars_per_second: float = _env(
-        "ECHO_CHUNK_CHARS_PER_SECOND", 14.0, "Characters spoken per second, for the duration estimate.", gt=0
+        "ECHO_CHUNK_CHARS_PER_SECOND", 14.0, "Characters spoken per second, for the duration estimate.", ge=1, le=1000
     )
     chunk_words_per_second: float = _env(
-        "ECHO_CHUNK_WORDS_PER_SECOND", 2.7, "Words spoken per second, for the duration estimate.", gt=0
+        "ECHO_CHUNK_WORDS_PER_SECOND", 2.7, "Words spoken per second, for the duration estimate.", ge=0.1, le=1000
     )
     secondary_streaming: bool = _env(
         "ECHO_SECONDARY_STREAMING",
@@ -176,6 +205,16 @@ class Settings(BaseModel):
         "ECHO_UPPERCASE_WORDS_FILE", None, "Words that keep their capitals, one per line, `#` comments."
     )
     max_input_chars: int = _env("ECHO_MAX_INPUT_CHARS", 4096, "Longest `input` of a request, in characters.", ge=1)
+    max_chunks: int = _env(
+        "ECHO_MAX_CHUNKS", 1000, "Most chunks that the text of a request may be split into.", ge=1, le=100_000
+    )
+    max_pauses_s: float = _env(
+        "ECHO_MAX_PAUSES_S",
+        300.0,
+        "Most silence that the pauses of a text may add up to, in seconds, before `speed`; one is 10 s at most.",
+        ge=0,
+        le=86_400,
+    )
 
     # -- silence re-roll
     vad_reroll_enabled: bool = _env(
@@ -208,6 +247,21 @@ class Settings(BaseModel):
         "Send `wav` progressively (sizes 0xFFFFFFFF) where a request does not say.",
     )
 
+    max_audio_s: float = _env(
+        "ECHO_MAX_AUDIO_S",
+        3600.0,
+        "Longest audio of a request, in seconds as heard: estimated before the start (400), and counted while it is "
+        "made (the answer ends with an error).",
+        gt=0,
+        le=86_400,
+    )
+    max_whole_bytes: int = _env(
+        "ECHO_MAX_WHOLE_BYTES",
+        256 * 2**20,
+        "Largest answer that is sent in one piece, in bytes of audio; larger ones have to be streamed.",
+        ge=1024,
+    )
+
     # -- other wire formats
     inworld_compat: bool = _env("ECHO_INWORLD_COMPAT", True, "Serve Inworld's routes.")
     inworld_clone_enabled: bool = _env(
@@ -218,6 +272,10 @@ class Settings(BaseModel):
         104_857_600,
         "Largest sum of a clone's samples after decoding, in bytes.",
         ge=1024,
+    )
+    max_clones: int = _env("ECHO_MAX_CLONES", 10_000, "Most cloned voices; 0: any number.", ge=0)
+    max_clones_bytes: int = _env(
+        "ECHO_MAX_CLONES_BYTES", 10 * 2**30, "Disk space of all cloned voices together, in bytes; 0: any.", ge=0
     )
     inworld_max_text_chars: int = _env(
         "ECHO_INWORLD_MAX_TEXT_CHARS", 2000, "Longest text of an Inworld request, in characters.", ge=1
@@ -320,7 +378,25 @@ class Settings(BaseModel):
     warmup_voice: str = _env("ECHO_WARMUP_VOICE", "", "Voice of the warm-up. Unset: the default voice.")
     warmup_text: str = _env("ECHO_WARMUP_TEXT", "This is a short sentence to warm up.", "Text of the warm-up.")
     shutdown_grace_s: float = _env(
-        "ECHO_SHUTDOWN_GRACE_S", 10.0, "Seconds that open streams get after SIGTERM.", ge=0, le=3600
+        "ECHO_SHUTDOWN_GRACE_S",
+        10.0,
+        "Seconds that open streams get after SIGTERM; 10 s later the process has ended.",
+        ge=0,
+        le=3600,
+    )
+    device_timeout_s: float = _env(
+        "ECHO_DEVICE_TIMEOUT_S",
+        0.0,
+        "Longest that the device may take for one piece of work, in seconds; then it counts as stuck and the server "
+        "stops serving. Not while the server starts. 0: 60 on CUDA, else 600.",
+        ge=0,
+        le=86_400,
+    )
+    device_exit: bool = _env(
+        "ECHO_DEVICE_EXIT",
+        True,
+        "End the process, with status 70, when the device has died or is stuck, so that a service manager starts it "
+        "again. 0: only `/health`, `/ready` and the answers tell.",
     )
     log_format: Literal["text", "json"] = _env("ECHO_LOG_FORMAT", "text", "Log lines for people or for machines.")
     debug_logs: bool = _env(
@@ -439,6 +515,12 @@ def describe(settings: Settings) -> list[str]:
             value = int(value)
         lines.append(f"{env_name(field)}={'' if value is None else value}")
     return lines
+
+
+def child_environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return what a process that decodes strangers' files needs of the environment: nothing that is secret."""
+    environ = os.environ if environ is None else environ
+    return {name: value for name, value in environ.items() if name.upper() in _CHILD_VARIABLES}
 
 
 def _existing(path: Path) -> Path:

@@ -102,6 +102,7 @@ async def until_disconnect(request: Request, work: Coroutine[Any, Any, T]) -> T:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.wait((task,))
+        del task  # the traceback of its failure holds this frame: they would keep each other, and all of the request
 
 
 async def _disconnected(receive: Receive) -> None:

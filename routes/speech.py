@@ -13,7 +13,7 @@ from starlette.responses import Response
 from echo.audio.encode import supported_encodings
 from echo.errors import BadRequest
 from echo.options import EngineOptions, Number
-from echo.service import SpeechService, SpeechStream
+from echo.service import SpeechStream
 from echo.settings import Settings
 from echo.types import Encoding, SpeechRequest, VoiceRef
 from routes import sse
@@ -176,7 +176,7 @@ async def create_speech(request: Request, runtime: RuntimeDep) -> Response:
     delivery = decide(body.wish(settings), pcm_sample_rate=settings.pcm_sample_rate, available=supported_encodings())
     speech = body.request(delivery, client_of(request))
     if delivery.whole:
-        stream, audio = await until_disconnect(request, _whole(runtime.service, speech))
+        stream, audio = await until_disconnect(request, runtime.service.collect(speech))
         headers = {**_headers(stream, speech), **whole_headers(stream)}
         return Response(audio, headers=headers, media_type=stream.output.media_type)
     stream = await until_disconnect(request, runtime.service.open(speech))
@@ -184,11 +184,6 @@ async def create_speech(request: Request, runtime: RuntimeDep) -> Response:
     if delivery.sse:
         return SpeechResponse(sse.SpeechEvents(stream, speech.text), media_type=sse.MEDIA_TYPE, headers=headers)
     return SpeechResponse(stream, media_type=stream.output.media_type, headers=headers)
-
-
-async def _whole(service: SpeechService, speech: SpeechRequest) -> tuple[SpeechStream, bytes]:
-    stream = await service.open(speech)
-    return stream, await stream.collect()
 
 
 def _headers(stream: SpeechStream, speech: SpeechRequest) -> dict[str, str]:

@@ -61,11 +61,7 @@ class Lines:
 async def _speak(service: SpeechService, body: SynthesizeBody, client: str) -> Response:
     # The streaming block shape although nothing is streamed: games send short lines, whose blocks can stop early.
     speech = body.to_request(body.text, body.audio_config.whole(), streaming=True, client=client)
-    stream = await service.open(speech)
-    try:
-        audio = await stream.collect()
-    finally:
-        stream.close()
+    stream, audio = await service.collect(speech)
     return JSONResponse(whole(stream, audio, body, body.text), headers=whole_headers(stream))
 
 

@@ -18,7 +18,7 @@ from echo.voices.clones import SampleReport, SamplesRejected
 from echo.voices.inline import parse_audio_base64
 from echo.voices.names import DEFAULT_WORKSPACE, SEPARATOR, reduce_workspace
 from echo.voices.voice import Voice, VoiceKind
-from routes.deps import RuntimeDep
+from routes.deps import RuntimeDep, client_of
 from routes.errors import describe
 from routes.json import read_json
 
@@ -143,8 +143,10 @@ def _require_cloning(runtime: Runtime) -> None:
 async def _clone(request: Request, runtime: Runtime, workspace: str) -> Response:
     _require_cloning(runtime)
     body = CloneBody.parse(await read_json(request))
+    size = sum(len(sample.audio_data) for sample in body.voice_samples)
     try:
-        voice, reports = await asyncio.to_thread(_publish, runtime, workspace, body)
+        async with runtime.voice_turns.take(client_of(request), size):
+            voice, reports = await asyncio.to_thread(_publish, runtime, workspace, body)
     except SamplesRejected as error:
         answer = {**rpc_status(describe(error)), "audioSamplesValidated": _validated(body, error.reports)}
         return JSONResponse(answer, 400)

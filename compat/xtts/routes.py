@@ -99,7 +99,8 @@ async def create_and_store_latents(request: Request, runtime: RuntimeDep) -> dic
             raise BadRequest("wav_file: a file is required.", param="wav_file")
         language = language if isinstance(language, str) else ""
         sample = await upload.read()
-    voice, _ = await asyncio.to_thread(runtime.clones.publish, DEFAULT_WORKSPACE, name, [sample], lang=language)
+    async with runtime.voice_turns.take(client_of(request), len(sample)):
+        voice, _ = await asyncio.to_thread(runtime.clones.publish, DEFAULT_WORKSPACE, name, [sample], lang=language)
     runtime.cache.forget(voice.id)  # what a clone of the same name sounded like
     names = await asyncio.to_thread(_names, runtime)
     return {"message": "The voice is ready.", "speaker_name": names.get(voice.id, voice.id), "language": language}
@@ -108,27 +109,29 @@ async def create_and_store_latents(request: Request, runtime: RuntimeDep) -> dic
 async def _stream(request: Request, runtime: Runtime, body: SpeakBody) -> Response:
     if body.is_ping:
         return _silence()
-    stream = await until_disconnect(request, _open(runtime, body, client_of(request), unsized=True))
+    stream = await until_disconnect(request, _open(runtime, body, client_of(request)))
     return SpeechResponse(stream, media_type=stream.output.media_type, headers=_headers(stream, body))
 
 
 async def _whole(runtime: Runtime, body: SpeakBody, client: str) -> tuple[SpeechStream, bytes]:
-    stream = await _open(runtime, body, client, unsized=False)
-    return stream, await stream.collect()
-
-
-async def _open(runtime: Runtime, body: SpeakBody, client: str, *, unsized: bool) -> SpeechStream:
     service = runtime.service
-    voice = await asyncio.to_thread(_voice, runtime, body.voice)
+    return await service.collect(await _request(runtime, body, client, unsized=False))
+
+
+async def _open(runtime: Runtime, body: SpeakBody, client: str) -> SpeechStream:
+    service = runtime.service
+    return await service.open(await _request(runtime, body, client, unsized=True))
+
+
+async def _request(runtime: Runtime, body: SpeakBody, client: str, *, unsized: bool) -> SpeechRequest:
     # The streaming block shape for whole files too: games send short lines, whose blocks can stop early.
-    request = SpeechRequest(
+    return SpeechRequest(
         text=body.text,
-        voice=voice,
+        voice=await asyncio.to_thread(_voice, runtime, body.voice),
         format=AudioFormat(encoding=Encoding.WAV, unsized=unsized),
         speed=1.0 if body.speed is None else body.speed,
         client=client,
     )
-    return await service.open(request)
 
 
 def _headers(stream: SpeechStream, body: SpeakBody) -> dict[str, str]:

@@ -1,44 +1,102 @@
-"""Faults of the machine: descriptors that run out, a process that is stopped for a while."""
+"""A device that hangs or dies, in a real server process: it is told, nobody waits for it, and the process ends."""
 
 from __future__ import annotations
 
 import signal
-import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
-from tests.attack.conftest import PATIENCE, Target
-from tests.attack.raw import Raw, ask, request
-from tests.e2e.server_process import ROOT, ServerProcess, eventually
+import httpx
+import numpy as np
+import pytest
+import soundfile
+
+from api_server import DEVICE_STOPPED
+from tests.e2e.server_process import ServerProcess, eventually
+
+STOPPED = "The device has stopped; the server has to be started again."
 
 
-def test_descriptors_that_run_out(tmp_path: Path) -> None:
-    settings = {**PATIENCE, "ECHO_VOICES_DIR": ROOT / "audio_prompts", "ECHO_CLIENT_SHARE": 1}
-    with ServerProcess(tmp_path, descriptors=128, **settings) as process:
-        process.wait_ready()
-        target = Target(process)
-        with ExitStack() as stack:
-            silent = [stack.enter_context(Raw(target.port)) for _ in range(300)]
-            for connection in silent:
-                connection.send(b"GET /health HTTP/1.1\r\n")
-            # Those who ask are answered meanwhile, and files can still be opened.
-            for _ in range(10):
-                assert ask(target.port, request(), source="127.0.0.2").status == 200
-            assert process.speak("There is room for a clip.", voice="tiny_beth").status_code == 200
-            eventually(lambda: "connections are open" in process.log, "a line in the log")
-        target.assert_unharmed()
-        process.send_signal(signal.SIGTERM)
-        process.assert_ends_cleanly(signal.SIGTERM)
+class FaultyServer(ServerProcess):
+    """``faulty_server.py`` in place of ``api_server.py``."""
+
+    program = Path(__file__).with_name("faulty_server.py")
 
 
-def test_a_process_that_is_stopped_for_a_while(target: Target) -> None:
+Start = Callable[..., FaultyServer]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Start a faulty server; its watchdog bites after a second unless a setting says otherwise."""
+    voices = tmp_path / "voices"
+    voices.mkdir()
+    for name, seconds in (("anna", 1), ("long", 3)):
+        soundfile.write(voices / f"{name}.wav", 0.1 * np.ones(seconds * 44_100), 44_100)
     with ExitStack() as stack:
-        waiting = [stack.enter_context(Raw(target.port)) for _ in range(20)]
-        target.process.send_signal(signal.SIGSTOP)
-        try:
-            for connection in waiting:
-                connection.send(request())
-            time.sleep(1)
-        finally:
-            target.process.send_signal(signal.SIGCONT)
-        assert [connection.answer().status for connection in waiting] == [200] * 20
+
+        def run(**settings: object) -> FaultyServer:
+            values = {"ECHO_DEVICE_TIMEOUT_S": 1, "ECHO_DEVICE_EXIT": 0, "ECHO_VOICES_DIR": voices, **settings}
+            return stack.enter_context(FaultyServer(tmp_path, **values)).wait_ready()
+
+        yield run
+
+
+def assert_stopped(answer: httpx.Response) -> None:
+    assert answer.status_code == 503
+    assert answer.json()["error"]["message"] == STOPPED
+    assert answer.json()["error"]["code"] == "device_stopped"
+    assert int(answer.headers["Retry-After"]) > 0
+
+
+@pytest.mark.parametrize(
+    ("fault", "settings"),
+    [
+        ({"input": "Now hang."}, {}),
+        ({"input": "Now hang."}, {"ECHO_CPU_THREADS": 2}),
+        ({"input": "Now die."}, {}),
+        ({"input": "Hello.", "voice": "long"}, {}),
+    ],
+)
+def test_everybody_is_told_that_the_device_has_stopped(
+    start: Start, fault: dict[str, str], settings: dict[str, object]
+) -> None:
+    server = start(**settings)
+    assert server.get("/health").status_code == 200
+    begun = {"input": f"Hello. [pause:10ms] {fault['input']}", "response_format": "pcm"}
+    with server.listen(begun) as listener, ThreadPoolExecutor() as clients:
+        assert listener.some()
+        assert_stopped(clients.submit(server.speak, **fault).result())
+        if "voice" not in fault:  # with that one there is nothing wrong
+            with pytest.raises(httpx.RemoteProtocolError):
+                listener.rest()
+    eventually(lambda: server.get("/health").status_code == 503, "liveness to fail")
+    assert server.get("/health").json()["status"] == "stopped"
+    assert server.get("/ready").status_code == 503
+    assert_stopped(server.speak("Is anybody there?"))
+    refused = httpx.post(f"{server.url}/tts/v1/voice", json={"text": "Hello.", "voiceId": "anna"})
+    assert (refused.status_code, refused.json()["message"]) == (503, STOPPED)
+    server.wait_idle()
+    assert server.running
+    assert STOPPED in server.log
+
+
+@pytest.mark.parametrize("text", ["Now hang.", "Now die."])
+def test_the_process_ends_by_itself_with_a_status_of_its_own(start: Start, text: str) -> None:
+    server = start(ECHO_DEVICE_EXIT=1)
+    with server.post({"input": text}):
+        assert server.wait() == DEVICE_STOPPED
+    assert STOPPED in server.log
+
+
+@pytest.mark.parametrize(("number", "threads"), [(signal.SIGTERM, 0), (signal.SIGINT, 2)])
+def test_a_signal_ends_the_process_while_the_device_hangs(start: Start, number: signal.Signals, threads: int) -> None:
+    server = start(ECHO_DEVICE_TIMEOUT_S=3600, ECHO_SHUTDOWN_GRACE_S=1, ECHO_CPU_THREADS=threads)
+    with server.post({"input": "Now hang."}):
+        eventually(lambda: server.metric("echo_device_busy_seconds") > 1, "the device to be at it for a while")
+        assert server.get("/health").status_code == 200  # it may take its time
+        assert server.get("/ready").status_code == 200
+        server.send_signal(number)
+        assert server.wait() in (0, 130, -number, DEVICE_STOPPED)

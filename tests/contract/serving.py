@@ -25,11 +25,13 @@ from server.serve import configure
 
 #: Longer than anything here takes on a slow machine; only a failing test waits for it.
 PATIENCE_S = 10.0
+#: The same for the embedded model to be loaded.
+LOADING_S = 60.0
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
+def wait_until(condition: Callable[[], bool], patience_s: float = PATIENCE_S) -> None:
     """Wait for another thread to get there; fails when it never does."""
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + patience_s
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.002)
@@ -78,6 +80,11 @@ class Served:
     @property
     def open_requests(self) -> int:
         return self.runtime.service.admission.open
+
+    def wait_ready(self) -> None:
+        """Wait until a real model has been loaded and warmed up."""
+        wait_until(lambda: self.runtime.status is not Status.LOADING, LOADING_S)
+        assert self.runtime.is_ready, self.runtime.failure
 
     def wait_idle(self) -> None:
         """Wait until no request holds a slot."""
