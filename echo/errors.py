@@ -61,6 +61,12 @@ class TooLarge(EchoError):
     code = "request_too_large"
 
 
+class TimedOut(EchoError):
+    """The client did not send in time what it had begun."""
+
+    code = "request_timeout"
+
+
 class Unauthorized(EchoError):
     """An API key is required and was missing or wrong."""
 
@@ -77,6 +83,12 @@ class Forbidden(EchoError):
     """The target may not be changed by this operation (a bundled voice, say)."""
 
     code = "forbidden"
+
+
+class QuotaExceeded(Forbidden):
+    """What clients may keep on the server is used up."""
+
+    code = "quota_exceeded"
 
 
 class NotFound(EchoError):

@@ -16,20 +16,22 @@ from typing import Self
 from echo.admission import Admission
 from echo.audio.join import JoinRules
 from echo.debug import Recorder
+from echo.decoding.pool import DecoderPool
 from echo.engines.base import Engine
-from echo.errors import ConfigError, DeviceStopped, EchoError, NotReady
+from echo.errors import BadRequest, ConfigError, DeviceStopped, EchoError, NotReady
 from echo.limits import RequestLimits
 from echo.presets import read_presets
 from echo.service import ServiceRules, SpeechService
-from echo.settings import Settings
+from echo.settings import Settings, child_environment
 from echo.telemetry import Metrics
 from echo.text import split
 from echo.text.normalize import parse_uppercase_words
-from echo.types import ChunkRules, EngineInfo, TextRules, Utterance, VoiceRef
+from echo.types import ChunkRules, EngineInfo, TextRules, Utterance, VoiceRef, VoiceState
 from echo.vad import SilenceGate, SilenceRules, SpeechDetector
 from echo.voices.cache import VoiceCache
-from echo.voices.clones import CloneStore
+from echo.voices.clones import CloneQuota, CloneStore
 from echo.voices.library import VoiceLibrary, VoiceRules
+from echo.voices.turns import TurnRules, Turns
 
 log = logging.getLogger(__name__)
 
@@ -68,10 +70,19 @@ class Runtime:
         self.failure: str | None = None
         self.metrics = Metrics()
         self.voices = open_voices(settings)
-        self.clones = _clones(settings, self.voices)
+        #: What strangers send is decoded in processes of their own, and only so many voices at a time.
+        self.decoders = DecoderPool(settings.decoders, environment=child_environment(), observe=self.metrics.decoded)
+        self.voice_turns = Turns(TurnRules(waiting=settings.voice_queue, waiting_bytes=settings.voice_queue_bytes))
+        self.clones = _clones(settings, self.voices, self.decoders)
         self.workers = ThreadPoolExecutor(_WORKERS, thread_name_prefix="echo-worker")
         #: In threads of its own: a burst of new voices must not hold up the encoding of audio.
-        self.cache = VoiceCache(settings.voice_cache_bytes)
+        self.cache = VoiceCache(
+            settings.voice_cache_bytes,
+            decoders=self.decoders,
+            turns=self.voice_turns,
+            observe=self.metrics.voice_read,
+        )
+        self.metrics.watch_voices(self.voice_turns, self.cache.stats, lambda: len(self.decoders.pids))
         self._load_engine = load_engine or _load_engine
         self._when_failed: list[Callable[[], None]] = []
         self._engine: Engine | None = None
@@ -122,6 +133,7 @@ class Runtime:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
         await self.cache.close()
+        await asyncio.to_thread(self.decoders.close)
         if self._engine is not None:
             await asyncio.to_thread(self._engine.close)
         self.workers.shutdown(wait=False, cancel_futures=True)
@@ -206,7 +218,9 @@ class Runtime:
             cache=self.cache,
             presets=presets,
             admission=Admission(
-                (settings.max_concurrent or info.concurrent) + settings.max_queue, max_wait_s=settings.max_queue_wait_s
+                (settings.max_concurrent or info.concurrent) + settings.max_queue,
+                max_wait_s=settings.max_queue_wait_s,
+                client_share=settings.client_share,
             ),
             rules=_service_rules(settings, info.chunk_rules),
             workers=self.workers,
@@ -218,12 +232,20 @@ class Runtime:
     async def _warm_up(self, service: SpeechService) -> None:
         """Speak with every shape that a request without options uses, and have the default voice encoded."""
         chunk = split(self.settings.warmup_text, service.rules.text, service.rules.chunks)[0]
-        voice = await service.voice_state(VoiceRef(name=self.settings.warmup_voice or None))
+        voice = await self._warm_up_voice(service)
         for streaming in (True, False):
             plan = service.presets.plan({}, streaming=streaming)
             utterance = Utterance(text=chunk.text, plan=plan, seed=0, voice=voice)
             await asyncio.to_thread(service.engine.warm_up, utterance)
         await asyncio.to_thread(service.engine.warmed)
+
+    async def _warm_up_voice(self, service: SpeechService) -> VoiceState | None:
+        """Return the voice of the warm-up; a file that cannot be read is no reason not to serve the others."""
+        try:
+            return await service.voice_state(VoiceRef(name=self.settings.warmup_voice or None))
+        except BadRequest as error:
+            log.warning("the voice of the warm-up cannot be used, so none is: %s", error.message)
+            return None
 
 
 def open_voices(settings: Settings) -> VoiceLibrary:
@@ -234,12 +256,14 @@ def open_voices(settings: Settings) -> VoiceLibrary:
     return VoiceLibrary(settings.voice_folders, rules=rules, aliases=settings.aliases)
 
 
-def _clones(settings: Settings, voices: VoiceLibrary) -> CloneStore:
+def _clones(settings: Settings, voices: VoiceLibrary, decoders: DecoderPool) -> CloneStore:
     return CloneStore(
         voices,
         settings.voice_folders[0],
         max_bytes=settings.inworld_max_sample_size,
         enabled=settings.inworld_clone_enabled,
+        quota=CloneQuota(count=settings.max_clones, nbytes=settings.max_clones_bytes),
+        decode=decoders.decode,
     )
 
 

@@ -84,8 +84,8 @@ class SpeechService:
         self._metrics = metrics
         self._on_open = on_open
 
-    async def open(self, request: SpeechRequest) -> SpeechStream:
-        """Start speaking and return the stream once its first bytes exist.
+    async def open(self, request: SpeechRequest, *, client: str = "") -> SpeechStream:
+        """Start speaking on behalf of a client ("" = nobody in particular); return the stream at its first bytes.
 
         Everything that can fail early fails here, while an edge can still choose a status code: raises
         BadRequest, VoiceNotFound, Overloaded, NotReady or EngineFailed. Cancelling the call frees all it took.
@@ -108,14 +108,15 @@ class SpeechService:
         try:
             seconds = expected_seconds(work, chunks, request.speed)
             self.rules.limits.check_estimate(seconds, output.bytes_per_s, whole=whole)
-            ticket = self.admission.enter(self.engine.queue_wait(work))  # before the voice: encoding is device work
+            # Before the voice: encoding is device work.
+            ticket = self.admission.enter(self.engine.queue_wait(work), request.client)
         except BaseException:
             output.close()
             raise
         try:
             voice = None
             if work:
-                voice = await self.voice_state(request.voice)
+                voice = await self.voice_state(request.voice, request.client)
             else:
                 await self._run(self.voices.resolve, request.voice)  # it has nothing to speak, but must be known
             work = [replace(utterance, voice=voice) for utterance in work]
@@ -171,10 +172,13 @@ class SpeechService:
             self._metrics.first_frame.observe(stats.first_frame_s)
         log.info("%s %s", outcome, stats)
 
-    async def voice_state(self, ref: VoiceRef) -> VoiceState | None:
-        """Return the encoded reference of a voice, from the cache or the engine; None = no reference."""
+    async def voice_state(self, ref: VoiceRef, client: str = "") -> VoiceState | None:
+        """Return the encoded reference of a voice, from the cache or the engine; None = no reference.
+
+        A new voice is read for ``client``; raises Overloaded where too many wait to be read.
+        """
         voice = await self._run(self.voices.resolve, ref)
-        return await self._cache.get(voice, self.engine.encode_voice) if voice is not None else None
+        return await self._cache.get(voice, self.engine.encode_voice, client) if voice is not None else None
 
     def _plan(self, request: SpeechRequest, *, secondary: bool) -> BlockPlan:
         return self.presets.plan(

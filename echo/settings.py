@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import logging
 import os
 import re
@@ -25,13 +26,27 @@ TINY_MODEL = "tiny"
 #: Repository root when run from a checkout; presets.toml and audio_prompts/ lie there.
 HOME = Path(__file__).resolve().parent.parent
 
+#: What a child process may inherit: where its libraries lie, and what Windows needs to start one.
+_CHILD_VARIABLES = frozenset(
+    [
+        "PATH",
+        "LD_LIBRARY_PATH",
+        "DYLD_LIBRARY_PATH",
+        "DYLD_FALLBACK_LIBRARY_PATH",
+        "SYSTEMROOT",
+        "WINDIR",
+        "TEMP",
+        "TMP",
+    ]
+)
+
 Dtype = Literal["float32", "float16", "bfloat16"]
 _DTYPE_NAMES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
 
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(?::[0-9]{1,3})?")
 
-#: Of a wrong value, as many characters are repeated.
+#: Of a wrong value, and of what is said of it, as many characters are shown.
 _LONGEST_SHOWN = 200
 
 #: Written with commas in the environment.
@@ -144,6 +159,21 @@ class Settings(BaseModel):
         ge=0,
     )
 
+    voice_queue: int = _env(
+        "ECHO_VOICE_QUEUE",
+        32,
+        "New voices that may wait to be read, half of them of one client; more are refused with 429.",
+        ge=1,
+        le=10_000,
+    )
+    voice_queue_bytes: int = _env(
+        "ECHO_VOICE_QUEUE_BYTES",
+        256 * 2**20,
+        "Bytes of clips that may wait with them, half of them of one client.",
+        ge=2**20,
+    )
+    decoders: int = _env("ECHO_DECODERS", 2, "Processes that decode clips, started when they are needed.", ge=1, le=64)
+
     # -- sampling
     performance_preset: str = _env(
         "ECHO_PERFORMANCE_PRESET",
@@ -251,6 +281,10 @@ class Settings(BaseModel):
         "Largest sum of a clone's samples after decoding, in bytes.",
         ge=1024,
     )
+    max_clones: int = _env("ECHO_MAX_CLONES", 10_000, "Most cloned voices; 0: any number.", ge=0)
+    max_clones_bytes: int = _env(
+        "ECHO_MAX_CLONES_BYTES", 10 * 2**30, "Disk space of all cloned voices together, in bytes; 0: any.", ge=0
+    )
     inworld_max_text_chars: int = _env(
         "ECHO_INWORLD_MAX_TEXT_CHARS", 2000, "Longest text of an Inworld request, in characters.", ge=1
     )
@@ -263,6 +297,58 @@ class Settings(BaseModel):
         "Keys of which a request must carry one; several with commas. Unset: no key is asked for.",
     )
     cors_origins: CommaList = _env("ECHO_CORS_ORIGINS", (), "Origins that browsers may call from; `*` for all.")
+    trusted_proxies: CommaList = _env(
+        "ECHO_TRUSTED_PROXIES",
+        (),
+        "Addresses or networks of proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed.",
+    )
+    max_failed_keys: int = _env(
+        "ECHO_MAX_FAILED_KEYS",
+        10,
+        "Wrong API keys that one address may try in a minute; then it is answered 429. 0: any number.",
+        ge=0,
+    )
+    client_share: float = _env(
+        "ECHO_CLIENT_SHARE",
+        0.5,
+        "Share of the slots, connections and buffers that one client (API key, else address) may take; 1: all.",
+        gt=0,
+        le=1,
+    )
+    max_connections: int = _env(
+        "ECHO_MAX_CONNECTIONS",
+        0,
+        "Connections that may be open. 0: 1000, or as many as the process's limit of descriptors leaves room for.",
+        ge=0,
+        le=1_000_000,
+    )
+    receive_timeout_s: float = _env(
+        "ECHO_RECEIVE_TIMEOUT_S",
+        20.0,
+        "Longest wait for a client's request, for the whole of its head, and for the next bytes of its body, in "
+        "seconds. A body must also come at 32 KiB/s or faster on average.",
+        gt=0,
+        le=3600,
+    )
+    send_timeout_s: float = _env(
+        "ECHO_SEND_TIMEOUT_S",
+        30.0,
+        "A client that takes not one byte of its answer for as long is cut off, in seconds.",
+        gt=0,
+        le=86400,
+    )
+    max_unsent_bytes: int = _env(
+        "ECHO_MAX_UNSENT_BYTES",
+        256 * 2**20,
+        "Bytes of finished answers that clients have not taken; beyond it speech is refused with 429.",
+        ge=2**20,
+    )
+    max_incoming_bytes: int = _env(
+        "ECHO_MAX_INCOMING_BYTES",
+        256 * 2**20,
+        "Bytes of request bodies that are held at the same time; beyond it bodies are refused with 429.",
+        ge=2**20,
+    )
     max_concurrent: int = _env(
         "ECHO_MAX_CONCURRENT",
         0,
@@ -337,7 +423,7 @@ class Settings(BaseModel):
     def _rate(cls, value: object) -> object:
         return int(value) if isinstance(value, str) and value.isdecimal() else value
 
-    @field_validator("voices_dir", "voice_aliases", "cors_origins", "api_keys", mode="before")
+    @field_validator("voices_dir", "voice_aliases", "cors_origins", "trusted_proxies", "api_keys", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
@@ -376,6 +462,16 @@ class Settings(BaseModel):
     def _keys(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
         if not value:  # it was set, or this would not be called: nobody means to open the server like that
             raise ValueError("holds no key; leave it unset to ask for none")
+        return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for part in value:
+            try:
+                ipaddress.ip_network("::/0" if part == "*" else part, strict=False)
+            except ValueError:
+                raise ValueError(f"{part!r} is neither an address nor a network such as 10.0.0.0/8") from None
         return value
 
     @field_validator("device", "fish_device")
@@ -420,11 +516,13 @@ def load_settings(environ: Mapping[str, str] | None = None, **overrides: Any) ->
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0])
-        shown = "***" if "KEY" in name else repr(values.get(name))
-        if len(shown) > _LONGEST_SHOWN:
-            shown = f"{shown[:_LONGEST_SHOWN]}..."
-        message = first["msg"].removeprefix("Value error, ")
+        shown = "***" if "KEY" in name else _short(repr(values.get(name)))
+        message = _short(first["msg"].removeprefix("Value error, "))
         raise ConfigError(f"{name}={shown}: {message}.") from None
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
 
 
 def env_name(field: str) -> str:
@@ -469,6 +567,12 @@ def _usable(path: Path) -> Path:
     except OSError as error:
         raise ValueError(f"the path cannot be used: {error.strerror}") from None
     return path
+
+
+def child_environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return what a process that decodes strangers' files needs of the environment: nothing that is secret."""
+    environ = os.environ if environ is None else environ
+    return {name: value for name, value in environ.items() if name.upper() in _CHILD_VARIABLES}
 
 
 def _existing(path: Path) -> Path:

@@ -177,6 +177,8 @@ class SpeechRequest:
     seed: int | None = None
     speed: float = 1.0
     streaming: bool = True
+    #: Whose request it is, for fairness among clients: a name of a key or an address, only ever compared.
+    client: str = ""
 
 
 @runtime_checkable

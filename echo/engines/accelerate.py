@@ -1,4 +1,4 @@
-"""What makes a loaded model fast on its device: compiled parts and recorded forwards, ready before requests come."""
+"""Compiled parts and captured CUDA graphs of a loaded model, ready before the first request."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from typing import Any
 import torch
 from torch import nn
 
-from echo.model.arena import Arena
-from echo.model.compile import Artifacts, Compiler, artifact_key, obstacle
+from echo.model.cuda.compile import Artifacts, Compiler, artifact_key, obstacle
+from echo.model.cuda.graphs import BUCKETS, Capture, CapturedForward, Kernel, flash
 from echo.model.echo import EchoModel
-from echo.model.graphs import BUCKETS, Kernel, RecordedForward, Recorder, flash
+from echo.model.network.arena import Arena
 from echo.settings import Settings
 
 log = logging.getLogger(__name__)
 
-#: Size of the arena to the budget: room for contexts that are laid out anew and for holes that nothing fits into. What
-#: finds no room all the same lies elsewhere, and its steps run unrecorded.
+#: Size of the arena relative to the budget: slack for contexts that are packed again and for fragmentation. A K/V that
+#: does not fit is allocated elsewhere, and its steps run eagerly.
 _SLACK = 1.25
 
 #: Lengths in latents of the pieces that a compiled decoder takes, for each of which it is compiled.
 PIECES = (1, 4, 16, 64)
-#: Streams at a time for which it is: code for two takes more, code for one does not.
+#: Batch sizes for which it is compiled: code for two streams accepts more, code for one does not.
 _STREAMS = (1, 2)
 
 
 class Acceleration:
-    """The fast ways of a model. The warm-up's requests compile, ``finish`` does the rest.
+    """Compiled parts and CUDA graphs of one model. The warm-up's requests compile, ``finish`` does the rest.
 
-    forward  the recorded forward to be; None = steps run as they are
+    forward  the forward to capture; None = steps run eagerly
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Acceleration:
         model: EchoModel,
         compilers: Sequence[Compiler] = (),
         artifacts: Artifacts | None = None,
-        forward: RecordedForward | None = None,
+        forward: CapturedForward | None = None,
     ) -> None:
         self._model = model
         self._compilers = compilers
@@ -47,7 +47,10 @@ class Acceleration:
         self._forward = forward
 
     def finish(self) -> None:
-        """Meet the shapes that a lone request does not, record, and end the compiling. On the device's thread."""
+        """Compile the shapes that a single request does not have, capture the graphs, and stop compiling.
+
+        Called on the device's thread.
+        """
         dit = self._model.dit
         if self._model.autoencoder.piece_lengths:
             for streams, length in itertools.product(_STREAMS, self._model.autoencoder.piece_lengths):
@@ -55,9 +58,9 @@ class Acceleration:
                 states = [state for _, state in self._model.decode([None] * streams, latents)()]
                 self._model.decode(states, latents)()
         if self._forward is not None:
-            dit.recorded = self._forward
+            dit.captured = self._forward
         if self._forward is not None and self._forward.start():
-            log.info("steps of up to %d rows are replayed from recordings", self._forward.max_rows)
+            log.info("steps of up to %d rows replay captured CUDA graphs", self._forward.max_rows)
         for compiler in self._compilers:
             compiler.seal()
         if self._artifacts is not None and any(compiler.active for compiler in self._compilers):
@@ -65,9 +68,9 @@ class Acceleration:
 
     @property
     def misses(self) -> int:
-        """How often, since ``finish``, something had a shape that was not ready and took the slow way."""
-        recorded = self._forward.misses if self._forward is not None else 0
-        return recorded + sum(compiler.misses for compiler in self._compilers)
+        """Calls since ``finish`` whose shape was neither compiled nor captured."""
+        uncaptured = self._forward.misses if self._forward is not None else 0
+        return uncaptured + sum(compiler.misses for compiler in self._compilers)
 
 
 def accelerate(
@@ -80,18 +83,18 @@ def accelerate(
     compile: Callable[..., Any] = torch.compile,
     anywhere: bool = False,
     kernel: Kernel = flash,
-    recorder: Recorder | None = None,
+    capture: Capture | None = None,
     buckets: Sequence[int] = BUCKETS,
     pieces: Sequence[int] = PIECES,
 ) -> Acceleration:
     """Prepare what the settings ask for and the device can do.
 
-    source    of the model; artifacts of different ones are kept apart
+    source    of the model; each source has its own artifacts
     max_rows  of a step
     budget    bytes that utterances in work may take; all of them may be K/V
-    buckets   see RecordedForward
+    buckets   see CapturedForward
     pieces    lengths, in latents, for which the decoder is compiled
-    anywhere  compile and record for every device, not only where that is expected to work
+    anywhere  compile and capture on every device, not only on CUDA
     """
     dit = model.dit
     compilers = _compilers(settings, model, compile, pieces, anywhere=anywhere)
@@ -108,7 +111,7 @@ def accelerate(
         dit.arena = Arena(
             config.num_layers, config.num_heads, config.head_dim, keys, dtype=dit.dtype, device=dit.device
         )
-        forward = RecordedForward(dit, dit.arena, max_rows=max_rows, buckets=buckets, kernel=kernel, recorder=recorder)
+        forward = CapturedForward(dit, dit.arena, max_rows=max_rows, buckets=buckets, kernel=kernel, capture=capture)
     return Acceleration(model, compilers, artifacts, forward)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Future
 from typing import Protocol
 
 from echo.stream import FrameStream
@@ -12,8 +13,7 @@ from echo.types import Audio, EngineInfo, EngineLoad, Utterance, VoiceState
 class Engine(Protocol):
     """Something that speaks. Thread-safe; owns its device and its worker threads.
 
-    ``encode_voice``, ``warm_up``, ``warmed`` and ``close`` block and are called off the event loop; the other methods
-    return at once.
+    ``warm_up``, ``warmed`` and ``close`` block and are called off the event loop; the other methods return at once.
     """
 
     @property
@@ -34,8 +34,11 @@ class Engine(Protocol):
         """
         return 0.0
 
-    def encode_voice(self, audio: Audio) -> VoiceState:
-        """Encode reference audio (mono, 44.1 kHz) into the state that ``speak`` takes."""
+    def encode_voice(self, audio: Audio) -> Future[VoiceState]:
+        """Queue reference audio (mono, 44.1 kHz) to be encoded into the state that ``speak`` takes.
+
+        Cancelling the future ends the work, also when it has begun.
+        """
         ...
 
     def speak(self, utterance: Utterance) -> FrameStream:

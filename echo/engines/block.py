@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from dataclasses import replace
 from typing import Protocol
 
@@ -86,9 +86,9 @@ class BlockEngine(Engine):
         """Ask the scheduler."""
         return self._scheduler.queue_wait(work)
 
-    def encode_voice(self, audio: Audio) -> VoiceState:
+    def encode_voice(self, audio: Audio) -> Future[VoiceState]:
         """Encode a reference clip on the device thread, between the steps of those who are being served."""
-        return self._scheduler.run_sliced(self._model.encode_voice_in_slices(audio))
+        return self._scheduler.submit_sliced(self._model.encode_voice_in_slices(audio))
 
     def speak(self, utterance: Utterance) -> FrameStream:
         """Queue one utterance and return its stream at once."""

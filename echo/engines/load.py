@@ -13,7 +13,7 @@ from echo.engines.block import BlockEngine
 from echo.engines.cores import Cores, available_cores
 from echo.errors import ConfigError
 from echo.model.echo import EchoModel
-from echo.model.weights import LoadedEcho, load_echo
+from echo.model.files.weights import LoadedEcho, load_echo
 from echo.scheduler.loop import STALL_S
 from echo.scheduler.policy import Limits
 from echo.settings import BASE_MODEL, TINY_MODEL, Settings
@@ -51,24 +51,35 @@ _BUDGET_SHARE = 0.6
 _BFLOAT16 = ("avx512_bf16", "amx_bf16", "sve_bf16")
 
 
-def load_engine(settings: Settings, gate: SilenceGate | None) -> BlockEngine:
-    """Load the model that the settings name; raises LoadError or ConfigError with one line for the operator."""
+def load_weights(settings: Settings) -> LoadedEcho:
+    """Read the model that the settings name; raises LoadError or ConfigError with one line for the operator."""
     device = pick_device(settings.device, "ECHO_DEVICE")
-    decoder_device = device if settings.fish_device == "auto" else pick_device(settings.fish_device, "ECHO_FISH_DEVICE")
-    source = settings.model_repo or (BASE_MODEL if device.type == "cuda" else TINY_MODEL)
+    source = _source(settings, device)
     if not settings.model_repo and source == TINY_MODEL:
         log.warning("%s", _PREVIEW)
-    if settings.cpu_threads:
-        torch.set_num_threads(settings.cpu_threads)
-    loaded = load_echo(
+    return load_echo(
         source,
         pca_source=settings.pca_repo or None,
         fish_source=settings.fish_repo,
         device=device,
-        ae_device=decoder_device,
+        ae_device=pick_decoder_device(settings),
         dtype=pick_dtype(settings.model_dtype, device),
         ae_dtype=getattr(torch, settings.fish_dtype),
     )
+
+
+def load_engine(settings: Settings, gate: SilenceGate | None, loaded: LoadedEcho | None = None) -> BlockEngine:
+    """Build the engine that the settings describe.
+
+    loaded  a model that is in memory already, on the devices of the settings; None = ``load_weights(settings)``
+
+    Raises as ``load_weights`` does.
+    """
+    if settings.cpu_threads:
+        torch.set_num_threads(settings.cpu_threads)
+    loaded = loaded or load_weights(settings)
+    device, decoder_device = pick_device(settings.device, "ECHO_DEVICE"), pick_decoder_device(settings)
+    source = _source(settings, device)
     model = EchoModel(
         loaded,
         _encode_sentence if loaded.config.get("engine", {}).get("end_mark") else encode,
@@ -93,6 +104,10 @@ def load_engine(settings: Settings, gate: SilenceGate | None) -> BlockEngine:
         acceleration=acceleration,
         stall_s=settings.device_timeout_s or (STALL_S if device.type == "cuda" else _SLOW_STALL_S),
     )
+
+
+def _source(settings: Settings, device: torch.device) -> str:
+    return settings.model_repo or (BASE_MODEL if device.type == "cuda" else TINY_MODEL)
 
 
 def _encode_sentence(text: str) -> list[int]:
@@ -144,6 +159,13 @@ def pick_device(name: str, variable: str) -> torch.device:
     if not there[device.type]:
         raise ConfigError(f"{variable}={name}: this machine has no such device; use auto or cpu.")
     return device
+
+
+def pick_decoder_device(settings: Settings) -> torch.device:
+    """Return the autoencoder's device: the model's, unless the settings name another; raises ConfigError."""
+    if settings.fish_device == "auto":
+        return pick_device(settings.device, "ECHO_DEVICE")
+    return pick_device(settings.fish_device, "ECHO_FISH_DEVICE")
 
 
 def pick_dtype(name: str | None, device: torch.device) -> torch.dtype:

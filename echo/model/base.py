@@ -1,4 +1,4 @@
-"""What the scheduler needs of a model that speaks in blocks of latents; latents, K/V and states stay opaque to it."""
+"""The interface between the scheduler and a model that generates blocks of latents, which stay opaque to it."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from typing import Any, Protocol
 
 from echo.types import Audio, BlockSpec, SamplerParams, TailRules, Utterance, VoiceState
 
-#: Latents [n, 80] of a finished block, wherever the model keeps them.
+#: Latents [n, 80] of a finished block, on the model's device.
 Latents = Any
 #: The text and voice of an utterance, encoded.
 Conditions = Any
-#: All latents of an utterance so far, encoded for the blocks to come; immutable.
+#: All latents of an utterance so far, encoded as context of the next block; immutable.
 Prefix = Any
-#: What the decoder remembers of an utterance; immutable, so a block may be decoded and then drawn again.
+#: The decoder's state in an utterance; immutable, so a block may be decoded and then generated again.
 DecodeState = Any
 
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What an utterance will ask of the device.
+    """Estimated cost of an utterance.
 
-    nbytes  memory at its largest block, an upper bound
-    work    row-latents: rows times latents, summed over the steps that its speech probably takes
+    nbytes  device memory at its largest block, an upper bound
+    work    row-latents: rows times latents, summed over the steps until its speech probably ends
     """
 
     nbytes: int = 0
@@ -31,7 +31,7 @@ class Demand:
 
 
 class Sampler(Protocol):
-    """One block on its way from noise to latents."""
+    """Denoising of one block."""
 
     @property
     def done(self) -> bool:
@@ -39,13 +39,8 @@ class Sampler(Protocol):
         ...
 
     @property
-    def steps_left(self) -> int:
-        """Euler steps still to take."""
-        ...
-
-    @property
     def next_rows(self) -> int:
-        """Rows that the next step adds to a batch: one, or one per guidance branch."""
+        """Batch rows of the next step: one, or one per guidance branch."""
         ...
 
     @property
@@ -55,9 +50,9 @@ class Sampler(Protocol):
 
 
 class BlockModel(Protocol):
-    """A model that speaks block by block; queues work on its device.
+    """A model that generates speech block by block.
 
-    Used by one thread, but for ``demand``; and ``step`` and ``decode`` for different blocks may run at the same time.
+    Used by one thread, except ``demand``. ``step`` and ``decode`` of different blocks may run at the same time.
     """
 
     @property
@@ -66,11 +61,11 @@ class BlockModel(Protocol):
         ...
 
     def demand(self, utterance: Utterance) -> Demand:
-        """Foretell what an utterance will need, without touching the device; callable from any thread."""
+        """Estimate the cost of an utterance without touching the device; callable from any thread."""
         ...
 
     def conditions(self, text: str, voice: VoiceState | None) -> Conditions:
-        """Encode what an utterance is spoken from."""
+        """Encode text and voice of an utterance."""
         ...
 
     def empty_prefix(self) -> Prefix:

@@ -9,39 +9,45 @@ from collections.abc import Callable, Generator, Sequence
 import torch
 from torch import Tensor
 
+from echo.model.autoencoder.speaker import run_to_end, sliced_speaker_latents
 from echo.model.autoencoder.streaming import DecodeState, StreamingDecoder
 from echo.model.base import Demand
-from echo.model.demand import foretell
-from echo.model.dit import EchoDiT
-from echo.model.guidance import Conditions
-from echo.model.kv import KV, key_count, placed
-from echo.model.modulation import ModulationCache
-from echo.model.prefix import Prefix
-from echo.model.sampler import BlockSampler, draw_noise, make_conditions, step_together
-from echo.model.speaker import run_to_end, sliced_speaker_latents
-from echo.model.tail import ends_in_silence, flat_tail_start
-from echo.model.transfer import kept_on_host
-from echo.model.weights import LoadedEcho
+from echo.model.files.weights import LoadedEcho
+from echo.model.network.dit import EchoDiT
+from echo.model.network.kv import KV, copy_into, key_count
+from echo.model.network.modulation import ModulationCache
+from echo.model.network.transfer import pinned_copy
+from echo.model.sampling.demand import estimate_demand
+from echo.model.sampling.guidance import Conditions
+from echo.model.sampling.prefix import Prefix
+from echo.model.sampling.sampler import BlockSampler, draw_noise, make_conditions, step_together
+from echo.model.sampling.tail import ends_in_silence, flat_tail_start
 from echo.types import Audio, BlockSpec, SamplerParams, TailRules, Utterance, VoiceState
 
-#: Steps that may be queued on the device beside the one it is at: enough that it never waits for the host.
+#: Steps queued on the device beyond the running one: enough that it never waits for the host.
 _STEPS_AHEAD = 1
+
+#: Latents of a reference that are encoded between two steps of those who are being served, 0.7 s: on a CPU about the
+#: work of a step of the embedded model. A GPU takes the autoencoder's longest piece, 3 s, in less time than a step.
+_CPU_SLICE = 16
+#: Patches of four latents that the speaker encoder reads at a time.
+_SLICE_PATCHES = 32
 
 
 class EchoVoice:
-    """A reference voice: the speaker's K/V, kept on the host or on the device.
+    """A reference voice: the speaker's K/V, stored on the host or on the device.
 
-    A voice that is kept on the host is copied to the device once for all utterances that use it at a time.
+    A voice on the host is copied to the device once for all utterances that use it at the same time.
     """
 
     def __init__(self, kv: KV, dit: EchoDiT, *, keep_on_device: bool) -> None:
-        self._kept = placed(kv, dit.allocate) if keep_on_device else kept_on_host(kv)
+        self._kept = copy_into(kv, dit.allocate) if keep_on_device else pinned_copy(kv)
         self._dit = dit
         self._in_use: weakref.ref[KV] | None = None
 
     @property
     def nbytes(self) -> int:
-        """Bytes of what is kept."""
+        """Bytes stored."""
         return self._kept.nbytes
 
     @property
@@ -55,7 +61,7 @@ class EchoVoice:
             return self._kept
         kv = self._in_use() if self._in_use is not None else None
         if kv is None:
-            kv = placed(self._kept, self._dit.allocate)
+            kv = copy_into(self._kept, self._dit.allocate)
             self._in_use = weakref.ref(kv)
         return kv
 
@@ -80,9 +86,9 @@ class EchoModel:
         self._tokenize = tokenize
         self._decoder = StreamingDecoder(loaded.autoencoder, loaded.pca)
         self._tables = ModulationCache(self.dit.modulation)
-        #: Of one stream, the same for every one and at any age; seen at the first decode, which is the warm-up's.
+        #: Decoder state of one stream in bytes, a constant of the model; known after the first decode (the warm-up's).
         self._decode_bytes = 0
-        #: The ends of the steps that the device may still be at.
+        #: Completion events of the steps that may still be running.
         self._steps: deque[torch.cuda.Event] = deque()
         self._max_speaker_latents = max_speaker_latents
         self._voices_on_device = voices_on_device
@@ -97,17 +103,21 @@ class EchoModel:
         return run_to_end(self.encode_voice_in_slices(audio))
 
     def encode_voice_in_slices(self, audio: Audio) -> Generator[None, None, EchoVoice]:
-        """``encode_voice`` with pauses: a generator that yields about every 3 s of reference."""
+        """``encode_voice`` with pauses: a generator whose slices cost the same however long the reference is."""
         latents, valid = yield from sliced_speaker_latents(
-            self.autoencoder, self.pca, torch.from_numpy(audio), max_latents=self._max_speaker_latents
+            self.autoencoder,
+            self.pca,
+            torch.from_numpy(audio),
+            max_latents=self._max_speaker_latents,
+            slice_latents=_CPU_SLICE if self.autoencoder.device.type == "cpu" else None,
         )
-        kv = self.dit.encode_speaker(latents, valid)
+        kv = yield from self.dit.encode_speaker_in_slices(latents, valid, _SLICE_PATCHES)
         return EchoVoice(kv, self.dit, keep_on_device=self._voices_on_device)
 
     def demand(self, utterance: Utterance) -> Demand:
-        """Foretell memory and work of an utterance from its text, plan and voice."""
+        """Estimate memory and work of an utterance from its text, plan and voice."""
         voice = utterance.voice
-        return foretell(
+        return estimate_demand(
             self.dit.config,
             utterance.plan,
             itemsize=self.dit.dtype.itemsize,
@@ -142,8 +152,8 @@ class EchoModel:
     def step(self, samplers: Sequence[BlockSampler]) -> None:
         """Take one Euler step of several blocks; their sizes may differ.
 
-        Returns when the device has taken all steps but the last few, so that what is queued on it stays short: an
-        arrival waits behind all of it.
+        Returns when all but the last steps have completed on the device. So its queue stays short, and a new request,
+        which waits behind the queue, starts soon.
         """
         step_together(self.dit, samplers)
         if self.dit.device.type == "cuda":

@@ -10,9 +10,9 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from concurrent.futures import Executor, Future
 from copy import copy
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from echo.errors import DeviceStopped, NotReady, TooLarge
 from echo.model.base import BlockModel, Demand
@@ -78,8 +78,8 @@ class Scheduler:
         self._pace = Pace()
         #: What is said to those who come too late, once nothing more is taken.
         self._refusal: NotReady | None = None
-        #: Done once nobody should wait for the thread any more.
-        self._given_up: Future[None] = Future()
+        #: Nobody waits for the thread any more.
+        self._given_up = False
         self._busy_since: float | None = None
         #: Until when time has been told to the pace.
         self._counted = clock()
@@ -148,21 +148,25 @@ class Scheduler:
 
         return self.run_sliced(whole())
 
-    def run_sliced(self, errand: Sliced[T]) -> T:
-        """Run a generator on the device thread, one slice between two ticks, and wait for its result.
+    def submit_sliced(self, errand: Sliced[T]) -> Future[T]:
+        """Have a generator run on the device thread, one slice between two ticks.
 
-        Raises NotReady when the scheduler is closing or the device has stopped.
+        The future gets its result, or NotReady when the scheduler is closing or the device has stopped. Cancelling it
+        ends the generator.
         """
         with self._changed:
             if self._refusal is not None:
-                raise copy(self._refusal)
+                errand.close()
+                refused: Future[T] = Future()
+                refused.set_exception(copy(self._refusal))
+                return refused
             done = self._errands.add(errand)
             self._changed.notify()
-        either: set[Future[Any]] = {done, self._given_up}
-        wait(either, return_when=FIRST_COMPLETED)
-        if not done.done():
-            raise copy(self._refusal or _closing())
-        return done.result()
+        return done
+
+    def run_sliced(self, errand: Sliced[T]) -> T:
+        """Run a generator as ``submit_sliced`` does, and wait for its result."""
+        return self.submit_sliced(errand).result()
 
     def forget_pace(self) -> None:
         """Measure the device's pace afresh: what came before (a warm-up) says nothing of what is to come."""
@@ -175,7 +179,7 @@ class Scheduler:
 
     def healthy(self) -> bool:
         """False when the thread has died, or has been at one piece of work for too long."""
-        return self._thread.is_alive() and not self._given_up.done() and self._busy_s() < self._stall_s
+        return self._thread.is_alive() and not self._given_up and self._busy_s() < self._stall_s
 
     def give_up(self) -> None:
         """Fail everything at once, without waiting for the device, which does not answer any more."""
@@ -187,7 +191,7 @@ class Scheduler:
         with self._changed:
             self._refusal = self._refusal or _closing()
             self._changed.notify()
-        if not self._given_up.done():
+        if not self._given_up:
             self._thread.join(_CLOSE_S)
         if self._thread.is_alive():
             log.warning("the device thread does not end; it is at\n%s", self._where())
@@ -197,8 +201,8 @@ class Scheduler:
         with self._changed:
             self._refusal = self._refusal or error
             jobs = (*self._runner.active, *self._runner.waiting, *self._inbox)
-            if not self._given_up.done():
-                self._given_up.set_result(None)
+            self._given_up = True
+            self._errands.abandon(error)
             self._changed.notify()
         for job in jobs:
             job.stream.finish(error)

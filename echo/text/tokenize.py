@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import numpy as np
-import numpy.typing as npt
-
 #: Begin-of-sequence id; the padding id is the same.
 BOS_ID = 0
 #: The tag that every text begins with unless it brings its own.
@@ -47,21 +42,3 @@ def encode(text: str, *, normalized: bool = True) -> list[int]:
     if normalized:
         text = normalize(text)
     return [BOS_ID, *text.encode("utf-8", errors="ignore")]
-
-
-def encode_batch(
-    texts: Sequence[str], max_length: int | None = None, *, normalized: bool = True
-) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_]]:
-    """Encode texts into one padded batch.
-
-    Returns ``ids`` int32 and ``mask`` bool, both ``[texts, width]``; width is ``max_length``, or that of the longest
-    text if None. Longer texts are cut; the mask is true on the used prefix, BOS included.
-    """
-    rows = [encode(text, normalized=normalized)[:max_length] for text in texts]
-    width = max((len(row) for row in rows), default=0) if max_length is None else max_length
-    ids = np.full((len(rows), width), BOS_ID, dtype=np.int32)
-    mask = np.zeros((len(rows), width), dtype=np.bool_)
-    for index, row in enumerate(rows):
-        ids[index, : len(row)] = row
-        mask[index, : len(row)] = True
-    return ids, mask

@@ -68,7 +68,7 @@ def changed(before: dict[str, bytes], after: dict[str, bytes]) -> set[str]:
     return {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
 
 
-# -- fixtures, for the conftest.py of every folder that needs them
+# -- fixtures, imported by tests/contract/conftest.py
 
 
 @pytest.fixture(scope="package")

@@ -12,7 +12,11 @@ import pytest
 from echo.engines.fake import FakeScript
 from echo.runtime import EngineLoader
 from echo.settings import Settings
+from tests.contract.cloning import clone_home, clone_server, cloning, home
+from tests.contract.docs.checkout import checkout, checkout_server
 from tests.contract.serving import Serve, Served, serving, write_voice
+
+__all__ = ["checkout", "checkout_server", "clone_home", "clone_server", "cloning", "home"]
 
 
 @pytest.fixture(scope="session")

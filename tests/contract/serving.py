@@ -21,6 +21,7 @@ from echo.engines.fake import FakeEngine, FakeScript
 from echo.runtime import EngineLoader, Runtime, Status
 from echo.settings import Settings
 from echo.types import Audio, Utterance
+from server.serve import configure
 
 #: Longer than anything here takes on a slow machine; only a failing test waits for it.
 PATIENCE_S = 10.0
@@ -107,9 +108,8 @@ def serving(settings: Settings, load_engine: EngineLoader | None = None) -> Iter
     """Run the application under uvicorn; with ``load_engine`` the caller decides when it is ready."""
     engine = FakeEngine()
     runtime = Runtime(settings, load_engine=load_engine or (lambda settings, gate: engine))
-    config = uvicorn.Config(
-        create_app(settings, runtime), log_config=None, lifespan="on", timeout_graceful_shutdown=1, access_log=False
-    )
+    app = create_app(settings, runtime)
+    config = configure(app, settings, runtime.metrics, lifespan="on", timeout_graceful_shutdown=1, access_log=False)
     server = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="server")

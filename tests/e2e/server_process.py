@@ -70,20 +70,35 @@ class Listener:
 
 
 class ServerProcess:
-    """``python api_server.py --port 0 …``; leaving the context ends it. ``settings`` are environment variables."""
+    """``python api_server.py --port 0 …``; leaving the context ends it. ``settings`` are environment variables.
+
+    ``session``: in a session and process group of its own, as a terminal would start it. ``descriptors`` limits how
+    many files and connections it may have open.
+    """
 
     program = ROOT / "api_server.py"
 
-    def __init__(self, folder: Path, *arguments: str, **settings: object) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *arguments: str,
+        session: bool = False,
+        descriptors: int | None = None,
+        **settings: object,
+    ) -> None:
         self._stderr, self._stdout = folder / "stderr.log", folder / "stdout.log"
         with self._stderr.open("wb") as stderr, self._stdout.open("wb") as stdout:
+            command = [sys.executable, str(self.program), "--port", "0", *arguments]
+            if descriptors is not None:
+                command = ["sh", "-c", 'ulimit -n "$0" && exec "$@"', str(descriptors), *command]
             self._process = subprocess.Popen(
-                [sys.executable, str(self.program), "--port", "0", *arguments],
+                command,
                 cwd=folder,  # not the checkout: it has to find its files from anywhere
                 env=clean_environment(**settings),
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stderr,
+                start_new_session=session,
             )
 
     def __enter__(self) -> Self:
@@ -107,6 +122,10 @@ class ServerProcess:
     def output(self) -> str:
         """Everything said on standard output so far."""
         return self._stdout.read_text(encoding="utf-8")
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     @property
     def running(self) -> bool:

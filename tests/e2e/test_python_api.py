@@ -14,6 +14,8 @@ from echo import AudioFormat, Encoding, Speech
 from echo.errors import BadRequest, ConfigError, NotReady, VoiceNotFound
 from tests.e2e.listening import decoded, from_wav
 from tests.e2e.server_process import ROOT, eventually
+from tests.unit.decoding.test_pool import running
+from tests.unit.voices.voice_files import encoded_as, tone
 
 TEXT = "Spoken by a program, not by a server."
 CLIPS = ROOT / "audio_prompts"
@@ -113,3 +115,14 @@ def test_after_close_it_does_not_speak_any_more() -> None:
     speech.close()
     with pytest.raises(NotReady):
         speech.speak(TEXT)
+
+
+def test_a_clip_is_decoded_in_another_process_that_ends_with_the_model() -> None:
+    clip = encoded_as("ogg", "libopus", "7.1", np.repeat(tone(1.0, rate=48_000), 8))
+    with echo.load("tiny", voices_dir=(str(CLIPS),)) as loaded:
+        assert len(loaded.speak("Hello.", voice=clip, seed=1)) > 1000
+        decoders = loaded._runtime.decoders.pids
+        assert decoders
+        with pytest.raises(BadRequest, match="voice"):
+            loaded.speak("Hello.", voice=b"RIFF0000WAVE" + bytes(5000))
+    assert not any(map(running, decoders))

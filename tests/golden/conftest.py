@@ -14,10 +14,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from echo.model.autoencoder import Autoencoder, AutoencoderConfig
-from echo.model.config import DiTConfig
-from echo.model.dit import EchoDiT
-from echo.model.pca import Pca
-from echo.model.weights import load_autoencoder, load_pca
+from echo.model.autoencoder.pca import Pca
+from echo.model.files.weights import load_autoencoder, load_pca
+from echo.model.network.config import DiTConfig
+from echo.model.network.dit import EchoDiT
 
 FOLDER = Path(__file__).parent / "vectors"
 

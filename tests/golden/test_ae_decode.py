@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from echo.model.autoencoder import Autoencoder
+from echo.model.autoencoder.pca import Pca
 from echo.model.autoencoder.streaming import StreamingDecoder
-from echo.model.pca import Pca
 
 STAGE = 2e-4
 AUDIO = 1e-4

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from echo.model.autoencoder import Autoencoder, AutoencoderConfig
-from echo.model.pca import Pca
-from echo.model.weights import load_autoencoder
+from echo.model.autoencoder.pca import Pca
+from echo.model.files.weights import load_autoencoder
 
 from .conftest import FOLDER
 

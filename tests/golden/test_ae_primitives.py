@@ -9,7 +9,7 @@ from torch import Tensor
 from echo.model.autoencoder.conv import Snake
 from echo.model.autoencoder.history import History
 from echo.model.autoencoder.transformer import rotary_table, window_mask
-from echo.model.layers import rotate
+from echo.model.network.layers import rotate
 
 TOLERANCE = 1e-5
 

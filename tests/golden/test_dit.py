@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from echo.model.dit import EchoDiT
-from echo.model.kv import KV
-from echo.model.prefix import Prefix
+from echo.model.network.dit import EchoDiT
+from echo.model.network.kv import KV
+from echo.model.sampling.prefix import Prefix
 
 TOLERANCE = 1e-4
 FORWARD_CASES = json.loads((Path(__file__).parent / "vectors" / "dit_forward.json").read_text())

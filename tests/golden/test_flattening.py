@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from echo.model.tail import first_flat_window, flat_tail_start
+from echo.model.sampling.tail import flat_tail_start
+from tests.reference.flattening import first_flat_window
 
 CASES = json.loads((Path(__file__).parent / "vectors" / "flattening.json").read_text())
 

@@ -11,15 +11,16 @@ import torch
 from torch import Tensor
 
 from echo.model.autoencoder import Autoencoder
+from echo.model.autoencoder.pca import Pca
+from echo.model.autoencoder.speaker import speaker_latents
 from echo.model.autoencoder.streaming import StreamingDecoder
-from echo.model.dit import EchoDiT
-from echo.model.kv import KV
-from echo.model.pca import Pca
-from echo.model.sampler import make_conditions, sample_blockwise
-from echo.model.speaker import padded_speaker_latents, speaker_latents
-from echo.model.tail import first_flat_window
+from echo.model.network.dit import EchoDiT
+from echo.model.network.kv import KV
+from echo.model.sampling.sampler import make_conditions, sample_blockwise
 from echo.text.tokenize import encode, normalize
 from echo.types import BlockSpec, SamplerParams
+from tests.reference.flattening import first_flat_window
+from tests.reference.speaker import padded_speaker_latents
 
 CASES: dict[str, Any] = json.loads((Path(__file__).parent / "vectors" / "pipeline.json").read_text())
 

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from echo.model.dit import Block, EchoDiT
-from echo.model.guidance import rescale
-from echo.model.layers import Rotary, rotate
-from echo.model.modulation import modulate, timestep_embedding
-from echo.model.projections import rotate_first
-from echo.model.schedule import make_schedule
+from echo.model.network.attention import rotate_first
+from echo.model.network.dit import Block, EchoDiT
+from echo.model.network.layers import Rotary, rotate
+from echo.model.network.modulation import modulate, timestep_embedding
+from echo.model.sampling.guidance import rescale
+from echo.model.sampling.schedule import make_schedule
 from echo.types import BlockSpec, SamplerParams
 
 TOLERANCE = 1e-5

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from echo.model.dit import EchoDiT
-from echo.model.sampler import make_conditions, sample_blockwise
+from echo.model.network.dit import EchoDiT
+from echo.model.sampling.sampler import make_conditions, sample_blockwise
 from echo.types import BlockSpec, SamplerParams
+from tests.reference.sampler import sample_with_compounding
 
 CASES = json.loads((Path(__file__).parent / "vectors" / "sampler_blockwise.json").read_text())
 
@@ -23,15 +24,13 @@ def test_blockwise(dit: EchoDiT, vectors: Any, name: str) -> None:
     for row in range(recorded[f"{name}.out"].shape[0]):
         ids = recorded["in.text_ids"][row][recorded["in.text_mask"][row]]
         valid = int(recorded["in.speaker_mask"][row].sum())
-        out = sample_blockwise(
-            dit,
-            make_conditions(dit, ids, dit.encode_speaker(recorded["in.speaker_latent"][row], valid)),
-            blocks,
-            SamplerParams(**values),
-            [recorded[f"{name}.noise{i}"][row] for i in range(len(blocks))],
-            continuation=recorded[case["continuation"]][row] if case["continuation"] else None,
-            compounding=name == "kvscale_compounding",
-        )
+        conditions = make_conditions(dit, ids, dit.encode_speaker(recorded["in.speaker_latent"][row], valid))
+        params, noises = SamplerParams(**values), [recorded[f"{name}.noise{i}"][row] for i in range(len(blocks))]
+        if name == "kvscale_compounding":
+            out = sample_with_compounding(dit, conditions, blocks, params, noises)
+        else:
+            continuation = recorded[case["continuation"]][row] if case["continuation"] else None
+            out = sample_blockwise(dit, conditions, blocks, params, noises, continuation=continuation)
         torch.testing.assert_close(out, recorded[f"{name}.out"][row], rtol=0, atol=5e-4)
 
 

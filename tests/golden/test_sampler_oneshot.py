@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from echo.model.dit import EchoDiT
-from echo.model.sampler import make_conditions, sample_oneshot
+from echo.model.network.dit import EchoDiT
+from echo.model.sampling.sampler import make_conditions, sample_oneshot
 from echo.types import BlockSpec, SamplerParams
 
 CASES = json.loads((Path(__file__).parent / "vectors" / "sampler_oneshot.json").read_text())

@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 import torch
 
-from echo.model.dit import EchoDiT
-from echo.model.guidance import Conditions
-from echo.model.modulation import ModulationCache
-from echo.model.prefix import Prefix
-from echo.model.sampler import BlockSampler, draw_noise, make_conditions, sample_blockwise, step_together
+from echo.model.network.dit import EchoDiT
+from echo.model.network.modulation import ModulationCache
+from echo.model.sampling.guidance import Conditions
+from echo.model.sampling.prefix import Prefix
+from echo.model.sampling.sampler import BlockSampler, draw_noise, make_conditions, sample_blockwise, step_together
 from echo.types import BlockSpec, SamplerParams
+from tests.reference.sampler import bos_conditions
 
 GUIDED = SamplerParams(cfg_scale_text=1.5, cfg_scale_speaker=2.0)
 SCALED = SamplerParams(
@@ -33,7 +34,7 @@ def conditions(dit: EchoDiT, vectors: Any) -> list[Conditions]:
     for row in (0, 1):
         ids = recorded["in.text_ids"][row][recorded["in.text_mask"][row]]
         made.append(make_conditions(dit, ids, dit.encode_speaker(recorded["in.speaker_latent"][row])))
-    made.append(make_conditions(dit, torch.tensor([0, 72, 105]), None, bos_only_uncond=True))
+    made.append(bos_conditions(dit, torch.tensor([0, 72, 105])))
     return made
 
 
@@ -76,7 +77,6 @@ def test_rows_of_a_step(dit: EchoDiT, conditions: list[Conditions], tables: Modu
         while not sampler.done:
             rows.append(len(sampler.rows().contexts))
             assert sampler.next_rows == rows[-1]
-            assert sampler.steps_left == sampler.schedule.steps - len(rows) + 1
             sampler.step()
         counts.append(rows)
     # Guided and unguided steps; the last has no voice and no speaker guidance.

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from echo.model.dit import EchoDiT
-from echo.model.sampler import make_conditions, sample_blockwise
+from echo.model.network.dit import EchoDiT
+from echo.model.sampling.sampler import sample_blockwise
 from echo.types import BlockSpec, SamplerParams, TailRules
+from tests.reference.sampler import bos_conditions
 
 CASES = json.loads((Path(__file__).parent / "vectors" / "sampler_stream_variant.json").read_text())
 
@@ -38,11 +39,10 @@ def test_stream_variant(dit: EchoDiT, vectors: Any, name: str) -> None:
     unused = torch.zeros(sizes[0], 80)
     out = sample_blockwise(
         dit,
-        make_conditions(
+        bos_conditions(
             dit,
             recorded["in.text_ids"][0][recorded["in.text_mask"][0]],
             dit.encode_speaker(recorded["in.speaker_latent"][0], int(recorded["in.speaker_mask"][0].sum())),
-            bos_only_uncond=True,
         ),
         blocks,
         SamplerParams(**values),

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from echo.errors import BadRequest
 from echo.model.autoencoder import Autoencoder
-from echo.model.pca import Pca
-from echo.model.speaker import padded_speaker_latents, speaker_latents
+from echo.model.autoencoder.pca import Pca
+from echo.model.autoencoder.speaker import speaker_latents
 from echo.types import SAMPLES_PER_LATENT
+from tests.reference.speaker import padded_speaker_latents
 
 TOLERANCE = 1e-4
 CASES: dict[str, Any] = json.loads((Path(__file__).parent / "vectors" / "speaker_prep.json").read_text())

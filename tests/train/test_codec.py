@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 
 from echo.model.autoencoder.dac import Autoencoder
-from echo.model.config import DiTConfig
-from echo.model.dit import EchoDiT
-from echo.model.weights import load_autoencoder, save_release
+from echo.model.files.weights import load_autoencoder, save_release
+from echo.model.network.config import DiTConfig
+from echo.model.network.dit import EchoDiT
 from echo.types import SAMPLE_RATE, SAMPLES_PER_LATENT
 from train.tiny.budget import Budget
 from train.tiny.codec import CodecOptions, CodecShape, load_codec, load_encoder, train_codec

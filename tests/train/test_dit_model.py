@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from echo.model.config import DiTConfig
-from echo.model.dit import EchoDiT
-from echo.model.prefix import Prefix
+from echo.model.network.config import DiTConfig
+from echo.model.network.dit import EchoDiT
+from echo.model.sampling.prefix import Prefix
 from train.tiny.dit import DiTOptions, Trainable
 from train.tiny.dit_model import Inputs, TrainableDiT
 

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from echo.engines.block import BlockEngine
 from echo.engines.load import load_engine
-from echo.model.config import DiTConfig
-from echo.model.weights import load_echo
+from echo.model.files.weights import load_echo
+from echo.model.network.config import DiTConfig
 from echo.settings import load_settings
 from echo.types import SAMPLE_RATE, BlockPlan, BlockSpec, SamplerParams, TailRules, Utterance
 from train.tiny import config

@@ -10,14 +10,14 @@ import pytest
 import soundfile
 
 from echo.types import SAMPLE_RATE
+from train.evaluation.bundled import clip_of, items_of, judged
+from train.evaluation.heard import Heard, of_teacher
+from train.evaluation.parts import Pitch, Words
+from train.evaluation.recogniser import Recogniser
+from train.evaluation.record import recorded
+from train.evaluation.systems import Voice
+from train.evaluation.table import described
 from train.tiny.corpus import Recording
-from train.tiny.evaluation.bundled import clip_of, items_of, judged
-from train.tiny.evaluation.heard import Heard, of_teacher
-from train.tiny.evaluation.parts import Pitch, Words
-from train.tiny.evaluation.recogniser import Recogniser
-from train.tiny.evaluation.record import recorded
-from train.tiny.evaluation.systems import Voice
-from train.tiny.evaluation.table import described
 from train.tiny.prompts import TEXT, VOICES, record
 from train.tiny.teacher.speakers import cast
 from train.tiny.teacher.studio import LOUDNESS, RATE, Studio

@@ -8,10 +8,10 @@ import torch
 
 from echo.model.autoencoder import RELEASED, Autoencoder, AutoencoderConfig
 from echo.model.autoencoder.config import TransformerConfig
-from echo.model.config import DiTConfig
-from echo.model.dit import EchoDiT
-from echo.model.pca import Pca
-from echo.model.weights import random_autoencoder, random_dit, random_pca
+from echo.model.autoencoder.pca import Pca
+from echo.model.files.weights import random_autoencoder, random_dit, random_pca
+from echo.model.network.config import DiTConfig
+from echo.model.network.dit import EchoDiT
 
 CPU = torch.device("cpu")
 DIM = 128

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from echo import __version__, cli
-from tests.unit.voice_files import touch_clips
+from tests.unit.voices.voice_files import touch_clips
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,7 @@ import torch
 from echo.errors import ConfigError, LoadError
 from train.tiny import config
 from train.tiny.budget import Budget
-from train.tiny.stages import STAGES, Run
+from train.tiny.stages import HALVES, STAGES, Run
 from train.tiny.teacher.library import TeacherMissing
 
 
@@ -46,8 +46,10 @@ def _run(options: argparse.Namespace) -> None:
         raise SystemExit(f"The run in {chosen.run.work} was begun from {begun}; give another folder with --work.")
     both = {"codec", "dit"} <= set(stages)
     budgets = share_out(chosen, options.minutes, stages, device)
+    if options.steps:
+        budgets = {name: Budget(steps=options.steps) for name in budgets}
     run = Run(chosen, device, budgets)
-    for stage in STAGES:
+    for stage in (*HALVES, *STAGES):
         if stage in stages and not (both and device.type == "cpu" and stage in {"codec", "dit"}):
             run.stage(stage)
         elif stage == "codec" and both:
@@ -83,7 +85,8 @@ def _side_by_side(options: argparse.Namespace, budget: Budget) -> None:
     command = [sys.executable, "-m", "train.tiny", "--config", str(options.config), "--device", "cpu"]
     command += ["--from-nothing"] if options.from_nothing else []
     command += ["--work", str(options.work)] if options.work is not None else []
-    command += ["--minutes", str(budget.minutes), "--threads", "1", "--only"]
+    length = ["--steps", str(budget.steps)] if budget.steps else ["--minutes", str(budget.minutes)]
+    command += [*length, "--threads", "1", "--only"]
     children = {
         stage: subprocess.Popen([*command, stage], env={**os.environ, "TQDM_POSITION": str(line)})
         for line, stage in enumerate(("codec", "dit"))
@@ -112,17 +115,27 @@ def _parser() -> argparse.ArgumentParser:
         default=100.0,
         help="minutes of training over all runs; speech, latents and evaluation come on top (default: 100)",
     )
+    parser.add_argument(
+        "--steps",
+        type=int,
+        default=0,
+        help="steps of every stage that trains, instead of minutes: for a machine that does other things, too",
+    )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--threads", type=int, default=0, help="threads of the numerical library; 0 = its own choice")
     parser.add_argument(
-        "--only", type=_stages, default=None, metavar="STAGE,...", help=f"some of {', '.join(STAGES)} (default: all)"
+        "--only",
+        type=_stages,
+        default=None,
+        metavar="STAGE,...",
+        help=f"some of {', '.join(STAGES)} (default: all of these), or {' or '.join(HALVES)} for a half of the codec",
     )
     return parser
 
 
 def _stages(value: str) -> list[str]:
     names = value.split(",")
-    if unknown := [name for name in names if name not in STAGES]:
+    if unknown := [name for name in names if name not in (*STAGES, *HALVES)]:
         raise argparse.ArgumentTypeError(f"no stage is called {', '.join(unknown)}; there are {', '.join(STAGES)}")
     return names
 

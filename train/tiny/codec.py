@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from echo.model.autoencoder import Autoencoder, AutoencoderConfig
-from echo.model.autoencoder.config import QuantizerConfig, TransformerConfig
+from echo.model.autoencoder.config import QuantizerConfig, SourceConfig, SpectralDecoderConfig, TransformerConfig
 from train.tiny import state
 from train.tiny.budget import Budget
 from train.tiny.codec_data import REACH, Material, doubled, keys_of, prepare
@@ -20,8 +20,9 @@ from train.tiny.codec_encoder import EncoderOptions, EncoderTask, fit_quantizer
 from train.tiny.codec_model import trainable, weight_normed
 from train.tiny.codec_start import starting_codec
 from train.tiny.corpus import Corpus
-from train.tiny.latents import HOP, Analysis
-from train.tiny.loop import Stage, describe
+from train.tiny.latents import HOP, PHASE, PITCH, SUB_FRAMES, VOICING, Analysis
+from train.tiny.loop import Stage, Task, describe
+from train.tiny.spectral_training import SpectralOptions, SpectralTask
 
 _DECODER, _ENCODER, _QUANTIZER = "decoder", "encoder", "quantizer"
 #: Held-out utterances that are decoded at every checkpoint, and their longest.
@@ -29,13 +30,43 @@ _LISTENED = 4
 _LONGEST = 6.0
 #: Longest speech in one go: the length of the rotary tables.
 _TABLE = 768
+#: The spectral decoder's window at 22.05 kHz: four sub-frames.
+_FFT = HOP
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpectralShape:
+    """Sizes of the spectral decoder, and how far its pulses follow the phase that the latents tell."""
+
+    dim: int = 256
+    layers: int = 6
+    context_layers: int = 2
+    follow: float = 1.0
+
+    def config(self) -> SpectralDecoderConfig:
+        """The decoder's configuration for analytic latents."""
+        return SpectralDecoderConfig(
+            dim=self.dim,
+            layers=self.layers,
+            context_layers=self.context_layers,
+            frames_per_latent=SUB_FRAMES,
+            fft=_FFT,
+            oversampling=2,
+            source=SourceConfig(
+                voicing=tuple(range(VOICING.start, VOICING.stop)),
+                pitch=tuple(range(PITCH.start, PITCH.stop)),
+                phase=tuple(range(PHASE.start, PHASE.stop)),
+                follow=self.follow,
+            ),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CodecShape:
     """Sizes of the autoencoder; the defaults are those of the shipped model, whose decoder training can start from.
 
-    ``post_dim``, ``post_layers`` and ``window`` (latents) are the transformer's before the decoder.
+    ``post_dim``, ``post_layers`` and ``window`` (latents) are the transformer's before the decoder. ``spectral`` puts a
+    spectral decoder of that size in the place of both.
     """
 
     latent_dim: int = 128
@@ -52,6 +83,7 @@ class CodecShape:
     codebooks: int = 16
     codebook_size: int = 1024
     codebook_dim: int = 8
+    spectral: SpectralShape | None = None
 
     def config(self) -> AutoencoderConfig:
         """The autoencoder's configuration."""
@@ -60,8 +92,8 @@ class CodecShape:
             encoder_rates=self.encoder_rates,
             encoder_transformers=(None,) * len(self.encoder_rates),
             latent_dim=self.latent_dim,
-            decoder_dim=self.decoder_dim,
-            decoder_rates=self.decoder_rates,
+            decoder_dim=0 if self.spectral else self.decoder_dim,
+            decoder_rates=() if self.spectral else self.decoder_rates,
             quantizer=QuantizerConfig(
                 codebook_size=self.codebook_size,
                 n_codebooks=self.codebooks - 1,
@@ -69,8 +101,11 @@ class CodecShape:
                 codebook_dim=self.codebook_dim,
                 downsample_factor=self.resampling,
                 pre_module=self._transformer(self.latent_dim, self.pre_layers, 3 * self.latent_dim),
-                post_module=self._transformer(self.post_dim, self.post_layers, self.post_intermediate),
+                post_module=None
+                if self.spectral
+                else self._transformer(self.post_dim, self.post_layers, self.post_intermediate),
             ),
+            spectral=self.spectral.config() if self.spectral else None,
         )
 
     def _transformer(self, dim: int, layers: int, intermediate: int) -> TransformerConfig:
@@ -106,6 +141,7 @@ class CodecOptions:
     save_minutes: float = 2.0
     shape: CodecShape = field(default_factory=CodecShape)
     decoder: DecoderOptions = field(default_factory=DecoderOptions)
+    spectral: SpectralOptions = field(default_factory=SpectralOptions)
     encoder: EncoderOptions = field(default_factory=EncoderOptions)
 
 
@@ -147,8 +183,12 @@ def train_codec(
         model = trainable(options.shape.config())
         fresh = state.load(folder / part / "checkpoint") is None
         start = _start(options, analysis, part) if fresh else None
-        task: DecoderTask | EncoderTask
-        if part == _DECODER:
+        task: Task
+        if part == _DECODER and options.shape.spectral:
+            task = SpectralTask(
+                model, material, options.spectral, seed=seed, held_out=held_out, start=start, remade=remade
+            )
+        elif part == _DECODER:
             task = DecoderTask(
                 model, material, _decoder(options), seed=seed, held_out=held_out, start=start, remade=remade
             )

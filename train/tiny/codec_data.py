@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from train.tiny.corpus import RATE, Corpus, Recording
 from train.tiny.files import whole
-from train.tiny.latents import HOP, SUB_FRAMES, SUB_HOP, Analysis, analyse
+from train.tiny.latents import HOP, SUB_FRAMES, SUB_HOP, Analysis
 
 #: Full scale of 16-bit samples.
 INT16 = 32_767.0
@@ -51,7 +51,7 @@ class Material:
         for recording in recordings:
             silence = -len(recording.samples) % HOP + _GAP * HOP
             signal = F.pad(torch.as_tensor(recording.samples), (0, silence))
-            frames = analyse(signal)
+            frames = analysis.analyse(signal)
             samples = (signal.clamp(-1.0, 1.0) * INT16).round().to(torch.int16)
             parts.append((samples, analysis.from_frames(frames).half(), frames.voicing, frames.pitch, frames.phase))
         return cls(*(torch.cat(column) for column in zip(*parts, strict=True)))
@@ -136,8 +136,8 @@ def _packs(corpus: Corpus, order: Sequence[int], seconds: float) -> Iterator[lis
 class Segments:
     """A batch of ``b`` pieces of ``n`` latents.
 
-    latents [b, n, 80] f32; audio [b, n · 2048] f32 at 44.1 kHz; voicing and phase [b, 4 n + 1] f32 at the borders of
-    sub-frames, the phase unwrapped within the piece
+    latents [b, n, 80] f32; audio [b, n · 2048] f32 at 44.1 kHz, or [b, n · 1024] at 22.05 kHz; voicing and phase
+    [b, 4 n + 1] f32 at the borders of sub-frames, the phase unwrapped within the piece
     """
 
     latents: Tensor
@@ -154,8 +154,8 @@ class Segments:
         return values[:, left] * (1.0 - share) + values[:, left + 1] * share
 
 
-def draw(material: Material, *, batch: int, length: int, generator: torch.Generator) -> Segments:
-    """Cut ``batch`` random segments of ``length`` latents."""
+def draw(material: Material, *, batch: int, length: int, generator: torch.Generator, native: bool = False) -> Segments:
+    """Cut ``batch`` random segments of ``length`` latents; ``native`` leaves the audio at 22.05 kHz."""
     device = material.samples.device
     last = material.latents.shape[0] - length - 1
     starts = torch.randint(1, max(last, 2), (batch, 1), generator=generator).to(device)
@@ -166,7 +166,7 @@ def draw(material: Material, *, batch: int, length: int, generator: torch.Genera
     samples = material.samples[places.clamp(max=material.samples.shape[0] - 1)].float() / INT16
     return Segments(
         latents=material.latents[rows].float(),
-        audio=doubled(samples),
+        audio=samples[:, reach:-reach] if native else doubled(samples),
         voicing=material.voicing[borders],
         phase=_unwrapped(material.phase[borders], material.pitch[borders]),
     )

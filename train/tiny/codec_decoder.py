@@ -148,7 +148,7 @@ class DecoderTask:
             audio = self._path(latents[None].to(self._device))[0][0].float().cpu()[: wanted.shape[0]]
             distances.append(log_distance(audio, wanted))
             path = folder / f"held_out_{number}.wav"
-            soundfile.write(path, audio.numpy(), SAMPLE_RATE)  # type: ignore[no-untyped-call]
+            soundfile.write(path, audio.numpy(), SAMPLE_RATE)
         return {"held_out_db": sum(distances) / len(distances)} if distances else {}
 
     def _windows(self, number: int) -> tuple[int, ...]:

@@ -23,7 +23,7 @@ _COMPRESSION = 0.3
 #: The ear hears no rumble, the network makes it easily: samples over which the mean should be zero.
 _RUMBLE = 512
 #: Hz between which recognisers look, and mel bands in a window of 1024; a narrower window has fewer.
-_MEL_HZ, _MEL_BANDS = (80.0, 8_000.0), 64
+_MEL_LOWEST, _MEL_HIGHEST, _MEL_BANDS = 80.0, 8_000.0, 64
 #: Narrowest and widest number of bands.
 _FEWEST_BANDS, _MOST_BANDS = 24, 80
 
@@ -33,7 +33,7 @@ class DecoderWeights:
     """Weights of the decoder's losses.
 
     log        distance of log power
-    mel        distance of log power in mel bands, which leave out the grain of hiss, as nothing can foretell it
+    mel        distance of log power in mel bands, which leave out the grain of hiss, as nothing can estimate_demand it
     complex    distance of compressed spectra with phase, where voiced
     magnitude  the same without phase, everywhere
     wave       distance of samples, where voiced
@@ -58,16 +58,18 @@ def spectrum(audio: Tensor, window: int) -> Tensor:
 
 
 class SpectralLoss:
-    """Compares audio at 44.1 kHz in the given windows (samples)."""
+    """Compares audio at ``rate`` in the given windows (samples), in mel bands that end at ``mel_highest`` hertz."""
 
-    def __init__(self, windows: Sequence[int]) -> None:
+    def __init__(self, windows: Sequence[int], *, rate: int = SAMPLE_RATE, mel_highest: float = _MEL_HIGHEST) -> None:
         self.windows = tuple(windows)
+        self._rate = rate
+        self._mel_highest = mel_highest
 
     def terms(self, audio: Tensor, target: Tensor, voicing: Tensor) -> dict[str, Tensor]:
-        """Distances of ``audio`` and ``target`` ``[b, n]``, phase weighed by ``voicing`` ``[b, n / 512]``."""
+        """Distances of ``audio`` and ``target`` ``[b, n]``, phase weighed by ``voicing`` ``[b, n / k]``, any k."""
         sums = {name: audio.new_zeros(()) for name in ("log", "mel", "complex", "magnitude")}
         for window in self.windows:
-            for name, value in _compare(audio, target, voicing, window).items():
+            for name, value in _compare(audio, target, voicing, window, self._rate, self._mel_highest).items():
                 sums[name] = sums[name] + value / len(self.windows)
         voiced = voicing.repeat_interleave(audio.shape[1] // voicing.shape[1], 1)
         sums["wave"] = ((audio - target).abs() * voiced).mean()
@@ -84,12 +86,12 @@ def weigh(terms: dict[str, Tensor], weights: DecoderWeights) -> Tensor:
 
 
 @lru_cache
-def mel_bands(window: int) -> Tensor:
-    """Triangular mel bands ``[bands, window / 2 + 1]`` at 44.1 kHz, each with weights of sum 1."""
-    bands = min(max(_MEL_BANDS * window // 1024, _FEWEST_BANDS), _MOST_BANDS)
-    low, high = (2595.0 * math.log10(1.0 + hz / 700.0) for hz in _MEL_HZ)
+def mel_bands(window: int, rate: int = SAMPLE_RATE, highest: float = _MEL_HIGHEST) -> Tensor:
+    """Triangular mel bands ``[bands, window / 2 + 1]`` at a rate, each with weights of sum 1."""
+    bands = min(max(_MEL_BANDS * window * SAMPLE_RATE // rate // 1024, _FEWEST_BANDS), _MOST_BANDS)
+    low, high = (2595.0 * math.log10(1.0 + hz / 700.0) for hz in (_MEL_LOWEST, highest))
     edges = 700.0 * (10.0 ** (torch.linspace(low, high, bands + 2) / 2595.0) - 1.0)
-    step = SAMPLE_RATE / window
+    step = rate / window
     # A band narrower than the bins would hold none of them.
     width = torch.maximum(edges.diff(), torch.tensor(step))[:, None]
     away = torch.arange(window // 2 + 1) * step - edges[1:-1, None]
@@ -105,13 +107,15 @@ def log_distance(audio: Tensor, target: Tensor, window: int = 1024) -> float:
     return float((a - b)[:, speech].square().mean().sqrt())
 
 
-def _compare(audio: Tensor, target: Tensor, voicing: Tensor, window: int) -> dict[str, Tensor]:
+def _compare(
+    audio: Tensor, target: Tensor, voicing: Tensor, window: int, rate: int, mel_highest: float
+) -> dict[str, Tensor]:
     found, wanted = spectrum(audio, window), spectrum(target, window)
-    bins = torch.arange(found.shape[1], device=audio.device) * (SAMPLE_RATE / window)
+    bins = torch.arange(found.shape[1], device=audio.device) * (rate / window)
     weight = torch.where(bins < _HIGH_HZ, 1.0, _HIGH_WEIGHT)[:, None]
     powers = [one.real.square() + one.imag.square() for one in (found, wanted)]
     logs = [(power + _FLOOR).log() for power in powers]
-    bands = mel_bands(window).to(audio.device)
+    bands = mel_bands(window, rate, mel_highest).to(audio.device)
     mels = [(bands @ power + _FLOOR).log() for power in powers]
     soft = [one * (0.5 * (_COMPRESSION - 1.0) * log).exp() for one, log in zip((found, wanted), logs, strict=True)]
     magnitudes = [(0.5 * _COMPRESSION * log).exp() for log in logs]

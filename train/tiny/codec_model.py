@@ -105,6 +105,7 @@ class DecodePath(nn.Module):
         self.quantizer = nn.ModuleDict(
             {"post_module": model.quantizer.post_module, "upsample": model.quantizer.upsample}
         )
+        assert isinstance(model.decoder, Decoder)
         self.decoder: Decoder = model.decoder
 
     def forward(self, latents: Tensor) -> tuple[Tensor, list[Tensor]]:

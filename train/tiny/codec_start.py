@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from echo.model.autoencoder import Autoencoder
-from echo.model.hub import locate
-from echo.model.weights import LoadedEcho, load_echo
+from echo.model.files.hub import locate
+from echo.model.files.weights import LoadedEcho, load_echo
 from echo.types import SAMPLE_RATE
 from train.tiny.corpus import RATE
 from train.tiny.latents import MEL, Analysis

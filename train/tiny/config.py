@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from echo.errors import ConfigError
-from echo.model.config import DiTConfig
+from echo.model.network.config import DiTConfig
 from train.tiny.codec import CodecOptions
 from train.tiny.dit import DiTOptions
 
@@ -37,11 +37,20 @@ class RunOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CorpusOptions:
-    """How much teacher speech is made, by how many processes (0 = one per core), and how much fits the analysis."""
+    """The teacher speech.
+
+    hours           of it
+    cast            who speaks: ``flite`` or ``natural``
+    workers         processes that record; 0 = one per core
+    fit_recordings  of it fit the analysis
+    wide            analyse up to 11 kHz instead of 8, for teachers that have sound there
+    """
 
     hours: float = 10.0
+    cast: str = "flite"
     workers: int = 0
     fit_recordings: int = 400
+    wide: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

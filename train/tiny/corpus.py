@@ -8,7 +8,7 @@ marks the shard as finished). A line is an object::
     {"key": "train-0000-0007",        unique in the corpus
      "text": "How are you?",          what is said; the time of each of its bytes is below
      "speaker": "anna",               any name
-     "teacher": "flite",              any name; the evaluation listens to one of them
+     "teacher": "kokoro",             any name; the evaluation listens to one of them
      "split": "train",                or "heldout_text" or "heldout_speaker", see Corpus.split
      "offset": 154350,                first sample in NAME.s16
      "samples": 26460,                how many there are, at most LONGEST_S seconds
@@ -38,7 +38,7 @@ from tqdm import tqdm
 from train.tiny.files import whole
 from train.tiny.teacher.library import TeacherMissing
 from train.tiny.teacher.phones import Span
-from train.tiny.teacher.speakers import Speaker, cast
+from train.tiny.teacher.speakers import CASTS, Speaker, cast
 from train.tiny.teacher.studio import LOUDNESS, RATE, Studio, Take
 from train.tiny.teacher.texts import Everyday, Texts, wordnet
 
@@ -46,11 +46,12 @@ __all__ = ["LONGEST_S", "LOUDNESS", "RATE", "Corpus", "Recording", "Span", "Spli
 
 LONGEST_S = 256 * 1_024 / RATE
 """Seconds of the longest recording: the model's window of 256 latents."""
-SHARD_S = 600.0
+SHARD_S = 300.0
 """Seconds of speech in a shard: small, so that training can start early and little is lost when a build is stopped."""
 HELD_OUT_OTHER_TEXTS = 12
 """Further texts of every held-out speaker, for reference clips that say something else."""
 _INT16 = 32_767.0
+_BEST_TEACHER = "kokoro"
 _HELD_OUT_SHARD = "heldout"
 _SOURCES = "texts.json"
 
@@ -65,7 +66,7 @@ class Recording:
         key: Unique name inside the corpus.
         text: What is said.
         speaker: Who says it.
-        teacher: ``"flite"`` or ``"espeak-ng"``.
+        teacher: Who made the speech, such as ``"flite"`` or ``"kokoro"``.
         samples: Mono at ``RATE``, float32 ``[n]``, root mean square ``LOUDNESS``.
         phones: The phones in order, pauses included.
         characters: Centre time in seconds of every byte of the UTF-8 text, float32 ``[bytes]``; never decreasing.
@@ -162,6 +163,7 @@ def build(
     seed: int,
     workers: int = 1,
     progress: Callable[[int, int], object] | None = None,
+    cast_name: str = "flite",
     speakers: Sequence[Speaker] | None = None,
     sentences: Callable[[], tuple[Sequence[str], Sequence[str]]] = wordnet,
     shard_seconds: float = SHARD_S,
@@ -177,7 +179,8 @@ def build(
         seed: Decides texts and order; the held-out texts are the same for every seed.
         workers: Processes that record.
         progress: Called with the numbers of finished and of all shards, first with those found.
-        speakers: Who speaks; the whole cast if None.
+        cast_name: Which cast speaks; a corpus keeps to one.
+        speakers: Who speaks, instead of the whole cast.
         sentences: Gives natural sentences and sentences with rarer words, besides the everyday ones.
         shard_seconds: Seconds of speech in a shard.
 
@@ -186,11 +189,11 @@ def build(
 
     Raises:
         TeacherMissing: A synthesiser or WordNet is not installed; the message names the package.
-        ValueError: The folder was begun with another seed.
+        ValueError: The folder was begun with another seed or cast.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    _settle_sources(folder, seed, sentences)
-    everybody = tuple(cast() if speakers is None else speakers)
+    everybody = tuple(cast(cast_name) if speakers is None else speakers)
+    _settle_sources(folder, seed, cast_name, everybody, sentences)
     names = [_HELD_OUT_SHARD, *(f"train-{number:04d}" for number in range(math.ceil(hours * 3_600 / shard_seconds)))]
     missing = [name for name in names if not (folder / f"{name}.jsonl").exists()]
     finished = len(names) - len(missing)
@@ -211,24 +214,35 @@ def build(
     return Corpus.open(folder)
 
 
-def _settle_sources(folder: Path, seed: int, sentences: Callable[[], tuple[Sequence[str], Sequence[str]]]) -> None:
-    """Keep sentences and seed with the corpus, so that another WordNet cannot change a half-built one."""
+def _settle_sources(
+    folder: Path,
+    seed: int,
+    cast_name: str,
+    speakers: Sequence[Speaker],
+    sentences: Callable[[], tuple[Sequence[str], Sequence[str]]],
+) -> None:
+    """Keep sentences, seed and cast with the corpus, so that nothing can change a half-built one."""
     sources = folder / _SOURCES
     if sources.exists():
-        found = json.loads(sources.read_text(encoding="utf-8"))["seed"]
-        if found != seed:
-            raise ValueError(f"{folder} was begun with seed {found}; go on with it, or build into another folder")
+        found = json.loads(sources.read_text(encoding="utf-8"))
+        if found["seed"] != seed:
+            raise ValueError(
+                f"{folder} was begun with seed {found['seed']}; go on with it, or build into another folder"
+            )
+        if found.get("cast", "flite") != cast_name:
+            raise ValueError(f"{folder} was begun with the cast {found.get('cast', 'flite')}; go on with that")
         return
-    Studio()  # a missing synthesiser is told before any work is done
+    Studio().require(speakers)  # a missing synthesiser is told before any work is done
     examples, definitions = sentences()
-    content = {"seed": seed, "examples": list(examples), "definitions": list(definitions)}
+    content = {"seed": seed, "cast": cast_name, "examples": list(examples), "definitions": list(definitions)}
     with whole(sources) as path:
         path.write_text(json.dumps(content, indent=0), encoding="utf-8")
 
 
 def _record_shard(folder: Path, name: str, speakers: Sequence[Speaker], shard_seconds: float) -> None:
     sources = json.loads((folder / _SOURCES).read_text(encoding="utf-8"))
-    texts = Texts(Everyday.bundled(), sources["examples"], sources["definitions"])
+    dialogue = Everyday.dialogue() if sources.get("cast") == "natural" else None
+    texts = Texts(Everyday.bundled(), sources["examples"], sources["definitions"], dialogue)
     rng = random.Random(f"{sources['seed']} {name}")
     held_out = name == _HELD_OUT_SHARD
     lines = (_held_out_lines if held_out else _training_lines)(speakers, texts, rng)
@@ -277,7 +291,8 @@ def _times(weight: float, rng: random.Random) -> int:
 def _held_out_lines(speakers: Sequence[Speaker], texts: Texts, rng: random.Random) -> Iterator[_Line]:
     known = [speaker for speaker in speakers if not speaker.held_out]
     unknown = [speaker for speaker in speakers if speaker.held_out]
-    natural = [speaker for speaker in known if speaker.teacher == "flite" and speaker.shift is None]
+    best = _BEST_TEACHER if any(speaker.teacher == _BEST_TEACHER for speaker in known) else "flite"
+    natural = [speaker for speaker in known if speaker.teacher == best and speaker.shift is None]
     others = [speaker for speaker in known if speaker not in natural]
     rng.shuffle(others)
     parts: tuple[tuple[Sequence[Speaker], Split], ...] = (
@@ -315,6 +330,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("folder", type=Path, help="where the shards go; an unfinished build there is continued")
     parser.add_argument("--hours", type=float, default=6.0, help="hours of training speech (default 6)")
     parser.add_argument("--seed", type=int, default=1, help="decides texts and order (default 1)")
+    parser.add_argument("--cast", choices=CASTS, default="flite", help="who speaks (default flite)")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)")
     options = parser.parse_args(arguments)
     with tqdm(unit="shard", desc="speech") as bar:
@@ -325,7 +341,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         try:
             corpus = build(
-                options.folder, hours=options.hours, seed=options.seed, workers=options.workers, progress=show
+                options.folder,
+                hours=options.hours,
+                seed=options.seed,
+                workers=options.workers,
+                progress=show,
+                cast_name=options.cast,
             )
         except (TeacherMissing, ValueError) as error:
             sys.exit(str(error))

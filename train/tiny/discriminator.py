@@ -19,10 +19,10 @@ _HIGHEST = 8_500.0
 class SpectrogramDiscriminator(nn.Module):
     """Tells the teacher's compressed complex spectrum (real and imaginary part as channels) from the decoder's."""
 
-    def __init__(self, window: int, channels: int = 16) -> None:
+    def __init__(self, window: int, channels: int = 16, *, rate: int = SAMPLE_RATE) -> None:
         super().__init__()
         self._window = window
-        self._bins = int(_HIGHEST / SAMPLE_RATE * window)
+        self._bins = int(_HIGHEST / rate * window)
         widths = (2, channels, 2 * channels, 2 * channels)
         self.layers = nn.ModuleList(
             nn.Conv2d(a, b, (5, 3), stride=(2, 1), padding=(2, 1)) for a, b in itertools.pairwise(widths)
@@ -43,11 +43,11 @@ class SpectrogramDiscriminator(nn.Module):
 
 
 class Discriminators(nn.Module):
-    """One discriminator per window (samples at 44.1 kHz)."""
+    """One discriminator per window (samples at ``rate``)."""
 
-    def __init__(self, windows: Sequence[int], channels: int = 16) -> None:
+    def __init__(self, windows: Sequence[int], channels: int = 16, *, rate: int = SAMPLE_RATE) -> None:
         super().__init__()
-        self.each = nn.ModuleList(SpectrogramDiscriminator(window, channels) for window in windows)
+        self.each = nn.ModuleList(SpectrogramDiscriminator(window, channels, rate=rate) for window in windows)
 
     def judge(self, real: Tensor, made: Tensor) -> Tensor:
         """The discriminators' own loss (least squares)."""

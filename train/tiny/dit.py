@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from echo.model.config import DiTConfig
+from echo.model.network.config import DiTConfig
 from train.tiny import optim
 from train.tiny.budget import Budget
 from train.tiny.dit_batches import Batches, BatchOptions, References

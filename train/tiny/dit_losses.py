@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from echo.model.config import DiTConfig
+from echo.model.network.config import DiTConfig
 from train.tiny.dit_batches import Targets
 from train.tiny.dit_model import Inputs, Outputs
 

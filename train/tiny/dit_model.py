@@ -1,4 +1,4 @@
-"""EchoDiT for training: the maths of ``echo.model.dit`` over padded batches, with the checkpoint's parameter names."""
+"""EchoDiT for training: ``echo.model.network.dit`` over padded batches, with the checkpoint's parameter names."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from echo.model.config import DiTConfig
-from echo.model.modulation import timestep_embedding
+from echo.model.network.config import DiTConfig
+from echo.model.network.modulation import timestep_embedding
 from train.tiny.dit_layers import EncoderBlock, FeedForward, GatedAttention, Norm, attend, half, rotary, rotated
 
 

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from echo.model.autoencoder import Autoencoder
-from echo.model.config import DiTConfig
-from echo.model.dit import EchoDiT
-from echo.model.hub import locate
-from echo.model.pca import Pca
-from echo.model.weights import LoadedEcho, load_echo, save_release
+from echo.model.autoencoder.pca import Pca
+from echo.model.files.hub import locate
+from echo.model.files.weights import LoadedEcho, load_echo, save_release
+from echo.model.network.config import DiTConfig
+from echo.model.network.dit import EchoDiT
 from train.tiny import state
 from train.tiny.latents import Analysis
 from train.tiny.start import ANALYSIS

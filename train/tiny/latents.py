@@ -4,7 +4,7 @@ The transformer can train on them before any codec exists, and the codec trains 
 latent of 80 numbers stands for 1,024 samples of 22.05 kHz (2,048 of the codec's 44.1 kHz), cut into four sub-frames:
 
 ====== ==============================================================================================================
-0-67   log-mel spectra of the four sub-frames (160 values), as 68 partly whitened principal components
+0-67   log-mel spectra of the four sub-frames, as 68 partly whitened principal components
 68-69  voicing, 0 to 1, at the end of the second and of the fourth sub-frame
 70-71  1.5 · voicing · log2(f0 / 130 Hz) at the same places
 72-79  cosine, sine at the end of every sub-frame: of the fundamental's phase times voicing, and where speech is not
@@ -37,13 +37,12 @@ HOP = 1_024
 """Samples per latent at ``RATE``."""
 SUB_FRAMES = 4
 SUB_HOP = HOP // SUB_FRAMES
-MELS = 40
 MEL = slice(0, 68)
 VOICING = slice(68, 70)
 PITCH = slice(70, 72)
 PHASE = slice(72, 80)
 
-_MEL_RANGE = (40.0, 8_000.0)  # Hz; the natural teachers have nothing above
+_LOWEST_HZ = 40.0
 _MEL_WINDOW, _MEL_FFT = 512, 1_024
 _FLOOR = 4e-8  # mean power of a band below which everything is silence
 _WINDOW = 1_024  # samples around the end of a sub-frame for pitch and phase
@@ -56,12 +55,31 @@ _REFERENCE_HZ = 130.0
 _SPEECH = 0.5  # mean log-mel above which a sub-frame counts as speech
 
 
+@dataclass(frozen=True, slots=True)
+class Bands:
+    """The mel bands of an analysis.
+
+    Attributes:
+        count: How many there are.
+        highest: Where the last one ends, in hertz.
+    """
+
+    count: int = 40
+    highest: float = 8_000.0
+
+
+NARROW = Bands()
+"""For teachers with nothing above 8 kHz, such as flite."""
+WIDE = Bands(46, 11_000.0)
+"""For teachers that fill all of 22.05 kHz."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Frames:
     """What ``analyse`` measures, one row per sub-frame of 256 samples.
 
     Attributes:
-        mel: Log-mel spectrum above silence, natural logarithm of amplitude ``[n, 40]``; 0 is silence.
+        mel: Log-mel spectrum above silence, natural logarithm of amplitude ``[n, bands]``; 0 is silence.
         energy: 0 in silence, 1 in speech ``[n]``.
         voicing: 0 to ``energy``, at the end of the sub-frame ``[n]``.
         pitch: Fundamental frequency in Hz there, whatever the voicing ``[n]``.
@@ -77,7 +95,7 @@ class Frames:
     hiss: Tensor
 
 
-def analyse(samples: NDArray[np.float32] | Tensor) -> Frames:
+def analyse(samples: NDArray[np.float32] | Tensor, bands: Bands = NARROW) -> Frames:
     """Measure mono samples ``[n]`` at 22.05 kHz; they are completed with zeros to whole latents."""
     signal = torch.as_tensor(samples, dtype=torch.float32)
     signal = F.pad(signal, (0, -signal.shape[0] % HOP))
@@ -88,7 +106,7 @@ def analyse(samples: NDArray[np.float32] | Tensor) -> Frames:
     pitch, periodicity = _pitch(around)
     hiss = _windows(signal, _HISS_WINDOW, ahead=_HISS_WINDOW // 2, count=count) * torch.hann_window(_HISS_WINDOW)
     return Frames(
-        mel=_log_mel(signal, count),
+        mel=_log_mel(signal, count, bands),
         energy=energy,
         voicing=energy * ((periodicity - 0.45) / 0.3).clamp(0.0, 1.0),
         pitch=pitch,
@@ -101,26 +119,29 @@ class Analysis:
     """The principal components of log-mel spectra, fitted once, and the latents that they make.
 
     Attributes:
-        components: ``[160, 68]``, from the log-mel spectra of a latent to its first 68 numbers.
-        inverse: ``[68, 160]``, the way back.
+        components: ``[4 · bands, 68]``, from the log-mel spectra of a latent to its first 68 numbers.
+        inverse: ``[68, 4 · bands]``, the way back.
+        bands: Of the mel spectra.
     """
 
-    def __init__(self, components: Tensor, inverse: Tensor) -> None:
+    def __init__(self, components: Tensor, inverse: Tensor, bands: Bands = NARROW) -> None:
         self.components = components
         self.inverse = inverse
+        self.bands = bands
 
     @classmethod
-    def fit(cls, recordings: Iterable[Recording]) -> Self:
+    def fit(cls, recordings: Iterable[Recording], bands: Bands = NARROW) -> Self:
         """Fit the components to the speech in ``recordings`` (some 300 of varied speakers suffice)."""
-        return cls.fit_frames(analyse(recording.samples) for recording in recordings)
+        return cls.fit_frames((analyse(recording.samples, bands) for recording in recordings), bands)
 
     @classmethod
-    def fit_frames(cls, frames: Iterable[Frames]) -> Self:
-        """Fit the components to analysed speech."""
-        moment = torch.zeros(SUB_FRAMES * MELS, SUB_FRAMES * MELS, dtype=torch.float64)
+    def fit_frames(cls, frames: Iterable[Frames], bands: Bands = NARROW) -> Self:
+        """Fit the components to speech that was analysed in these bands."""
+        values_per_latent = SUB_FRAMES * bands.count
+        moment = torch.zeros(values_per_latent, values_per_latent, dtype=torch.float64)
         count = 0
         for part in frames:
-            rows = part.mel.reshape(-1, SUB_FRAMES * MELS).double()
+            rows = part.mel.reshape(-1, values_per_latent).double()
             rows = rows[rows.mean(1) > _SPEECH]
             moment += rows.T @ rows
             count += rows.shape[0]
@@ -133,27 +154,34 @@ class Analysis:
         vectors = vectors * torch.where(vectors.sum(0) < 0, -1.0, 1.0)
         scales = values.sqrt() ** -_WHITENING
         scales = scales / ((scales.square() * values).mean().sqrt())
-        return cls((vectors * scales).float().contiguous(), (vectors / scales).T.float().contiguous())
+        return cls((vectors * scales).float().contiguous(), (vectors / scales).T.float().contiguous(), bands)
 
     @classmethod
     def load(cls, path: Path) -> Self:
         """Read what ``save`` wrote."""
         state = load_file(path)
-        return cls(state["components"], state["inverse"])
+        highest = float(state["highest_hz"]) if "highest_hz" in state else NARROW.highest
+        return cls(state["components"], state["inverse"], Bands(state["components"].shape[0] // SUB_FRAMES, highest))
 
     def save(self, path: Path) -> None:
         """Write the components to a small safetensors file."""
         with whole(path) as unfinished:
-            save_file({"components": self.components, "inverse": self.inverse}, unfinished)
+            highest = torch.tensor(self.bands.highest)
+            save_file({"components": self.components, "inverse": self.inverse, "highest_hz": highest}, unfinished)
 
     def same_as(self, other: Analysis) -> bool:
         """Whether latents of both mean the same."""
         shapes = self.components.shape, other.components.shape
-        return shapes[0] == shapes[1] and torch.allclose(self.components, other.components, atol=1e-6)
+        same_bands = shapes[0] == shapes[1] and self.bands == other.bands
+        return same_bands and torch.allclose(self.components, other.components, atol=1e-6)
 
     def latents(self, samples_22k: NDArray[np.float32] | Tensor) -> Tensor:
         """Latents ``[ceil(n / 1024), 80]`` float32 of mono samples ``[n]`` at 22.05 kHz."""
-        return self.from_frames(analyse(samples_22k))
+        return self.from_frames(self.analyse(samples_22k))
+
+    def analyse(self, samples_22k: NDArray[np.float32] | Tensor) -> Frames:
+        """Measure mono samples in the bands of this analysis; see ``analyse``."""
+        return analyse(samples_22k, self.bands)
 
     def from_frames(self, frames: Frames) -> Tensor:
         """Latents ``[n / 4, 80]`` of ``n`` analysed sub-frames."""
@@ -164,7 +192,7 @@ class Analysis:
         phase = torch.stack(((weights * angles.cos()).sum(1), (weights * angles.sin()).sum(1)), 1)
         return torch.cat(
             (
-                frames.mel.reshape(-1, SUB_FRAMES * MELS) @ self.components,
+                frames.mel.reshape(-1, SUB_FRAMES * self.bands.count) @ self.components,
                 voicing.reshape(-1, SUB_FRAMES)[:, 1::2],
                 pitch.reshape(-1, SUB_FRAMES)[:, 1::2],
                 phase.reshape(-1, 2 * SUB_FRAMES),
@@ -173,8 +201,8 @@ class Analysis:
         )
 
     def mel(self, latents: Tensor) -> Tensor:
-        """Log-mel spectra ``[4 n, 40]`` of latents ``[n, 80]``; above 0 where there is speech."""
-        return (latents[..., MEL] @ self.inverse).reshape(-1, MELS)
+        """Log-mel spectra ``[4 n, bands]`` of latents ``[n, 80]``; above 0 where there is speech."""
+        return (latents[..., MEL] @ self.inverse).reshape(-1, self.bands.count)
 
 
 def pitch_of(latents: Tensor) -> tuple[Tensor, Tensor]:
@@ -184,10 +212,10 @@ def pitch_of(latents: Tensor) -> tuple[Tensor, Tensor]:
     return _REFERENCE_HZ * 2.0 ** octaves.clamp(-1.5, 2.0), voicing
 
 
-def mel_filters() -> Tensor:
-    """The mel bands: triangles of area 1 over the bins of a 1,024-point spectrum ``[513, 40]`` (HTK's scale)."""
-    low, high = (2595.0 * math.log10(1.0 + hz / 700.0) for hz in _MEL_RANGE)
-    mels = torch.linspace(low, high, MELS + 2, dtype=torch.float64)
+def mel_filters(bands: Bands = NARROW) -> Tensor:
+    """The mel bands: triangles of area 1 over the bins of a 1,024-point spectrum ``[513, bands]`` (HTK's scale)."""
+    low, high = (2595.0 * math.log10(1.0 + hz / 700.0) for hz in (_LOWEST_HZ, bands.highest))
+    mels = torch.linspace(low, high, bands.count + 2, dtype=torch.float64)
     edges = 700.0 * (10.0 ** (mels / 2595.0) - 1.0)
     bins = torch.arange(_MEL_FFT // 2 + 1, dtype=torch.float64)[:, None] * RATE / _MEL_FFT
     rising = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
@@ -202,11 +230,11 @@ def _windows(signal: Tensor, length: int, *, ahead: int, count: int) -> Tensor:
     return padded.unfold(0, length, SUB_HOP)[:count]
 
 
-def _log_mel(signal: Tensor, count: int) -> Tensor:
+def _log_mel(signal: Tensor, count: int, mel: Bands) -> Tensor:
     window = torch.hann_window(_MEL_WINDOW)
     spectrum = torch.fft.rfft(_windows(signal, _MEL_WINDOW, ahead=0, count=count) * window, _MEL_FFT)
     power = (2.0 / float(window.sum()) * spectrum.abs()).square()
-    bands: Tensor = power @ mel_filters()
+    bands: Tensor = power @ mel_filters(mel)
     return 0.5 * ((bands + _FLOOR) / _FLOOR).log()
 
 

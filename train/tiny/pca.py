@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from echo.model.pca import Pca
+from echo.model.autoencoder.pca import Pca
 from train.tiny.latents import LATENT_SIZE
 
 

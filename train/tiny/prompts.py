@@ -41,7 +41,7 @@ def record(folder: Path) -> dict[str, Any]:
         speaker = speakers[chosen]
         take = studio.record(speaker, TEXT)
         samples = soxr.resample(take.samples, RATE, SAMPLE_RATE)
-        soundfile.write(folder / f"{name}.flac", samples, SAMPLE_RATE, subtype="PCM_16")  # type: ignore[no-untyped-call]
+        soundfile.write(folder / f"{name}.flac", samples, SAMPLE_RATE, subtype="PCM_16")
         about[name] = {**_described(speaker), "seconds": round(len(take.samples) / RATE, 2), "text": TEXT}
     (folder / "voices.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     return about

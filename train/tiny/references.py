@@ -9,8 +9,8 @@ import soxr
 import torch
 
 from echo.model.autoencoder import Autoencoder
-from echo.model.pca import Pca
-from echo.model.speaker import speaker_latents
+from echo.model.autoencoder.pca import Pca
+from echo.model.autoencoder.speaker import speaker_latents
 from echo.types import SAMPLE_RATE
 from train.tiny.corpus import RATE, Corpus
 from train.tiny.dit_batches import References

@@ -7,10 +7,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from echo.model.guidance import Conditions
-from echo.model.kv import KV
-from echo.model.sampler import draw_noise, make_conditions, sample_oneshot
-from echo.model.weights import LoadedEcho
+from echo.model.files.weights import LoadedEcho
+from echo.model.network.kv import KV
+from echo.model.sampling.guidance import Conditions
+from echo.model.sampling.sampler import draw_noise, make_conditions, sample_oneshot
 from echo.text.tokenize import encode
 from echo.types import BlockSpec, SamplerParams
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -24,7 +24,7 @@ from train.tiny.config import TinyConfig
 from train.tiny.dit import DiTTask, train_dit
 from train.tiny.dit_batches import Batches, References
 from train.tiny.dit_model import TrainableDiT
-from train.tiny.latents import Analysis
+from train.tiny.latents import NARROW, WIDE, Analysis
 from train.tiny.pca import identity_pca
 from train.tiny.plots import plot_spectrograms
 from train.tiny.references import encoded_references
@@ -33,6 +33,8 @@ from train.tiny.speak import audio_of, latents_of
 from train.tiny.start import ANALYSIS, TEXTS, starting_weights
 
 STAGES = ("corpus", "analysis", "codec", "dit", "polish", "export", "evaluate")
+#: Halves of the stage ``codec``, each with the whole budget; run only where they are named.
+HALVES = ("decoder", "encoder")
 #: Spoken for the page of spectrograms.
 _PICTURED = 4
 _PICTURED_LATENTS = 96
@@ -54,11 +56,12 @@ class Run:
         self._budgets = budgets
 
     def stage(self, name: str) -> None:
-        """Run one of ``STAGES``."""
+        """Run one of ``STAGES`` or ``HALVES``."""
         stages: dict[str, Callable[[], None]] = {
             "corpus": self._record,
             "analysis": self._analyse,
             "codec": self._train_codec,
+            **{half: partial(self._train_codec, half) for half in HALVES},
             "dit": self._train_dit,
             "polish": self._polish,
             "export": self._export,
@@ -92,8 +95,9 @@ class Run:
                     seed=options.run.seed,
                     workers=self._workers(),
                     progress=show,
+                    cast_name=options.corpus.cast,
                 )
-            except ValueError as error:  # begun with another seed
+            except ValueError as error:  # begun with another seed or cast
                 raise SystemExit(str(error)) from error
 
     def _analyse(self) -> None:
@@ -101,7 +105,9 @@ class Run:
         if not path.exists():
             known = self._known_analysis()
             chosen = self._corpus.split("train")[: self._options.corpus.fit_recordings]
-            (known or Analysis.fit(self._corpus[index] for index in tqdm(chosen, desc="analysis"))).save(path)
+            bands = WIDE if self._options.corpus.wide else NARROW
+            recordings = (self._corpus[index] for index in tqdm(chosen, desc="analysis"))
+            (known or Analysis.fit(recordings, bands)).save(path)
         with _progress("latents", "recording") as show:
             dit_data.build(self._corpus, self._analysis, self._work / "latents", workers=self._workers(), progress=show)
 
@@ -111,7 +117,7 @@ class Run:
         beside = export.model_folder(source) / ANALYSIS if source else None
         return Analysis.load(beside) if beside is not None and beside.is_file() else None
 
-    def _train_codec(self) -> None:
+    def _train_codec(self, only: str = "") -> None:
         train_codec(
             self._options.codec,
             self._corpus,
@@ -120,6 +126,7 @@ class Run:
             self._budgets["codec"],
             seed=self._options.run.seed,
             device=self._device,
+            only=only,
         )
 
     def _train_dit(self) -> None:
@@ -225,7 +232,7 @@ class Run:
         sys.stdout.write(f"{self.model_folder}: {export.size(self.model_folder) / 1e6:.1f} MB\n")
 
     def _evaluate(self) -> None:
-        command = [sys.executable, "-m", "train.tiny.evaluation", str(self.model_folder)]
+        command = [sys.executable, "-m", "train.evaluation", str(self.model_folder)]
         if status := subprocess.run([*command, "--work", str(self._work)]).returncode:
             raise SystemExit(status)
 

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from echo.errors import LoadError
-from echo.model import checkpoint
-from echo.model.config import DiTConfig
-from echo.model.hub import locate
-from echo.model.weights import LoadedEcho, load_echo
+from echo.model.files import checkpoint
+from echo.model.files.hub import locate
+from echo.model.files.weights import LoadedEcho, load_echo
+from echo.model.network.config import DiTConfig
 from echo.types import SAMPLE_RATE
 from train.tiny.corpus import RATE
 from train.tiny.latents import MEL, Analysis

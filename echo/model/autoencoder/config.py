@@ -10,6 +10,9 @@ from typing import Any
 from echo.errors import LoadError
 from echo.types import SAMPLE_RATE, SAMPLES_PER_LATENT
 
+#: Latents of a stream of more than a day: an hour is 77,520.
+_COUNTABLE = 2_000_000
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransformerConfig:
@@ -37,12 +40,56 @@ class QuantizerConfig:
     codebook_dim: int
     downsample_factor: tuple[int, ...]
     pre_module: TransformerConfig
-    post_module: TransformerConfig
+    post_module: TransformerConfig | None  # None where a spectral decoder takes the latents themselves
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceConfig:
+    """Channels of a latent that tell the spectral decoder how high the voice is, from its first frame to its last.
+
+    ``voicing`` (0 to 1) and ``pitch`` (``scale`` · voicing · octaves above ``reference_hz``) at as many evenly spread
+    places, ``phase`` as cosine and sine of the fundamental's phase at the end of every frame. ``follow`` says how far
+    the pulses are moved to that phase: 1 is fully, 0 leaves them to the pitch alone.
+    """
+
+    voicing: tuple[int, ...]
+    pitch: tuple[int, ...]
+    phase: tuple[int, ...]
+    scale: float = 1.5
+    reference_hz: float = 130.0
+    follow: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpectralDecoderConfig:
+    """A decoder by inverse Fourier transform; ``fft`` is its window at 44.1 kHz / ``oversampling``, four hops."""
+
+    dim: int
+    layers: int
+    context_layers: int
+    frames_per_latent: int
+    fft: int
+    oversampling: int
+    source: SourceConfig
+
+    @property
+    def samples_per_latent(self) -> int:
+        """Audio samples per latent at 44.1 kHz."""
+        return self.frames_per_latent * self.fft // 4 * self.oversampling
+
+    @property
+    def delay(self) -> int:
+        """Samples at 44.1 kHz by which the audio lags behind the latents: three frames."""
+        return 3 * self.fft // 4 * self.oversampling
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AutoencoderConfig:
-    """Everything that fixes the shapes of the autoencoder. ``encoder_transformers`` has one entry per rate."""
+    """Everything that fixes the shapes of the autoencoder. ``encoder_transformers`` has one entry per rate.
+
+    With ``spectral``, that decoder takes the place of the one of ``decoder_dim`` and ``decoder_rates``, which are then
+    0 and empty, and of the quantiser's post-module.
+    """
 
     encoder_dim: int
     encoder_rates: tuple[int, ...]
@@ -51,6 +98,7 @@ class AutoencoderConfig:
     decoder_dim: int
     decoder_rates: tuple[int, ...]
     quantizer: QuantizerConfig
+    spectral: SpectralDecoderConfig | None = None
 
     @property
     def samples_per_latent(self) -> int:
@@ -70,8 +118,9 @@ class AutoencoderConfig:
 
     @property
     def max_decode_latents(self) -> int:
-        """Longest single decode, streamed or not."""
-        return self.quantizer.post_module.block_size
+        """Longest single decode, streamed or not; a spectral decoder has no limit of its own but that of counting."""
+        post_module = self.quantizer.post_module
+        return post_module.block_size if post_module is not None else _COUNTABLE
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> AutoencoderConfig:
@@ -81,7 +130,10 @@ class AutoencoderConfig:
         ``quantizer.transformer`` may describe both. ``encoder_transformer_layers`` gives the depth of each
         encoder block's transformer, whose width follows from the block; ``encoder_transformers`` gives them in
         full, as ``dataclasses.asdict`` of a config writes them. ``decoder_transformer_layers`` is
-        accepted and has no effect, as in the reference. Raises LoadError naming a missing or wrong field.
+        accepted and has no effect, as in the reference. ``spectral`` describes a decoder by inverse Fourier transform;
+        then there is no post-module, and no ``decoder_dim`` and ``decoder_rates``.
+
+        Raises LoadError naming a missing or wrong field.
         """
         try:
             return _read(raw)
@@ -105,14 +157,15 @@ def _read(raw: Mapping[str, Any]) -> AutoencoderConfig:
             raise KeyError(name)
         return _transformer(section, input_dim=latent_dim)
 
+    spectral = _spectral(raw["spectral"], latent_dim) if raw.get("spectral") else None
     rates = tuple(int(rate) for rate in raw["encoder_rates"])
     config = AutoencoderConfig(
         encoder_dim=int(raw["encoder_dim"]),
         encoder_rates=rates,
         encoder_transformers=_encoder_transformers(raw, len(rates)),
         latent_dim=latent_dim,
-        decoder_dim=int(raw["decoder_dim"]),
-        decoder_rates=tuple(int(rate) for rate in raw["decoder_rates"]),
+        decoder_dim=0 if spectral else int(raw["decoder_dim"]),
+        decoder_rates=() if spectral else tuple(int(rate) for rate in raw["decoder_rates"]),
         quantizer=QuantizerConfig(
             codebook_size=int(quantizer["codebook_size"]),
             n_codebooks=int(quantizer["n_codebooks"]),
@@ -120,10 +173,13 @@ def _read(raw: Mapping[str, Any]) -> AutoencoderConfig:
             codebook_dim=int(quantizer["codebook_dim"]),
             downsample_factor=tuple(int(factor) for factor in quantizer["downsample_factor"]),
             pre_module=module("pre_module"),
-            post_module=module("post_module"),
+            post_module=None if spectral else module("post_module"),
         ),
+        spectral=spectral,
     )
     decoded = math.prod(config.decoder_rates) * math.prod(config.quantizer.downsample_factor)
+    if spectral:
+        decoded = spectral.samples_per_latent
     rate = int(raw.get("sample_rate", SAMPLE_RATE))
     if (config.samples_per_latent, decoded, rate) != (SAMPLES_PER_LATENT, SAMPLES_PER_LATENT, SAMPLE_RATE):
         raise LoadError(
@@ -157,6 +213,40 @@ def _encoder_transformers(raw: Mapping[str, Any], count: int) -> tuple[Transform
         else None
         for n, width in layers
     )
+
+
+def _spectral(raw: Mapping[str, Any], latent_dim: int) -> SpectralDecoderConfig:
+    source: Mapping[str, Any] = raw["source"]
+    voicing, pitch, phase = (tuple(int(one) for one in source[name]) for name in ("voicing", "pitch", "phase"))
+    config = SpectralDecoderConfig(
+        dim=int(raw["dim"]),
+        layers=int(raw["layers"]),
+        context_layers=int(raw["context_layers"]),
+        frames_per_latent=int(raw["frames_per_latent"]),
+        fft=int(raw["fft"]),
+        oversampling=int(raw["oversampling"]),
+        source=SourceConfig(
+            voicing=voicing,
+            pitch=pitch,
+            phase=phase,
+            scale=float(source.get("scale", 1.5)),
+            reference_hz=float(source.get("reference_hz", 130.0)),
+            follow=float(source.get("follow", 1.0)),
+        ),
+    )
+    frames = config.frames_per_latent
+    if (
+        not voicing
+        or len(pitch) != len(voicing)
+        or frames % len(voicing)
+        or len(phase) != 2 * frames
+        or not all(0 <= channel < latent_dim for channel in (*voicing, *pitch, *phase))
+    ):
+        raise LoadError(
+            "The autoencoder configuration has a spectral.source that does not fit: voicing and pitch need equally "
+            f"many channels that divide {frames} frames, phase two per frame, all below latent_dim {latent_dim}."
+        )
+    return config
 
 
 def _transformer(raw: Mapping[str, Any], *, input_dim: int) -> TransformerConfig:

@@ -1,4 +1,7 @@
-"""The Fish S1-DAC autoencoder: 44.1 kHz audio <-> one vector per 2048 samples. Strictly causal both ways."""
+"""The Fish S1-DAC autoencoder: 44.1 kHz audio <-> one vector per 2048 samples. Strictly causal both ways.
+
+A configuration may put a spectral decoder in the place of S1-DAC's.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,7 @@ from echo.model.autoencoder.conv import (
 )
 from echo.model.autoencoder.history import History, Tails
 from echo.model.autoencoder.quantizer import DownsampleQuantizer
+from echo.model.autoencoder.spectral import SpectralDecoder
 from echo.model.autoencoder.transformer import WindowTransformer
 
 _DILATIONS = (1, 3, 9)
@@ -116,17 +120,17 @@ class Autoencoder(nn.Module):
         self.piece_lengths: Sequence[int] = ()
         self.encoder = Encoder(config)
         self.quantizer = DownsampleQuantizer(config)
-        self.decoder = Decoder(config)
+        self.decoder = SpectralDecoder(config.spectral, config.latent_dim) if config.spectral else Decoder(config)
 
     @property
     def dtype(self) -> torch.dtype:
         """Dtype of the parameters."""
-        return self.quantizer.post_module.norm.weight.dtype
+        return self.quantizer.pre_module.norm.weight.dtype
 
     @property
     def device(self) -> torch.device:
         """Device of the parameters."""
-        return self.quantizer.post_module.norm.weight.device
+        return self.quantizer.pre_module.norm.weight.device
 
     def transformers(self) -> dict[str, WindowTransformer]:
         """Every transformer by its key prefix (their tables are the only buffers)."""
@@ -162,13 +166,16 @@ class Autoencoder(nn.Module):
         z_q, indices = zip(*self.encode_pieces(audio), strict=True)
         return torch.cat(z_q, -1), torch.cat(indices, -1)
 
-    def encode_pieces(self, audio: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """As ``encode``, piece after piece: what it returns is their concatenation."""
+    def encode_pieces(self, audio: Tensor, longest: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """As ``encode``, piece after piece: what it returns is their concatenation.
+
+        A piece has at most ``longest`` latents (None = as many as ``max_piece`` allows).
+        """
         hop = self.config.samples_per_latent
         audio = F.pad(audio, (0, -audio.shape[-1] % hop))
         _check_length(audio.shape[-1] // hop, self.config.max_encode_latents)
         tails: Tails = ()
-        for piece in self.pieces(audio, hop):
+        for piece in self.pieces(audio, hop) if longest is None else cut(audio, longest * hop):
             history = History(tails)
             yield self.quantizer.encode(self.encoder(piece, history), history)
             tails = history.next_tails()
@@ -183,7 +190,8 @@ class Autoencoder(nn.Module):
         Returns audio [batch, 1, n · 2048] and the tails to continue with. The positions are not checked here.
         """
         history = History(tails)
-        audio = self.decoder(self.quantizer.decode(z_q, history), history)
+        frames = z_q if self.config.spectral else self.quantizer.decode(z_q, history)
+        audio = self.decoder(frames, history)
         return audio, history.next_tails()
 
     def decode_zq(self, z_q: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -47,6 +47,12 @@ class History:
         )
         self._next.append(start + count)
         return start
+
+    def carry(self, initial: Tensor, run: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Tensor:
+        """What ``run`` makes of the state that it returned last; ``initial`` at the start of the signal."""
+        result, state = run(initial if self._previous is None else next(self._previous))
+        self._next.append(state.clone())
+        return result
 
     def next_tails(self) -> Tails:
         """The memories to continue with after this piece."""

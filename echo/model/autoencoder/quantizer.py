@@ -67,7 +67,10 @@ class ResidualQuantizer(nn.Module):
 
 
 class DownsampleQuantizer(nn.Module):
-    """Encoder frames -> latents (downsample, pre-module, codebooks) and back (post-module, upsample)."""
+    """Encoder frames -> latents (downsample, pre-module, codebooks) and back (post-module, upsample).
+
+    The way back exists only where the configuration has a post-module.
+    """
 
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
@@ -81,6 +84,8 @@ class DownsampleQuantizer(nn.Module):
         self.pre_module = WindowTransformer(q.pre_module)
         self.semantic_quantizer = ResidualQuantizer(dim, 1, q.semantic_codebook_size, q.codebook_dim)
         self.quantizer = ResidualQuantizer(dim, q.n_codebooks, q.codebook_size, q.codebook_dim)
+        if q.post_module is None:
+            return
         self.post_module = WindowTransformer(q.post_module)
         self.upsample = CausalSequential(
             *(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from echo.model.autoencoder.dac import Autoencoder
 from echo.model.autoencoder.history import Tails, split_tails, stack_tails
-from echo.model.pca import Pca
+from echo.model.autoencoder.pca import Pca
 from echo.types import Audio
 
 

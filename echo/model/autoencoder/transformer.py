@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from echo.model.autoencoder.config import TransformerConfig
 from echo.model.autoencoder.history import History
-from echo.model.layers import MLP, rotate
+from echo.model.network.layers import MLP, rotate
 
 
 def rotary_table(positions: Tensor, head_dim: int, base: float) -> Tensor:

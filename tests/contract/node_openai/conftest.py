@@ -1,4 +1,4 @@
-"""The official Node SDK, where there is a node; and a server for it.
+"""The official Node SDK, where there is a node.
 
 Without node, npm, or a registry to install from, the tests of this folder do not exist, and the output says so.
 """
@@ -13,10 +13,6 @@ import tempfile
 from pathlib import Path
 
 import pytest
-
-from tests.contract.docs.checkout import checkout, checkout_server
-
-__all__ = ["checkout", "checkout_server"]
 
 HERE = Path(__file__).parent
 #: What npm says when it is the network that is missing; anything else it may say is a failure.

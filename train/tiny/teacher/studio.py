@@ -1,6 +1,8 @@
 """Records a speaker saying a text: levelled, trimmed, at the corpus rate, with phone and character times."""
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import soxr
@@ -8,8 +10,10 @@ from numpy.typing import NDArray
 
 from train.tiny.teacher.espeak import Espeak, Tuning
 from train.tiny.teacher.flite import Flite
+from train.tiny.teacher.hibari import Hibari
+from train.tiny.teacher.kokoro import Kokoro, Style
 from train.tiny.teacher.phones import PAUSE, Span, Speech, character_times
-from train.tiny.teacher.speakers import NATIVE_RATE, Speaker
+from train.tiny.teacher.speakers import HIBARI_RATE, NATIVE_RATE, Speaker
 from train.tiny.teacher.world import World
 
 RATE = 22_050
@@ -38,32 +42,67 @@ class Take:
 
 
 class Studio:
-    """The synthesisers and the vocoder, opened once.
+    """The synthesisers and the vocoder, each opened when it is first needed."""
 
-    Raises:
-        TeacherMissing: One of them is not installed.
-    """
+    @cached_property
+    def _flite(self) -> Flite:
+        return Flite()
 
-    def __init__(self) -> None:
-        self._flite = Flite()
-        self._espeak = Espeak()
-        self._world = World()
+    @cached_property
+    def _espeak(self) -> Espeak:
+        return Espeak()
+
+    @cached_property
+    def _kokoro(self) -> Kokoro:
+        return Kokoro()
+
+    @cached_property
+    def _hibari(self) -> Hibari:
+        return Hibari()
+
+    @cached_property
+    def _world(self) -> World:
+        return World()
+
+    def require(self, speakers: Iterable[Speaker]) -> None:
+        """Open what these speakers need.
+
+        Raises:
+            TeacherMissing: A synthesiser or the vocoder is not installed.
+        """
+        opened: dict[str, Callable[[], object]] = {
+            "flite": lambda: self._flite,
+            "espeak-ng": lambda: self._espeak,
+            "kokoro": lambda: self._kokoro,
+            "hibari": lambda: self._hibari,
+        }
+        for speaker in speakers:
+            opened[speaker.teacher]()
+            if speaker.shift is not None:
+                _ = self._world
 
     def record(self, speaker: Speaker, text: str) -> Take:
         """Let a speaker say an ASCII text.
 
         Raises:
+            TeacherMissing: What this speaker needs is not installed.
             ValueError: The teacher reads something else than the words of the text.
         """
-        if isinstance(speaker.voice, Tuning):
-            speech = self._espeak.speak(text, speaker.voice)
-        else:
-            stretch = NATIVE_RATE[speaker.voice] / speaker.words_per_minute
-            speech = self._flite.speak(text, speaker.voice, stretch)
+        speech = self._speak(speaker, text)
         samples = speech.samples
         if speaker.shift is not None:
             samples = self._world.shifted(samples, speech.rate, speaker.shift)
         return _cut(samples, speech, text)
+
+    def _speak(self, speaker: Speaker, text: str) -> Speech:
+        voice = speaker.voice
+        if isinstance(voice, Style):
+            return self._kokoro.speak(text, voice)
+        if isinstance(voice, Tuning):
+            return self._espeak.speak(text, voice)
+        if speaker.teacher == "hibari":
+            return self._hibari.speak(text, speaker.words_per_minute / HIBARI_RATE)
+        return self._flite.speak(text, voice, NATIVE_RATE[voice] / speaker.words_per_minute)
 
 
 def _cut(samples: NDArray[np.float64], speech: Speech, text: str) -> Take:

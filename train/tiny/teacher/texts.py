@@ -18,6 +18,8 @@ HELD_OUT = 60
 
 _TEMPLATES, _EXAMPLES = 0.4, 0.4
 """Shares of the sources; the rest are definitions, whose rarer words widen the vocabulary."""
+_DIALOGUE = 0.3
+"""Share of dialogue, questions, numbers and names among the texts to train on, where a corpus has them."""
 _JOINED = 0.35
 """Share of texts below 90 characters that get one more sentence."""
 
@@ -44,7 +46,16 @@ class Everyday:
     @classmethod
     def bundled(cls) -> "Everyday":
         """The lists in everyday.toml beside this module."""
-        return cls(tomllib.loads(Path(__file__).with_name("everyday.toml").read_text(encoding="utf-8")))
+        return cls._read("everyday.toml")
+
+    @classmethod
+    def dialogue(cls) -> "Everyday":
+        """The lists in dialogue.toml: dialogue, questions, numbers as words, names."""
+        return cls._read("dialogue.toml")
+
+    @classmethod
+    def _read(cls, name: str) -> "Everyday":
+        return cls(tomllib.loads(Path(__file__).with_name(name).read_text(encoding="utf-8")))
 
     def draw(self, rng: random.Random) -> str:
         """A random text, possibly of several sentences; every sentence begins with a capital letter."""
@@ -64,10 +75,18 @@ class Texts:
         everyday: Sentences from templates.
         examples: Natural sentences.
         definitions: Sentences with rarer words.
+        dialogue: Further sentences from templates, to train on; the held-out texts are the same with and without.
     """
 
-    def __init__(self, everyday: Everyday, examples: Sequence[str], definitions: Sequence[str]) -> None:
+    def __init__(
+        self,
+        everyday: Everyday,
+        examples: Sequence[str],
+        definitions: Sequence[str],
+        dialogue: Everyday | None = None,
+    ) -> None:
         self._everyday = everyday
+        self._dialogue = dialogue
         self._examples = examples
         self._definitions = definitions
         rng = random.Random("held-out texts")
@@ -84,15 +103,16 @@ class Texts:
     def draw(self, rng: random.Random) -> str:
         """A text to train on: no held-out text and no longer sentence of one."""
         while True:
-            text = self._any(rng)
+            text = self._any(rng, dialogue=self._dialogue is not None and rng.random() < _DIALOGUE)
             if not self._kept_apart & {_letters(text), *map(_letters, _sentences(text))}:
                 return text
 
-    def _any(self, rng: random.Random) -> str:
+    def _any(self, rng: random.Random, *, dialogue: bool = False) -> str:
+        one = self._dialogue.draw if dialogue and self._dialogue is not None else self._one
         while True:
-            text = self._one(rng)
+            text = one(rng)
             while len(text) < 90 and rng.random() < _JOINED:
-                text = f"{text} {self._one(rng)}"
+                text = f"{text} {one(rng)}"
             if SHORTEST <= len(text) <= LONGEST:
                 return text
 

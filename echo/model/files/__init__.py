@@ -1,0 +1,1 @@
+"""Where weights come from: the hub or a folder, and how a checkpoint is read."""

@@ -1,0 +1,99 @@
+"""An engine whose model is compiled and captured, with stand-ins where CUDA is needed: all is ready before requests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from echo.engines.accelerate import accelerate
+from echo.engines.block import BlockEngine
+from echo.model.cuda.graphs import attend_row_by_row
+from echo.model.echo import EchoModel
+from echo.model.files.weights import LoadedEcho
+from echo.scheduler.policy import Limits
+from echo.settings import Settings
+from echo.types import Audio, BlockPlan, BlockSpec, EngineInfo, SamplerParams, TailRules, Utterance
+from tests.unit.small_echo import small_autoencoder, small_dit, small_pca
+
+
+def replaying(run: Callable[[], Tensor]) -> Callable[[], Tensor]:
+    """Stands in for a CUDA graph: every replay writes to the tensor of the capture."""
+    out = run().clone()
+    return lambda: out.copy_(run())
+
+
+def engine(model: EchoModel, tmp_path: Path, *, fast: bool) -> BlockEngine:
+    info = EngineInfo(
+        name="small", preset_family="echo", sample_rate=44_100, device="cpu", backend="torch", license="", concurrent=8
+    )
+    acceleration = accelerate(
+        Settings(compile=fast, compile_ae=fast, cuda_graphs=fast, cache_dir=tmp_path),
+        model,
+        "small",
+        max_rows=24,
+        budget=4 * 2**20,
+        compile=partial(torch.compile, backend="eager"),
+        anywhere=fast,
+        kernel=attend_row_by_row,
+        capture=replaying,
+        buckets=(32, 64, 256),
+        pieces=(1, 4, 16),
+    )
+    return BlockEngine(model, info, Limits(max_jobs=8, max_rows=24, mix_sizes=True), acceleration=acceleration)
+
+
+def small_model() -> EchoModel:
+    loaded = LoadedEcho(small_dit(torch.float32), small_autoencoder(), small_pca(), {})
+    return EchoModel(loaded, lambda text: [0, *text.encode()], max_speaker_latents=64)
+
+
+@pytest.fixture
+def engines(tmp_path: Path) -> Iterator[tuple[BlockEngine, BlockEngine]]:
+    made = engine(small_model(), tmp_path, fast=True), engine(small_model(), tmp_path, fast=False)
+    yield made
+    for each in made:
+        each.close()
+
+
+def utterance(i: int) -> Utterance:
+    sizes = [(8, 12), (5,), (12, 8, 4), (9, 9)][i % 4]
+    params = SamplerParams(cfg_scale_text=1.5 if i % 3 else 0.0, cfg_scale_speaker=2.0 if i % 2 else 0.0)
+    plan = BlockPlan(
+        blocks=tuple(BlockSpec(size=size, steps=2 + i % 2) for size in sizes),
+        params=params,
+        tail=TailRules(early_stop=False),
+    )
+    return Utterance(text="One two three four five. "[: 4 + 3 * i], plan=plan, seed=i)
+
+
+def speak(engine: BlockEngine, wanted: list[Utterance]) -> list[Audio]:
+    streams = [engine.speak(each) for each in wanted]
+    return [np.concatenate([frame.samples for frame in stream]) for stream in streams]
+
+
+def test_after_the_warm_up_no_mix_of_requests_meets_a_shape_that_is_not_ready(
+    engines: tuple[BlockEngine, BlockEngine],
+) -> None:
+    fast, plain = engines
+    clip = np.sin(np.arange(44_100, dtype=np.float32) / 30)
+    voices = {each: each.encode_voice(clip).result() for each in engines}
+    for each in engines:
+        for i in (0, 5):  # guided and not, with a voice and without
+            each.warm_up(utterance(i))
+        each.warmed()
+
+    def requests(engine: BlockEngine) -> list[Utterance]:
+        return [replace(utterance(i), voice=voices[engine] if i % 3 else None) for i in range(7)]
+
+    expected = [speak(plain, [each])[0] for each in requests(plain)]
+    found = speak(fast, requests(fast))
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-3)
+    assert fast.load().shape_misses == 0

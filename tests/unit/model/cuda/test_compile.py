@@ -1,0 +1,286 @@
+"""torch.compile of hot functions: fallback and saved artifacts with stand-in compilers, and one real compile."""
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from echo.engines.accelerate import Acceleration, accelerate
+from echo.model.cuda.compile import Artifacts, Compiler, artifact_key, obstacle
+from echo.model.echo import EchoModel
+from echo.model.files.weights import LoadedEcho
+from echo.settings import Settings
+from tests.unit.small_echo import small_autoencoder, small_dit, small_pca
+
+Function = Callable[..., Any]
+
+
+class Layer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+        self.eager_calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.eager_calls += 1
+        out: Tensor = F.silu(self.linear(x))
+        return out
+
+
+class FakeCompile:
+    """Stands in for torch.compile: counts the calls of compiled code and fails from call ``fails_at`` on."""
+
+    def __init__(self, fails_at: int | None = None) -> None:
+        self.fails_at = fails_at
+        self.calls = 0
+        self.compiled = 0
+
+    def __call__(self, function: Function, *, dynamic: bool) -> Function:
+        assert dynamic
+        self.compiled += 1
+
+        def run(*arguments: Any) -> Any:
+            self.calls += 1
+            if self.fails_at is not None and self.calls >= self.fails_at:
+                raise RuntimeError("no such kernel\nand a long story")
+            return function(*arguments)
+
+        return run
+
+
+def two_layers(compile: FakeCompile) -> tuple[Compiler, Layer, Layer]:
+    compiler, first, second = Compiler("the model", compile), Layer(), Layer()
+    compiler.add(first, "forward")
+    compiler.add(second, "forward")
+    return compiler, first, second
+
+
+def test_compiled_code_is_called_in_the_methods_place_and_the_state_dict_stays() -> None:
+    compile = FakeCompile()
+    compiler, first, second = two_layers(compile)
+    x = torch.ones(2, 4)
+    assert torch.equal(first(x), F.silu(first.linear(x)))
+    second(x)
+    assert compile.calls == 2
+    assert compiler.active
+    assert list(first.state_dict()) == ["linear.weight", "linear.bias"]
+
+
+@pytest.mark.parametrize("sealed", [False, True], ids=["warm-up", "request"])
+@pytest.mark.parametrize("fails_at", [1, 2])
+def test_a_failure_answers_uncompiled_and_takes_the_whole_group_back_with_one_warning(
+    fails_at: int, sealed: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    compile = FakeCompile(fails_at)
+    compiler, first, second = two_layers(compile)
+    if sealed:
+        compiler.seal()
+    x = torch.ones(2, 4)
+    for _ in range(4):
+        assert torch.equal(first(x), F.silu(first.linear(x)))
+        assert torch.equal(second(x), F.silu(second.linear(x)))
+    assert compile.calls == fails_at
+    assert not compiler.active
+    assert "forward" not in vars(first)
+    assert "forward" not in vars(second)
+    (record,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert record.getMessage() == (
+        "torch.compile of the model failed, it goes on uncompiled: RuntimeError: no such kernel"
+    )
+
+
+def test_who_holds_the_compiled_method_gets_the_original_after_a_failure() -> None:
+    compile = FakeCompile(fails_at=1)
+    _, first, _ = two_layers(compile)
+    held = first.forward
+    x = torch.ones(2, 4)
+    assert torch.equal(held(x), held(x))
+    assert compile.calls == 1
+
+
+def test_an_error_of_the_function_itself_still_reaches_the_caller() -> None:
+    _, first, _ = two_layers(FakeCompile())
+    with pytest.raises(RuntimeError, match="mat1"):
+        first(torch.ones(2, 5))
+    assert first.eager_calls == 2
+
+
+def test_nothing_is_compiled_where_it_cannot_work() -> None:
+    assert obstacle(torch.device("cpu")) == "the device is cpu, not cuda"
+    assert obstacle(torch.device("mps")) == "the device is mps, not cuda"
+
+
+# -- artifacts
+
+
+def test_artifacts_come_back_as_they_were_saved(tmp_path: Path) -> None:
+    loaded: list[bytes] = []
+
+    def unpack(data: bytes) -> object:
+        loaded.append(data)
+        return loaded
+
+    file = tmp_path / "v1" / "key.bin"
+    Artifacts(file, pack=lambda: (b"kernels", None)).save()
+    assert Artifacts(file, unpack=unpack).load()
+    assert loaded == [b"kernels"]
+    assert [path.name for path in file.parent.iterdir()] == ["key.bin"]
+
+
+def test_a_first_start_has_nothing_to_load_and_says_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert not Artifacts(tmp_path / "key.bin").load()
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", bytes(1000)])
+def test_a_corrupt_file_is_ignored_by_torch_itself(
+    content: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "key.bin"
+    file.write_bytes(content)
+    usable = Artifacts(file).load()
+    warned = any("cannot be used" in record.getMessage() for record in caplog.records)
+    assert warned is not usable
+    assert not usable
+
+
+def test_a_file_that_cannot_be_read_or_unpacked_is_ignored_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(data: bytes) -> None:
+        raise ValueError("not ours")
+
+    file = tmp_path / "key.bin"
+    file.write_bytes(b"old")
+    assert not Artifacts(file, unpack=fail).load()
+    assert not Artifacts(tmp_path).load()  # a folder in the file's place
+    assert len(caplog.records) == 2
+
+
+def test_nothing_to_save_leaves_no_file(tmp_path: Path) -> None:
+    Artifacts(tmp_path / "v1" / "key.bin", pack=lambda: None).save()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made_is_only_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "taken").write_text("a file, not a folder")
+    Artifacts(tmp_path / "taken" / "key.bin", pack=lambda: (b"kernels", None)).save()
+    assert "cannot be saved" in caplog.text
+
+
+def test_the_key_is_a_file_name_and_tells_torch_device_and_model_apart() -> None:
+    keys = {
+        artifact_key("NVIDIA H100 80GB HBM3", "jordand/echo-tts-base", "2.9.0+cu128"),
+        artifact_key("NVIDIA H100 80GB HBM3", "jordand/echo-tts-base", "2.10.0+cu128"),
+        artifact_key("NVIDIA L4", "jordand/echo-tts-base", "2.9.0+cu128"),
+        artifact_key("NVIDIA L4", "jordand-echo/tts-base", "2.9.0+cu128"),
+        artifact_key("NVIDIA L4", "/" + 500 * "long/", "2.9.0+cu128"),
+    }
+    assert len(keys) == 5
+    assert all("/" not in key and len(key) < 100 for key in keys)
+    assert any(key.startswith("2.9.0-cu128-NVIDIA-L4-jordand-echo-tts-base-") for key in keys)
+
+
+# -- what the settings turn on
+
+
+def small_model() -> EchoModel:
+    loaded = LoadedEcho(small_dit(torch.float32), small_autoencoder(), small_pca(), {})
+    return EchoModel(loaded, lambda text: [0, *text.encode()], max_speaker_latents=64)
+
+
+def accelerated(settings: Settings, model: EchoModel, compile: Function, *, anywhere: bool = True) -> Acceleration:
+    settings = settings.model_copy(update={"cuda_graphs": False})
+    return accelerate(settings, model, "tiny", max_rows=8, budget=2**20, compile=compile, anywhere=anywhere)
+
+
+def test_on_a_cpu_nothing_changes_and_one_line_per_wanted_part_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    model = small_model()
+    settings = Settings(compile=True, compile_ae=True, compile_lora_only=True, cache_dir=tmp_path)
+    accelerate(settings, model, "tiny", max_rows=8, budget=2**20).finish()
+    assert [record.getMessage() for record in caplog.records] == [
+        "the model is not compiled: the device is cpu, not cuda",
+        "the decoder is not compiled: the device is cpu, not cuda",
+    ]
+    assert "decode_piece" not in vars(model.autoencoder)
+    assert model.dit.arena is None
+    assert model.dit.captured is None
+
+
+@pytest.mark.parametrize(("dit", "decoder", "compiled"), [(True, False, 4), (False, True, 1), (True, True, 5)])
+def test_the_settings_choose_the_parts(dit: bool, decoder: bool, compiled: int, tmp_path: Path) -> None:
+    model, compile = small_model(), FakeCompile()
+    keys = list(model.dit.state_dict()) + list(model.autoencoder.state_dict())
+    accelerated(Settings(compile=dit, compile_ae=decoder, cache_dir=tmp_path), model, compile)
+    assert compile.compiled == compiled  # two blocks of two parts, one decoder
+    assert ("decode_piece" in vars(model.autoencoder)) is decoder
+    assert list(model.dit.state_dict()) + list(model.autoencoder.state_dict()) == keys
+
+
+def test_a_decoder_that_fails_to_compile_still_decodes_and_leaves_the_model_compiled(tmp_path: Path) -> None:
+    model = small_model()
+    z_q = torch.randn(1, 128, 2)
+    with torch.inference_mode():
+        expected, _ = model.autoencoder.decode_piece(z_q)
+        settings = Settings(compile=True, compile_ae=True, cache_dir=tmp_path)
+        acceleration = accelerated(settings, model, FakeCompile(fails_at=1))
+        audio, _ = model.autoencoder.decode_piece(z_q)
+    assert torch.equal(audio, expected)
+    assert "decode_piece" not in vars(model.autoencoder)
+    assert "before_attention" in vars(model.dit.get_submodule("blocks.0"))
+    acceleration.finish()
+
+
+def test_a_shape_met_after_the_warm_up_runs_uncompiled_and_is_counted() -> None:
+    compiler, layer = Compiler("the model", partial(torch.compile, backend="eager")), nn.Linear(4, 4)
+    compiler.add(layer, "forward")
+    layer(torch.ones(2, 4))
+    compiler.seal()
+    layer(torch.ones(3, 4))
+    assert compiler.misses == 0
+    x = torch.ones(2, 3, 4)
+    assert torch.equal(layer(x), F.linear(x, layer.weight, layer.bias))
+    assert compiler.misses == 1
+    assert compiler.active
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # raised by torch's own compiler
+def test_really_compiled_code_computes_the_same_and_its_artifacts_can_be_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Small(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(8, 8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = F.silu(self.linear(x))
+            return out
+
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
+    layer, compiler = Small(), Compiler("the model")
+    inputs = [torch.randn(3, 8), torch.randn(5, 8)]
+    artifacts = Artifacts(tmp_path / "v1" / "key.bin")
+    with torch.inference_mode():
+        expected = [layer(x) for x in inputs]
+        compiler.add(layer, "forward")
+        first = layer(inputs[0])
+        compiler.seal()
+        second = layer(inputs[1])
+        alone = layer(inputs[1][:1])  # one row has code of its own, which is not compiled any more
+    torch.testing.assert_close([first, second], expected)
+    torch.testing.assert_close(alone, expected[1][:1])
+    assert compiler.active
+    artifacts.save()
+    assert artifacts.file.stat().st_size > 0
+    assert artifacts.load()

@@ -1,0 +1,408 @@
+import itertools
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+
+from echo.engines.cores import Cores
+from echo.errors import EngineFailed, NotReady, TooLarge
+from echo.scheduler.loop import Scheduler
+from echo.scheduler.policy import Limits
+from echo.types import SAMPLES_PER_LATENT, Audio
+from tests.unit.scheduler.toy_model import ToyModel, seed_of, utterance
+
+
+@contextmanager
+def scheduler(model: ToyModel, *, max_jobs: int = 8, **more: Any) -> Iterator[Scheduler]:
+    made = Scheduler(model, sample_rate=44_100, limits=Limits(max_jobs=max_jobs, max_rows=24), **more)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end, "timed out"
+        time.sleep(0.002)
+
+
+def test_an_utterance_is_spoken_block_by_block() -> None:
+    with scheduler(ToyModel()) as device:
+        stream = device.submit(utterance(seed=5))
+        frames = list(stream)
+    assert [len(f.samples) // SAMPLES_PER_LATENT for f in frames] == [4, 8]
+    assert [f.is_last for f in frames] == [False, True]
+    assert [f.block for f in frames] == [0, 1]
+    np.testing.assert_allclose([f.samples[0] for f in frames], [0.005, 0.00501], rtol=1e-5)
+    assert stream.stats.blocks == 2
+    assert stream.stats.steps == 5
+    assert not stream.stats.early_stopped
+
+
+def test_speech_that_ends_early_ends_the_utterance_and_its_tail_is_not_sent() -> None:
+    with scheduler(ToyModel(speech_latents=3)) as device:
+        stream = device.submit(utterance())
+        frames = list(stream)
+    assert [len(f.samples) // SAMPLES_PER_LATENT for f in frames] == [3]
+    assert frames[0].is_last
+    assert stream.stats.early_stopped
+
+
+def test_a_block_without_speech_still_ends_the_stream() -> None:
+    with scheduler(ToyModel(speech_latents=4)) as device:
+        frames = list(device.submit(utterance()))
+    assert sum(len(f.samples) for f in frames) == 4 * SAMPLES_PER_LATENT
+    assert frames[-1].is_last
+
+
+def test_an_arrival_joins_at_the_next_step() -> None:
+    go, joined = threading.Event(), threading.Event()
+
+    def on_step(draws: list[tuple[int, ...]]) -> None:
+        if len(draws) == 1 and not go.is_set():
+            go.set()
+            joined.wait(5)
+
+    model = ToyModel(on_step=on_step)
+    with scheduler(model) as device:
+        first = device.submit(utterance(seed=1, blocks=((8, 20),)))
+        assert go.wait(5)
+        second = device.submit(utterance(seed=2, blocks=((8, 20),)))
+        joined.set()
+        list(first), list(second)
+    together = [tick for tick in model.ticks if len(tick) == 2]
+    assert len(together) == 19
+    assert len(model.ticks[0]) == 1
+
+
+def test_lock_step_finishes_one_utterance_before_the_next() -> None:
+    model = ToyModel()
+    with scheduler(model, max_jobs=1) as device:
+        streams = [device.submit(utterance(seed=seed)) for seed in (1, 2, 3)]
+        for stream in streams:
+            list(stream)
+    seeds = [tick[0][0] for tick in model.ticks]
+    assert all(len(tick) == 1 for tick in model.ticks)
+    assert seeds == sorted(seeds)
+
+
+def test_batched_equals_lock_step() -> None:
+    def speak(max_jobs: int) -> list[np.ndarray]:
+        with scheduler(ToyModel(speech_latents=9), max_jobs=max_jobs) as device:
+            streams = [device.submit(utterance(seed=seed, chunk=seed % 2)) for seed in range(6)]
+            return [np.concatenate([f.samples for f in stream]) for stream in streams]
+
+    for alone, together in zip(speak(1), speak(6), strict=True):
+        np.testing.assert_array_equal(alone, together)
+
+
+def test_a_cancelled_utterance_is_dropped_at_the_next_step() -> None:
+    stepping, go_on = threading.Event(), threading.Event()
+
+    def on_step(draws: list[tuple[int, ...]]) -> None:
+        stepping.set()
+        go_on.wait(5)
+
+    model = ToyModel(on_step=on_step)
+    with scheduler(model) as device:
+        stream = device.submit(utterance(blocks=((4, 100),)))
+        assert stepping.wait(5)
+        stream.cancel()
+        go_on.set()
+        wait_for(lambda: device.jobs == 0)
+    assert len(model.ticks) <= 2
+    assert stream.finished
+
+
+def test_a_cancelled_utterance_that_waits_is_dropped_too() -> None:
+    go_on = threading.Event()
+    with scheduler(ToyModel(on_step=lambda _: go_on.wait(5) and None), max_jobs=1) as device:
+        first, second = device.submit(utterance(seed=1)), device.submit(utterance(seed=2))
+        second.cancel()
+        go_on.set()
+        list(first)
+        wait_for(lambda: second.finished)
+
+
+def test_a_failed_tick_fails_its_own_jobs_only() -> None:
+    model = ToyModel(fail_on=(2, 0, 1, 0))
+    with scheduler(model) as device:
+        good = device.submit(utterance(seed=1, blocks=((4, 2), (8, 3))))
+        bad = device.submit(utterance(seed=2, blocks=((4, 2), (16, 3))))
+        unreadable = device.submit(utterance(seed=3, text="fail"))
+        assert len(list(good)) == 2
+        assert next(bad).block == 0
+        with pytest.raises(EngineFailed):
+            next(bad)
+        with pytest.raises(EngineFailed):
+            list(unreadable)
+        assert len(list(device.submit(utterance(seed=4)))) == 2
+
+
+@pytest.mark.parametrize("cores", [None, 2])
+def test_a_failure_at_a_blocks_end_fails_its_own_jobs_only(cores: int | None) -> None:
+    class Fails(ToyModel):
+        def speech_end(self, spoken: Sequence[Any], rules: Any, *, last: bool) -> int | None:
+            if seed_of(spoken[-1]) == 1:
+                raise RuntimeError("no end")
+            return super().speech_end(spoken, rules, last=last)
+
+    places = Cores(cores) if cores else None
+    with scheduler(Fails(), cores=places) as device:
+        bad, good = device.submit(utterance(seed=1)), device.submit(utterance(seed=2))
+        with pytest.raises(EngineFailed):
+            list(bad)
+        assert len(list(good)) == 2
+        assert len(list(device.submit(utterance(seed=3)))) == 2
+        assert device.healthy()
+    if places is not None:
+        places.close()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_when_the_thread_itself_fails_nobody_waits_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
+    with scheduler(ToyModel()) as device:
+
+        def fail() -> None:
+            raise RuntimeError("a bug")
+
+        monkeypatch.setattr(device._runner, "tick", fail)
+        with pytest.raises(NotReady):
+            list(device.submit(utterance(seed=1)))
+        wait_for(lambda: not device.healthy())
+        with pytest.raises(NotReady):
+            list(device.submit(utterance(seed=2)))
+        with pytest.raises(NotReady):
+            device.run(lambda: None)
+
+
+def test_a_long_block_is_decoded_in_pieces_between_which_others_are_served() -> None:
+    model = ToyModel()
+    sizes: list[int] = []
+    decode = model.decode
+
+    def noting(states: Sequence[Any], latents: Sequence[Any]) -> Any:
+        sizes.extend(map(len, latents))
+        return decode(states, latents)
+
+    model.decode = noting  # type: ignore[method-assign]
+    with scheduler(model) as device:
+        (frame,) = list(device.submit(utterance(seed=1, blocks=((150, 1),))))
+    assert sizes == [128, 22]
+    assert len(frame.samples) == 150 * 2048
+
+
+def test_everything_runs_in_one_thread() -> None:
+    model = ToyModel()
+    with scheduler(model) as device:
+        device.run_sliced(model.encode_voice_in_slices(np.zeros(1, np.float32)))
+        list(device.submit(utterance()))
+    assert len(model.threads) == 1
+    assert threading.get_ident() not in model.threads
+
+
+def test_an_errand_returns_or_raises() -> None:
+    def fail() -> None:
+        raise ValueError("no")
+
+    with scheduler(ToyModel()) as device:
+        assert device.run(lambda: 42) == 42
+        with pytest.raises(ValueError, match="no"):
+            device.run(fail)
+        assert device.run(lambda: 43) == 43
+
+
+def test_an_errand_in_slices_and_the_steps_take_turns() -> None:
+    order: list[str] = []
+    stepping, go_on = threading.Event(), threading.Event()
+
+    def on_step(draws: list[tuple[int, ...]]) -> None:
+        order.append("step")
+        stepping.set()
+        go_on.wait(5)
+
+    def errand(name: str, slices: int) -> Generator[None, None, str]:
+        for _ in range(slices):
+            order.append(name)
+            yield
+        return name
+
+    with ThreadPoolExecutor(2) as callers, scheduler(ToyModel(on_step=on_step)) as device:
+        stream = device.submit(utterance(blocks=((4, 60),)))
+        assert stepping.wait(5)
+        long = callers.submit(device.run_sliced, errand("long", 40))
+        wait_for(lambda: len(device._errands) == 1)
+        short = callers.submit(device.run_sliced, errand("short", 5))
+        wait_for(lambda: len(device._errands) == 2)
+        go_on.set()
+        assert (long.result(5), short.result(5)) == ("long", "short")
+        list(stream)
+    assert [name for name in order if name != "step"] == ["long", "short"] * 5 + ["long"] * 35
+    assert not any("step" not in pair for pair in itertools.pairwise(order))  # a step between two slices
+    assert order[:70].count("step") <= 37  # and not many
+
+
+def test_closing_fails_errands_in_their_middle() -> None:
+    begun = threading.Event()
+
+    def endless() -> Generator[None, None, None]:
+        while True:
+            begun.set()
+            yield
+
+    with ThreadPoolExecutor(1) as callers, scheduler(ToyModel()) as device:
+        result = callers.submit(device.run_sliced, endless())
+        assert begun.wait(5)
+        device.close()
+        with pytest.raises(NotReady):
+            result.result(5)
+
+
+def test_what_does_not_fit_waits_and_what_never_fits_is_refused_at_once() -> None:
+    stepping, go_on = threading.Event(), threading.Event()
+
+    def on_step(draws: list[tuple[int, ...]]) -> None:
+        stepping.set()
+        go_on.wait(5)
+
+    model = ToyModel(on_step=on_step)
+    device = Scheduler(model, sample_rate=44_100, limits=Limits(max_jobs=8, max_bytes=20))
+    try:
+        first, second = (device.submit(utterance(seed=seed, blocks=((12, 5),))) for seed in (1, 2))
+        assert stepping.wait(5)
+        wait_for(lambda: device.load().active == 1)
+        load = device.load()
+        assert (load.active, load.waiting, load.nbytes, load.max_nbytes) == (1, 1, 12, 20)
+        with pytest.raises(TooLarge):
+            device.submit(utterance(blocks=((4, 1), (24, 1))))
+        with pytest.raises(TooLarge):
+            device.queue_wait([utterance(), utterance(blocks=((24, 1),))])
+        go_on.set()
+        assert len(list(first)) == len(list(second)) == 1
+        assert all(len(tick) == 1 for tick in model.ticks)
+    finally:
+        device.close()
+
+
+def test_the_wait_is_that_of_the_work_ahead_at_the_measured_pace() -> None:
+    """A device in virtual time that takes a second per step of one job, whose step is 30 row-latents."""
+    now, stepping, go_on = [0.0], threading.Event(), threading.Event()
+
+    def on_step(draws: list[tuple[int, ...]]) -> None:
+        if draws[0][0] == 2:
+            stepping.set()
+            go_on.wait(5)
+        now[0] += 1.0
+
+    with scheduler(ToyModel(on_step=on_step), max_jobs=1, clock=lambda: now[0]) as device:
+        wanted = utterance(seed=1, blocks=((10, 20),))
+        assert device.queue_wait([wanted]) == 0
+        list(device.submit(wanted))
+        running = device.submit(utterance(seed=2, blocks=((10, 20),)))
+        assert stepping.wait(5)
+        waiting = device.submit(utterance(seed=3, blocks=((10, 5),)))
+        assert device.queue_wait([wanted]) == pytest.approx(25)
+        assert device.load().queue_wait_s == pytest.approx(25)
+        go_on.set()
+        list(running), list(waiting)
+        assert device.queue_wait([wanted]) == 0
+        device.forget_pace()
+
+
+def test_closing_fails_what_is_left_and_refuses_more() -> None:
+    go_on = threading.Event()
+    device = Scheduler(
+        ToyModel(on_step=lambda _: go_on.wait(5) and None), sample_rate=44_100, limits=Limits(max_jobs=1)
+    )
+    first, waiting = device.submit(utterance(seed=1, blocks=((4, 50),))), device.submit(utterance(seed=2))
+    closer = threading.Thread(target=device.close)
+    closer.start()
+    time.sleep(0.01)
+    go_on.set()
+    closer.join()
+    for stream in (first, waiting):
+        with pytest.raises(NotReady):
+            list(stream)
+    with pytest.raises(NotReady):
+        list(device.submit(utterance()))
+    with pytest.raises(NotReady):
+        device.run(lambda: 1)
+    assert not device.healthy()
+
+
+def test_an_utterance_that_nobody_reads_does_not_run_far_ahead() -> None:
+    model = ToyModel()
+    limits = Limits(max_jobs=8, max_unread_s=0.1)
+    device = Scheduler(model, sample_rate=44_100, limits=limits)
+    try:
+        stream = device.submit(utterance(blocks=((4, 1),) * 10))
+        wait_for(lambda: stream.produced_samples > 0)
+        time.sleep(0.05)
+        assert len(model.ticks) <= 2
+        assert len(list(stream)) == 10
+    finally:
+        device.close()
+
+
+class Gate:
+    """Judges a draw by its attempt number, which the toy model's audio carries."""
+
+    threshold_ms = 1000.0
+    max_rerolls = 3
+
+    def __init__(self, silences: dict[int, list[float]]) -> None:
+        self.silences = silences
+        self.judged: list[tuple[int, int]] = []
+
+    def longest_silence_ms(self, samples: Audio, rate: int, *, is_last: bool, needs_speech: bool) -> float:
+        code = round(float(samples[0]) * 1e6)
+        block, attempt = code // 10 % 10, code % 10
+        self.judged.append((block, attempt))
+        return self.silences.get(block, [0.0])[attempt]
+
+
+def spoken_draws(gate: Gate, blocks: int = 2) -> tuple[list[int], int]:
+    with ThreadPoolExecutor(1) as workers, scheduler(ToyModel(), gate=gate, workers=workers) as device:
+        stream = device.submit(utterance(seed=1, blocks=((4, 2),) * blocks))
+        frames = list(stream)
+    return [round(float(f.samples[0]) * 1e6) % 10 for f in frames], stream.stats.rerolls
+
+
+def test_a_silent_block_is_drawn_again_before_it_is_sent() -> None:
+    assert spoken_draws(Gate({0: [1500.0, 200.0]})) == ([1, 0], 1)
+
+
+def test_the_least_silent_draw_is_kept_when_all_are_silent() -> None:
+    assert spoken_draws(Gate({0: [3000.0, 1200.0, 2000.0, 1800.0]})) == ([1, 0], 3)
+
+
+def test_the_last_block_is_judged_too() -> None:
+    assert spoken_draws(Gate({1: [1000.0, 999.0]})) == ([0, 1], 1)
+
+
+def test_the_next_block_waits_for_the_verdict() -> None:
+    model = ToyModel()
+    judging, go_on = threading.Event(), threading.Event()
+
+    class Slow(Gate):
+        def longest_silence_ms(self, samples: Audio, rate: int, *, is_last: bool, needs_speech: bool) -> float:
+            judging.set()
+            go_on.wait(5)
+            return 0.0
+
+    with ThreadPoolExecutor(1) as workers, scheduler(model, gate=Slow({}), workers=workers) as device:
+        stream = device.submit(utterance(blocks=((4, 2), (4, 2))))
+        assert judging.wait(5)
+        neighbour_ticks = len(model.ticks)
+        time.sleep(0.02)
+        assert len(model.ticks) == neighbour_ticks
+        assert stream.produced_samples == 0
+        go_on.set()
+        assert len(list(stream)) == 2

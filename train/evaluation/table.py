@@ -1,0 +1,136 @@
+"""The tables of docs/training.md, generated from the committed results.
+
+    python -m train.evaluation.table --write docs/training.md
+    python -m train.evaluation.table --check docs/training.md
+    python -m train.evaluation.table --show runs/train-tiny/evaluation/result.json
+
+A file holds ``<!-- evaluation:begin NAME -->`` … ``<!-- evaluation:end -->`` for ``train/tiny/results/NAME.json``; what
+stands between is replaced.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from bench.record import markdown
+from train.evaluation.figures import LINES, Column, Results, generated
+
+#: Where committed results are.
+RESULTS = Path(__file__).resolve().parent.parent / "tiny" / "results"
+
+_MARKED = re.compile(r"(<!-- evaluation:begin (?P<name>[\w-]+) -->\n).*?(<!-- evaluation:end -->)", re.DOTALL)
+_NOT_YET = "*Not measured yet.*"
+_COLUMNS = (("latents", "exact latents, decoded"), ("copy", "codec's copy"))
+
+
+def main() -> None:
+    """Write the tables, check that they are fresh (exit status 1 when one is not), or show one."""
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    what = options.add_mutually_exclusive_group(required=True)
+    what.add_argument("--write", nargs="+", type=Path, metavar="FILE")
+    what.add_argument("--check", nargs="+", type=Path, metavar="FILE")
+    what.add_argument("--show", type=Path, metavar="RESULT")
+    options.add_argument("--results", type=Path, default=RESULTS, help="folder of the results")
+    given = options.parse_args()
+    if given.show:
+        tqdm.write(table(load(given.show)), file=sys.stdout)
+        return
+    stale = []
+    for path in given.write or given.check:
+        text = path.read_text(encoding="utf-8")
+        fresh = fill(text, given.results)
+        if given.write:
+            path.write_text(fresh, encoding="utf-8")
+        elif fresh != text:
+            stale.append(path.name)
+    if stale:
+        sys.exit(f"{', '.join(stale)}: the tables are stale; run python -m train.evaluation.table --write")
+
+
+def load(path: Path) -> Mapping[str, Any]:
+    """Read a result file."""
+    record: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return record
+
+
+def fill(text: str, folder: Path) -> str:
+    """Replace what stands between the markers; raises ValueError when there are none."""
+
+    def section(found: re.Match[str]) -> str:
+        path = folder / f"{found['name']}.json"
+        return f"{found[1]}{described(load(path), path.name) if path.exists() else _NOT_YET}\n{found[3]}"
+
+    text, count = _MARKED.subn(section, text)
+    if not count:
+        raise ValueError("no <!-- evaluation:begin NAME --> … <!-- evaluation:end --> in the file")
+    return text
+
+
+def described(record: Mapping[str, Any], file: str) -> str:
+    """A result's table with what it is about."""
+    results, where = record["results"], record["environment"]
+    if record["evaluation"] == "voices":
+        about, lines = f"{len(results['texts'])} held-out texts", voices(record)
+    else:
+        found, lines = results["set"], table(record)
+        about = (
+            f"{found['texts']} held-out texts by {' and '.join(found['teacher'])}, "
+            f"said by {found['speakers_seen']} voices seen in training and {found['speakers_unseen']} unseen ones "
+            f"(set {found['digest']})"
+        )
+    dirty = " with local changes" if record["dirty"] else ""
+    told = (
+        f"*Generated from `train/tiny/results/{file}`: {about}; {where['device']}, {where['cpu_cores']} cores, "
+        f"torch {where['torch']}, {record['date'][:10]}, commit {record['commit']}{dirty}.*"
+    )
+    return f"{told}\n\n{lines}"
+
+
+def voices(record: Mapping[str, Any]) -> str:
+    """The bundled voices as a markdown table."""
+    rows = [
+        [
+            f"`{name}`",
+            f"{found['teacher']['rate']:.2f}",
+            f"{found['generated']['rate']:.2f}",
+            _written(found["pitch_hz"], 0),
+            _written(found["pitch_error_percent"], 1),
+        ]
+        for name, found in record["results"]["voices"].items()
+    ]
+    titles = ["voice", "WER: teacher", "generated", "pitch of the clip, Hz", "error of the pitch, %"]
+    return markdown(titles, rows)
+
+
+def _written(value: float | None, digits: int) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def table(record: Mapping[str, Any]) -> str:
+    """Teacher, every checkpoint's columns, and the targets, as a markdown table."""
+    results: Results = record["results"]
+    columns: list[tuple[str, Column]] = [("teacher", results["teacher"])]
+    for checkpoint in results["checkpoints"]:
+        name = checkpoint["name"]
+        columns += [(f"{name}: {title}", checkpoint[key]) for key, title in _COLUMNS if key in checkpoint]
+        columns.append((f"**{name}: generated**", generated(checkpoint)))
+    rows = []
+    for line in LINES:
+        cells = [line.written(line.value(column)) for _, column in columns]
+        if set(cells) != {"–"}:
+            limit = line.limit(results["teacher"])
+            sign = "≤" if line.lower_is_better else "≥"
+            rows.append([line.title, *cells, "" if limit is None else f"{sign} {line.written(limit)}"])
+    return markdown(["", *(title for title, _ in columns), "target"], rows)
+
+
+if __name__ == "__main__":
+    main()
