@@ -186,7 +186,14 @@ def train_codec(
         task: Task
         if part == _DECODER and options.shape.spectral:
             task = SpectralTask(
-                model, material, options.spectral, seed=seed, held_out=held_out, start=start, remade=remade
+                model,
+                material,
+                options.spectral,
+                seed=seed,
+                held_out=held_out,
+                start=start,
+                remade=remade,
+                analysis=analysis,
             )
         elif part == _DECODER:
             task = DecoderTask(
