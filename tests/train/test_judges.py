@@ -11,6 +11,7 @@ import pytest
 
 from echo.types import Audio
 from tests.train.small_speech import say
+from train.evaluation import __main__ as command
 from train.evaluation.figures import LINES, OPINION, WHISPER
 from train.evaluation.heard import of_teacher
 from train.evaluation.heldout import Item
@@ -31,6 +32,19 @@ def item(speaker: str = "ann", hertz: float = 120.0) -> Item:
 def test_a_missing_judge_is_named_with_what_installs_it() -> None:
     with pytest.raises(JudgeMissing, match="no_such_judge is not installed: make judge"):
         packages.package("no_such_judge.part")
+
+
+def test_without_judges_everything_else_is_measured_and_what_is_left_out_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(packages.importlib.util, "find_spec", lambda name: None)
+    assert set(command._measurable()) == set(PARTS) - set(JUDGED)
+    told = capsys.readouterr().err
+    assert "opinion" in told
+    assert "faster-whisper" in told
+    assert "make judge" in told
+    monkeypatch.setattr(packages.importlib.util, "find_spec", lambda name: object())
+    assert command._measurable() == PARTS
 
 
 def test_what_judges_import_and_never_use_is_stood_in_for(monkeypatch: pytest.MonkeyPatch) -> None:

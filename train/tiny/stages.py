@@ -233,6 +233,8 @@ class Run:
 
     def _evaluate(self) -> None:
         command = [sys.executable, "-m", "train.evaluation", str(self.model_folder)]
+        if self._options.corpus.cast == "natural":
+            command += ["--teacher", "kokoro"]
         if status := subprocess.run([*command, "--work", str(self._work)]).returncode:
             raise SystemExit(status)
 

@@ -35,6 +35,15 @@ class JudgeMissing(RuntimeError):
     """A judge is not installed; the message says what installs it."""
 
 
+#: What `make judge` installs, by module.
+_JUDGES = ("faster_whisper", "distillmos", "speechmos", "resemblyzer", "librosa", *list(_PACKAGES)[1:])
+
+
+def missing() -> list[str]:
+    """Packages of the judges that are not installed."""
+    return [_PACKAGES.get(name, name) for name in _JUDGES if importlib.util.find_spec(name) is None]
+
+
 def package(module: str) -> Any:
     """Import a judge's module.
 
