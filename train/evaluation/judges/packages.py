@@ -39,8 +39,13 @@ class JudgeMissing(RuntimeError):
 _JUDGES = ("faster_whisper", "distillmos", "speechmos", "resemblyzer", "librosa", *list(_PACKAGES)[1:])
 
 
+def judges() -> list[str]:
+    """Packages of the judges."""
+    return [_PACKAGES.get(name, name) for name in _JUDGES]
+
+
 def missing() -> list[str]:
-    """Packages of the judges that are not installed."""
+    """Those of them that are not installed."""
     return [_PACKAGES.get(name, name) for name in _JUDGES if importlib.util.find_spec(name) is None]
 
 
