@@ -10,18 +10,26 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from echo.errors import ConfigError
+from echo.model.autoencoder import Autoencoder
 from echo.model.autoencoder.history import History
 from echo.model.autoencoder.spectral import SpectralDecoder
+from echo.model.files.hub import locate
+from echo.model.files.weights import load_echo, save_release
+from echo.model.network.config import DiTConfig
+from echo.model.network.dit import EchoDiT
 from tests.train.small_speech import say
 from train.evaluation.decoding import chosen, decoded, decoder_of
 from train.tiny.budget import Budget
-from train.tiny.codec import CodecOptions, CodecShape, SpectralShape, load_codec
+from train.tiny.codec import CodecOptions, CodecShape, SpectralShape, _start, load_codec
 from train.tiny.codec_data import Material, draw
-from train.tiny.codec_model import embedded, trainable
+from train.tiny.codec_model import embedded, trainable, weight_normed
 from train.tiny.corpus import RATE, Recording, Split
 from train.tiny.latents import NARROW, WIDE, Analysis, analyse, mel_filters
 from train.tiny.loop import Stage
+from train.tiny.pca import identity_pca
 from train.tiny.spectral_training import SpectralOptions, SpectralPath, SpectralTask
+from train.tiny.start import ANALYSIS
 
 SHAPE = CodecShape(spectral=SpectralShape(dim=32, layers=1, context_layers=1), codebook_size=16, codebooks=2)
 OPTIONS = SpectralOptions(batch=2, length=8, skip=2, warm_up=1, lr=5e-3, gan_windows=(256,), gan_from=2.0)
@@ -154,6 +162,41 @@ def test_a_decoder_in_training_can_be_judged_before_there_is_an_encoder(material
     assert isinstance(model.decoder, SpectralDecoder)
     assert decoded(model, material.latents[:10].float()).shape == (10 * 1024,)
     assert load_codec(tmp_path, options) is None  # not yet whole
+
+
+def test_a_released_decoder_sounds_as_it_did_in_training(material: Material, tmp_path: Path) -> None:
+    one = task(material)
+    for number in range(3):
+        one.step(number, 0.0)
+    model = trainable(SHAPE.config())
+    trained = one.parts()["decoder"][0].state_dict()
+    weights = {key.removeprefix("path."): value for key, value in trained.items()}
+    model.load_state_dict(weights, strict=False)
+    released = weight_normed(model).requires_grad_(False).eval()
+    loaded = released_and_loaded(released, tmp_path)
+    z_q = embedded(material.latents[4:14].float()[None], SHAPE.latent_dim)
+    with torch.no_grad():
+        torch.testing.assert_close(loaded.decode_zq(z_q), model.decode_zq(z_q), atol=1e-5, rtol=0)
+
+
+def released_and_loaded(model: Autoencoder, folder: Path) -> Autoencoder:
+    dit = EchoDiT(
+        DiTConfig(
+            latent_size=80, model_size=32, num_layers=1, num_heads=2, intermediate_size=32, norm_eps=1e-5,
+            text_vocab_size=256, text_model_size=32, text_num_layers=1, text_num_heads=2, text_intermediate_size=32,
+            speaker_patch_size=4, speaker_model_size=32, speaker_num_layers=1, speaker_num_heads=2,
+            speaker_intermediate_size=32, timestep_embed_size=32, adaln_rank=8,
+        )
+    )  # fmt: skip
+    save_release(folder, dit, model, identity_pca(SHAPE.latent_dim))
+    return load_echo(str(folder), dtype=torch.float32).autoencoder
+
+
+def test_a_model_with_the_other_decoder_cannot_be_started_from(analysis: Analysis) -> None:
+    options = CodecOptions(shape=SHAPE, start_from="tiny")
+    known = Analysis.load(Path(str(locate("tiny").dit.parent / ANALYSIS)))
+    with pytest.raises(ConfigError, match="the other kind of decoder"):
+        _start(options, known, "decoder")
 
 
 def test_judged_utterances_are_by_different_held_out_speakers() -> None:
