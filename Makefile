@@ -8,7 +8,7 @@ DEVICE ?= auto
 CONFIG ?= train/tiny/config.toml
 FROM_NOTHING ?=
 
-.PHONY: serve test teachers natural-teachers judge check unit docs bench train-tiny clean
+.PHONY: serve test attack teachers natural-teachers judge check unit docs bench train-tiny clean
 
 serve: $(VENV)/.serve          ## set up and serve on http://127.0.0.1:8000
 	$(BIN)/python api_server.py
@@ -16,6 +16,9 @@ serve: $(VENV)/.serve          ## set up and serve on http://127.0.0.1:8000
 test: $(VENV)/.dev teachers    ## set up and run every check and test
 	$(MAKE) --no-print-directory check
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+attack: $(VENV)/.dev           ## attack a running server on loopback, some ten minutes
+	ATTACK_SECONDS=60 $(BIN)/python -m pytest tests/attack
 
 teachers:                      ## the synthesisers that the training's tests listen to, installed where that is allowed
 	@command -v flite >/dev/null && command -v espeak-ng >/dev/null || { apt-get update -qq && \
@@ -42,16 +45,17 @@ check: $(VENV)/.dev            ## formatting, lint, types, generated pages
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m docs.generate --check
-	$(BIN)/python -m bench.table --check README.md bench/README.md
+	$(BIN)/python -m bench.report --check README.md bench/README.md
 	$(BIN)/python -m train.evaluation.table --check docs/training.md
 
 docs: $(VENV)/.dev             ## write the generated pages again
 	$(BIN)/python -m docs.generate
-	$(BIN)/python -m bench.table --write README.md bench/README.md
+	$(BIN)/python -m bench.report --write README.md bench/README.md
 	$(BIN)/python -m train.evaluation.table --write docs/training.md
 
-bench: $(VENV)/.dev            ## measure the figures that the README quotes again, about six minutes
-	$(BIN)/python -m bench.cpu_table
+bench: $(VENV)/.dev            ## measure the embedded model again and write its tables, about six minutes
+	$(BIN)/python -m bench.suite cpu
+	$(BIN)/python -m bench.report --write README.md bench/README.md
 
 train-tiny: $(VENV)/.train     ## train the embedded model; stopped and started again, it goes on where it was
 	$(BIN)/python -m train.tiny --minutes $(MINUTES) --device $(DEVICE) --config $(CONFIG) \

@@ -1,26 +1,29 @@
-"""The engines a benchmark can drive: every model the server knows, random weights, and fakes that cost nothing."""
+"""What is measured and with what: engines and models (the server's, random weights, a fake), texts, reference clips."""
 
 from __future__ import annotations
 
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
-from unittest import mock
+from pathlib import Path
 
 import numpy as np
 import torch
 
-from echo.engines import load as loading
+from bench import ROOT
+from echo.audio.pcm import to_bytes
+from echo.audio.wav import FormatTag, header
+from echo.engines import load
 from echo.engines.accelerate import accelerate
 from echo.engines.base import Engine
 from echo.engines.fake import FakeEngine, FakeScript
-from echo.engines.load import job_limits, load_engine, pick_device, pick_dtype
+from echo.engines.load import job_limits, load_engine, pick_decoder_device, pick_device, pick_dtype
 from echo.model.echo import EchoModel
-from echo.model.files.weights import LoadedEcho, load_echo, random_echo
+from echo.model.files.weights import LoadedEcho, random_echo
 from echo.presets import load_presets
 from echo.settings import Settings
-from echo.stream import FrameStream
 from echo.text.tokenize import encode
 from echo.types import (
     MAX_LATENTS,
@@ -35,11 +38,23 @@ from echo.types import (
 )
 from echo.vad import SilenceGate
 
-#: ``random-base`` has the released shapes, ``random-tiny`` those of the embedded model.
+#: Statements of two to eight seconds, in words that every model knows.
+TEXTS = (
+    "The train to the coast leaves from the second platform in a quarter of an hour.",
+    "Good morning.",
+    "She opened the window, looked out over the garden, and saw that it had snowed during the night.",
+    "Please keep your ticket until the end of the journey.",
+    "There is a small shop on the corner that sells bread, cheese and fresh fruit.",
+    "I have not heard from him since the summer, but I am sure that he is well.",
+    "Wait a moment, I will ask somebody.",
+    "The library is open every day except Sunday, and it has a reading room on the upper floor.",
+)
+
+#: Models with random weights: ``random-base`` has the released shapes, ``random-tiny`` those of the embedded model.
 RANDOM = "random-"
-#: Returns every block at once.
+#: Delivers all blocks immediately.
 FAKE = "fake"
-#: Hands a block out when a listener has heard the one before it: a real-time stream that costs nothing to make.
+#: Delivers a block when the one before it has been played: a real-time stream.
 FAKE_PACED = "fake-paced"
 
 
@@ -49,46 +64,32 @@ def known_to_the_server(model: str) -> bool:
 
 
 def open_engine(settings: Settings, gate: SilenceGate | None = None) -> Engine:
-    """Load what ``settings.model_repo`` names; a Runtime's ``load_engine``."""
+    """Load the engine that ``settings.model_repo`` names; a Runtime's ``load_engine``."""
     if settings.model_repo in (FAKE, FAKE_PACED):
         return fake_engine(paced=settings.model_repo == FAKE_PACED)
-    if known_to_the_server(settings.model_repo):
-        return load_engine(settings, gate)
-    # The server's own way of putting an engine together, whatever it comes to do, but for where the weights are from.
-    with mock.patch.object(loading, "load_echo", _random):
-        return load_engine(settings, gate)
+    return load_engine(settings, gate, load_weights(settings))
 
 
-def device_of(settings: Settings) -> torch.device:
-    """The device that the settings choose."""
-    return pick_device(settings.device, "ECHO_DEVICE")
-
-
-def load_parts(settings: Settings) -> LoadedEcho:
-    """Load a model's parts, or make them with random weights."""
+def load_weights(settings: Settings) -> LoadedEcho:
+    """Load a model's weights, or make random ones."""
+    if not settings.model_repo.startswith(RANDOM):
+        return load.load_weights(settings)
     device = device_of(settings)
-    if settings.cpu_threads:
-        torch.set_num_threads(settings.cpu_threads)
-    dtype, ae_dtype = pick_dtype(settings.model_dtype, device), getattr(torch, settings.fish_dtype)
-    load = _random if settings.model_repo.startswith(RANDOM) else load_echo
-    return load(
-        settings.model_repo,
-        pca_source=settings.pca_repo or None,
-        fish_source=settings.fish_repo,
+    return random_echo(
+        settings.model_repo.removeprefix(RANDOM),
         device=device,
-        dtype=dtype,
-        ae_dtype=ae_dtype,
+        ae_device=pick_decoder_device(settings),
+        dtype=pick_dtype(settings.model_dtype, device),
+        ae_dtype=getattr(torch, settings.fish_dtype),
     )
 
 
-def _random(source: str, *, pca_source: str | None, fish_source: str, **options: Any) -> LoadedEcho:
-    return random_echo(source.removeprefix(RANDOM), **options)
-
-
-def open_model(settings: Settings, parts: LoadedEcho) -> EchoModel:
-    """Put the parts together as the server does, to be called directly, and warm: with all that makes it fast there."""
+def open_model(settings: Settings, loaded: LoadedEcho) -> EchoModel:
+    """Return a warm model to call directly, compiled and captured as the settings say."""
+    if settings.cpu_threads:
+        torch.set_num_threads(settings.cpu_threads)
     model = EchoModel(
-        parts,
+        loaded,
         encode,
         max_speaker_latents=settings.max_speaker_latents,
         voices_on_device=settings.cache_speaker_on_gpu,
@@ -109,8 +110,13 @@ def open_model(settings: Settings, parts: LoadedEcho) -> EchoModel:
     return model
 
 
+def device_of(settings: Settings) -> torch.device:
+    """Return the device that the settings choose."""
+    return pick_device(settings.device, "ECHO_DEVICE")
+
+
 def plan_of(settings: Settings, info: EngineInfo) -> BlockPlan:
-    """The plan of a streamed request without options."""
+    """Return the block plan of a streamed request without options."""
     presets = load_presets(
         settings.presets_path,
         info.preset_family,
@@ -123,7 +129,7 @@ def plan_of(settings: Settings, info: EngineInfo) -> BlockPlan:
 
 
 def fake_engine(*, paced: bool) -> FakeEngine:
-    """An engine without a model, whose audio is a slice of one ready-made sweep of tones."""
+    """Return an engine without a model; its audio is a slice of a sweep computed once."""
     n = MAX_LATENTS * SAMPLES_PER_LATENT
     seconds = np.arange(n) / SAMPLE_RATE
     sweep = np.asarray(0.2 * np.sin(2 * np.pi * (200 + 40 * seconds) * seconds), np.float32)
@@ -138,18 +144,23 @@ def fake_engine(*, paced: bool) -> FakeEngine:
     return FakeEngine(engine.script, replace(engine.info, name=FAKE_PACED if paced else FAKE))
 
 
-def watch(engine: Engine, notice: Callable[[Utterance, FrameStream], None]) -> None:
-    """Have ``notice`` told of every stream that the engine starts."""
-    speak = engine.speak
+def reference_clip(seconds: float) -> Audio:
+    """Return the bundled voices joined and repeated up to ``seconds``, so that all machines use the same reference."""
+    from echo.voices.reference import load_voice  # needs PyAV, which a bare GPU machine may lack
+    from echo.voices.voice import ClipVoice
 
-    def noticed(utterance: Utterance) -> FrameStream:
-        stream = speak(utterance)
-        notice(utterance, stream)
-        return stream
-
-    vars(engine)["speak"] = noticed
+    paths = sorted((ROOT / "audio_prompts").glob("*.flac"))
+    speech = np.concatenate([load_voice(ClipVoice(audio=path.read_bytes())).audio for path in paths])
+    return np.resize(speech, round(seconds * SAMPLE_RATE))
 
 
-def recompiles(engine: Engine) -> int:
-    """Calls since the warm-up of a shape that nothing was compiled or recorded for."""
-    return engine.load().shape_misses
+@contextmanager
+def default_voice_of(settings: Settings, seconds: float | None) -> Iterator[Settings]:
+    """Yield the settings with a reference clip of this length as default voice; None leaves them as they are."""
+    if seconds is None:
+        yield settings
+        return
+    with tempfile.TemporaryDirectory(prefix="echo-bench-") as folder:
+        name, data = f"bench_{seconds:g}s", to_bytes(reference_clip(seconds))
+        (Path(folder) / f"{name}.wav").write_bytes(header(FormatTag.PCM, SAMPLE_RATE, len(data)) + data)
+        yield settings.model_copy(update={"voices_dir": (folder,), "default_voice": name})

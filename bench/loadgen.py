@@ -1,4 +1,4 @@
-"""Clients: closed loop (each asks again when its last stream has ended), open loop (random arrivals), hang-ups."""
+"""Clients and what they measure: closed loop, open loop, fixed work, hang-ups; percentiles and buffer underruns."""
 
 from __future__ import annotations
 
@@ -11,129 +11,179 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.server import cpu_seconds
-from bench.stats import audio_within, percentiles, poisson_times, starved
-from bench.targets import Ask, Heard, HttpServer, Outcome, Service, Target, listen
+import numpy as np
 
-#: Statements of two to eight seconds, in words that every model knows.
-TEXTS = (
-    "The train to the coast leaves from the second platform in a quarter of an hour.",
-    "Good morning.",
-    "She opened the window, looked out over the garden, and saw that it had snowed during the night.",
-    "Please keep your ticket until the end of the journey.",
-    "There is a small shop on the corner that sells bread, cheese and fresh fruit.",
-    "I have not heard from him since the summer, but I am sure that he is well.",
-    "Wait a moment, I will ask somebody.",
-    "The library is open every day except Sunday, and it has a reading room on the upper floor.",
-)
+from bench.engines import TEXTS
+from bench.targets import CLIENT_BUFFER_S, Arrival, HttpServer, Outcome, Request, Response, Service, Target, send
+
+# -- statistics
+
+
+def percentiles(values: Sequence[float], digits: int = 4) -> dict[str, float | None]:
+    """Return p50, p95 and p99 (linear between neighbours), rounded; None where there is no value."""
+    if not values:
+        return {"p50": None, "p95": None, "p99": None}
+    found = np.percentile(np.asarray(values, float), (50, 95, 99))
+    return {name: round(float(value), digits) for name, value in zip(("p50", "p95", "p99"), found, strict=True)}
+
+
+@dataclass(frozen=True, slots=True)
+class Underruns:
+    """How often a player had nothing left to play before the end of its stream, and for how long in total."""
+
+    count: int = 0
+    seconds: float = 0.0
+
+
+def underruns(arrivals: Sequence[Arrival], buffer_s: float = CLIENT_BUFFER_S) -> Underruns:
+    """Count the buffer underruns of a player that receives these pieces.
+
+    It starts ``buffer_s`` after the first piece, plays in real time, and resumes as soon as more arrives.
+    """
+    if not arrivals:
+        return Underruns()
+    count, seconds = 0, 0.0
+    played_until = arrivals[0].at + buffer_s
+    for piece in arrivals:
+        if piece.at > played_until:
+            count += 1
+            seconds += piece.at - played_until
+            played_until = piece.at
+        played_until += piece.audio_s
+    return Underruns(count, seconds)
+
+
+def poisson_times(rate: float, seconds: float, seed: int) -> list[float]:
+    """Return arrival times in 0..``seconds`` of a Poisson process of ``rate`` per second; repeatable by seed."""
+    draw = random.Random(seed)
+    times: list[float] = []
+    now = draw.expovariate(rate)
+    while now < seconds:
+        times.append(now)
+        now += draw.expovariate(rate)
+    return times
+
+
+# -- loads
 
 
 @dataclass(slots=True)
 class Load:
-    """What a set of clients heard between two times (``time.perf_counter()``)."""
+    """The responses of a set of clients, and the window in which their audio is counted (``time.perf_counter()``)."""
 
     started: float
     ended: float
-    heard: list[Heard] = field(default_factory=list)
+    responses: list[Response] = field(default_factory=list)
+
+    @property
+    def audio_s(self) -> float:
+        """Seconds of audio that arrived within the window."""
+        pieces = (piece for response in self.responses for piece in response.arrivals)
+        return sum(piece.audio_s for piece in pieces if self.started <= piece.at <= self.ended)
 
 
 async def closed_loop(
-    target: Target, clients: int, seconds: float, *, settle_s: float = 2.0, hear_out_s: float = 120.0
+    target: Target, clients: int, seconds: float, *, settle_s: float = 2.0, drain_s: float = 120.0
 ) -> Load:
-    """Keep ``clients`` streams open for some seconds; those open at the end are heard out, ``hear_out_s`` at most.
+    """Keep ``clients`` streams open: each client sends again when its last stream has ended.
 
-    They all begin at once, so the rate of audio is only counted from ``settle_s`` on.
+    All begin at once, so the window starts after ``settle_s``. Streams open at its end get ``drain_s`` to finish.
     """
-    asks = _asks()
+    requests = _requests()
     begun = time.perf_counter() + settle_s
     load = Load(begun, begun + seconds)
 
     async def client() -> None:
         while (now := time.perf_counter()) < load.ended:
-            load.heard.append(await listen(target, next(asks), hang_up_after=load.ended + hear_out_s - now))
-            if load.heard[-1].outcome is Outcome.REFUSED:
+            load.responses.append(await send(target, next(requests), hang_up_after=load.ended + drain_s - now))
+            if load.responses[-1].outcome is Outcome.REFUSED:
                 await asyncio.sleep(0.1)
 
     await asyncio.gather(*(client() for _ in range(clients)))
     return load
 
 
-async def open_loop(target: Target, rate: float, seconds: float, *, seed: int, hear_out_s: float = 120.0) -> Load:
-    """Let requests arrive at random, ``rate`` per second on average, whoever is still being served."""
-    asks = _asks()
+async def open_loop(target: Target, rate: float, seconds: float, *, seed: int, drain_s: float = 120.0) -> Load:
+    """Send requests at random times, ``rate`` per second on average, however many are still being served."""
+    requests = _requests()
     load = Load(time.perf_counter(), time.perf_counter() + seconds)
 
-    async def client(at: float, ask: Ask) -> None:
+    async def client(at: float, request: Request) -> None:
         await asyncio.sleep(max(0.0, load.started + at - time.perf_counter()))
-        load.heard.append(await listen(target, ask, hang_up_after=seconds - at + hear_out_s))
+        load.responses.append(await send(target, request, hang_up_after=seconds - at + drain_s))
 
-    await asyncio.gather(*(client(at, next(asks)) for at in poisson_times(rate, seconds, seed)))
+    await asyncio.gather(*(client(at, next(requests)) for at in poisson_times(rate, seconds, seed)))
     return load
 
 
-async def run_through(target: Target, clients: int, requests: int) -> Load:
-    """Have ``clients`` ask for the same ``requests`` whoever they are, the longest first, until all have been heard.
+async def fixed_work(target: Target, clients: int, count: int) -> Load:
+    """Have ``clients`` share the same ``count`` requests until all are done: for any number of clients the same work.
 
-    The same work for any number of clients: what differs is the time. The longest first, so that all are busy until
-    shortly before the end.
+    The longest come first, so that all clients are busy until shortly before the end.
     """
-    asks = iter(sorted(itertools.islice(_asks(), requests), key=lambda ask: -len(ask.text)))
+    requests = iter(sorted(itertools.islice(_requests(), count), key=lambda request: -len(request.text)))
     load = Load(time.perf_counter(), 0.0)
 
     async def client() -> None:
-        for ask in asks:
-            load.heard.append(await listen(target, ask))
+        for request in requests:
+            load.responses.append(await send(target, request))
 
     await asyncio.gather(*(client() for _ in range(clients)))
     load.ended = time.perf_counter()
     return load
 
 
-async def real_time(target: Target, clients: int, ask: Ask, plays_s: float, heard: list[Heard]) -> None:
-    """Keep ``clients`` listeners until cancelled; what they hear is added to ``heard``.
+async def real_time_listeners(
+    target: Target, clients: int, request: Request, plays_s: float, responses: list[Response]
+) -> None:
+    """Keep ``clients`` listeners until cancelled; what they receive is added to ``responses``.
 
-    Each asks again when what it asked for has been played, which takes ``plays_s``. They start spread over that time.
+    Each sends the request again when its audio has been played, which takes ``plays_s``. Starts are spread over that
+    time.
     """
 
     async def client(offset: float) -> None:
         await asyncio.sleep(offset)
         while True:
-            asked = time.perf_counter()
-            heard.append(await listen(target, ask))
-            await asyncio.sleep(max(0.0, asked + plays_s - time.perf_counter()))
+            sent_at = time.perf_counter()
+            responses.append(await send(target, request))
+            await asyncio.sleep(max(0.0, sent_at + plays_s - time.perf_counter()))
 
     await asyncio.gather(*(client(i * plays_s / clients) for i in range(clients)))
 
 
 def summary(loads: Sequence[Load]) -> dict[str, Any]:
-    """The figures of one or several loads; the rate of audio counts what arrived between a load's two times."""
-    heard = [one for load in loads for one in load.heard]
-    outcomes = Counter(one.outcome for one in heard)
-    done = [one for one in heard if one.outcome is Outcome.DONE]
-    ttfb = percentiles([one.first_byte_s for one in heard if one.first_byte_s is not None])
-    dry = [starved(one.arrivals) for one in done]
-    audio = sum(audio_within(one.arrivals, load.started, load.ended) for load in loads for one in load.heard)
+    """Return the figures of one or several loads; underruns are those of streams that were read to their end."""
+    responses = [response for load in loads for response in load.responses]
+    outcomes = Counter(response.outcome for response in responses)
+    done = [response for response in responses if response.outcome is Outcome.DONE]
+    ttfb = percentiles([response.first_byte_s for response in responses if response.first_byte_s is not None])
+    gaps = [underruns(response.arrivals) for response in done]
+    window_s = sum(load.ended - load.started for load in loads)
     return {
-        "requests": len(heard),
+        "requests": len(responses),
         "done": outcomes[Outcome.DONE],
         "refused": outcomes[Outcome.REFUSED],
         "failed": outcomes[Outcome.FAILED],
-        "not_heard_out": outcomes[Outcome.HUNG_UP],
+        "cut_off": outcomes[Outcome.HUNG_UP],
         "ttfb_p50_s": ttfb["p50"],
         "ttfb_p95_s": ttfb["p95"],
         "ttfb_p99_s": ttfb["p99"],
-        "audio_s_per_s": round(audio / sum(load.ended - load.started for load in loads), 3),
+        "audio_s_per_s": round(sum(load.audio_s for load in loads) / window_s, 3),
         "audio_s_per_request": round(sum(one.audio_s for one in done) / len(done), 3) if done else None,
-        "streams_with_underruns": sum(one.times > 0 for one in dry),
-        "underruns": sum(one.times for one in dry),
-        "stalled_s": round(sum(one.seconds for one in dry), 3),
+        "streams_with_underruns": sum(gap.count > 0 for gap in gaps),
+        "underruns": sum(gap.count for gap in gaps),
+        "underrun_s": round(sum(gap.seconds for gap in gaps), 3),
     }
 
 
-async def hang_ups(service: Service, clients: int, rounds: int, *, seed: int, longest_s: float) -> dict[str, Any]:
-    """Have ``clients`` streams at a time hang up at random moments; count what the device still does for them.
+# -- hang-ups
 
-    Times run from the client's leaving until the job has left the scheduler; steps are Euler steps of that stream.
+
+async def hang_ups(service: Service, clients: int, rounds: int, *, seed: int, longest_s: float) -> dict[str, Any]:
+    """Have ``clients`` streams at a time hang up at random moments; measure what the device still does for them.
+
+    Times run from the hang-up until the job has left the scheduler; steps are Euler steps of that stream.
     """
     draw = random.Random(seed)
     times: list[float] = []
@@ -141,22 +191,22 @@ async def hang_ups(service: Service, clients: int, rounds: int, *, seed: int, lo
     done = 0
     seeds = itertools.count(1_000_000)
 
-    async def leave(after: float, number: int) -> None:
+    async def hang_up(after: float, number: int) -> None:
         nonlocal done
         service.streams[number] = []
-        heard = await listen(service, Ask(TEXTS[2], seed=number), hang_up_after=after)
-        left, streams = heard.ended or 0.0, service.streams.pop(number)
-        before = [stream.stats.steps for stream in streams]
-        done += heard.outcome is Outcome.DONE
-        if heard.outcome is not Outcome.HUNG_UP or not streams:
+        response = await send(service, Request(TEXTS[2], seed=number), hang_up_after=after)
+        streams = service.streams.pop(number)
+        before = sum(stream.stats.steps for stream in streams)
+        done += response.outcome is Outcome.DONE
+        if response.outcome is not Outcome.HUNG_UP or not streams:
             return
         while not all(stream.finished for stream in streams):  # noqa: ASYNC110  # another thread's plain flag
             await asyncio.sleep(0.001)
-        times.append(time.perf_counter() - left)
-        steps.append(sum(stream.stats.steps for stream in streams) - sum(before))
+        times.append(time.perf_counter() - response.ended_at)
+        steps.append(sum(stream.stats.steps for stream in streams) - before)
 
     for _ in range(rounds):
-        await asyncio.gather(*(leave(draw.uniform(0.01, longest_s), next(seeds)) for _ in range(clients)))
+        await asyncio.gather(*(hang_up(draw.uniform(0.01, longest_s), next(seeds)) for _ in range(clients)))
     after = percentiles([1000 * value for value in times], digits=1)
     return {
         "clients": clients,
@@ -173,24 +223,24 @@ async def hang_ups(service: Service, clients: int, rounds: int, *, seed: int, lo
 async def hang_ups_at_socket(
     server: HttpServer, clients: int, rounds: int, *, seed: int, longest_s: float
 ) -> dict[str, Any]:
-    """Have all of ``clients`` streams hang up at once, at random moments; count the processor time that follows.
+    """Have all of ``clients`` streams hang up at once, at random moments; measure the processor time that follows.
 
-    What the idle server takes is subtracted. On a CPU that is the device time spent for nobody.
+    The idle server's processor time is subtracted. On a CPU the rest is device time that nobody needs.
     """
     draw = random.Random(seed)
     spent: list[float] = []
 
     async def second() -> float:
-        before = cpu_seconds(server.pid)
+        before = server.cpu_seconds()
         await asyncio.sleep(1.0)
-        return cpu_seconds(server.pid) - before
+        return server.cpu_seconds() - before
 
     idle = await second()
     for number in range(rounds):
         after = draw.uniform(0.05, longest_s)
-        asks = (Ask(TEXTS[2], seed=clients * number + i) for i in range(clients))
-        heard = await asyncio.gather(*(listen(server, ask, hang_up_after=after) for ask in asks))
-        if gone := sum(one.outcome is Outcome.HUNG_UP for one in heard):
+        requests = (Request(TEXTS[2], seed=clients * number + i) for i in range(clients))
+        responses = await asyncio.gather(*(send(server, request, hang_up_after=after) for request in requests))
+        if gone := sum(response.outcome is Outcome.HUNG_UP for response in responses):
             spent.append(max(0.0, await second() - idle) / gone)
     return {
         "clients": clients,
@@ -201,6 +251,6 @@ async def hang_ups_at_socket(
     }
 
 
-def _asks() -> Iterator[Ask]:
-    """All texts, over and over, each time with another seed."""
-    return (Ask(text, seed=seed) for seed in itertools.count() for text in TEXTS)
+def _requests() -> Iterator[Request]:
+    """All texts, repeated for ever, each round with the next seed."""
+    return (Request(text, seed=seed) for seed in itertools.count() for text in TEXTS)

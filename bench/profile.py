@@ -1,11 +1,12 @@
-"""Time per stage against the roofline of the device: achieved TFLOP/s and GB/s, and the gap to the limit.
+"""Time per stage of the model against the roofline of the device, and streaming decode by position.
 
     python -m bench.profile
     python -m bench.profile --model random-base --device cuda --dtype bfloat16
     python -m bench.profile --streams 1,8 --ops
 
 The limit of a stage is the larger of operations over the measured peak and bytes over the measured copy rate; the gap
-is how many times longer the stage took. Operations and bytes come from the configuration (``bench/cost.py``).
+is how many times the limit the stage took. The cost of streaming decode per latent must not grow with the position in
+the utterance. Writes a file for the stages (profile) and one for the positions (decode).
 """
 
 from __future__ import annotations
@@ -20,33 +21,34 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench import cost
-from bench.cost import Cost
-from bench.engines import device_of, load_parts, open_model, plan_of
-from bench.loadgen import TEXTS
-from bench.options import parser, result_path, settings_from
-from bench.record import make_record, write_record
-from bench.roofline import Ceilings, gap, measure_ceilings
-from bench.show import columns
+from bench import roofline
+from bench.engines import TEXTS, device_of, load_weights, open_model, plan_of
+from bench.record import columns, make_record, parser, save, settings_from
+from bench.roofline import Ceilings, Cost, gap, measure_ceilings, synchronize
 from echo.engines.load import describe
-from echo.model.autoencoder.streaming import DecodeState
+from echo.model.autoencoder.streaming import DecodeState, StreamingDecoder
 from echo.model.echo import EchoModel
+from echo.model.files.weights import LoadedEcho
 from echo.model.network.kv import key_count
 from echo.model.sampling.guidance import Conditions
 from echo.model.sampling.prefix import Prefix
 from echo.model.sampling.sampler import BlockSampler
-from echo.settings import Settings
 from echo.types import LATENT_SIZE, SAMPLE_RATE, SAMPLES_PER_LATENT, BlockPlan
 
-#: Reference clip: as long as most people's.
+#: A usual reference clip.
 _VOICE_S = 10.0
 #: Enough steps that a sampler never runs out while it is timed.
 _MANY_STEPS = 100
+#: Stages that run in the decoder's number format.
+_DECODER = frozenset({"voice to latents", "decode"})
+#: Latents already decoded when a piece is timed, and latents per piece: the first block of the released preset.
+_POSITIONS = (0, 32, 600)
+_PIECE = 32
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A measured stage: what it was, how long one call took, what it costs at least."""
+    """A timed stage: its shape, the seconds of one call, and the least it can cost."""
 
     name: str
     size: int
@@ -61,42 +63,68 @@ def main() -> None:
     options = parser(__doc__)
     options.add_argument("--streams", default="1,2,4,8", help="streams that share a step")
     options.add_argument("--seconds", type=float, default=0.5, help="time for every stage")
+    options.add_argument("--repeats", type=int, default=15, help="timed pieces per position of streaming decode")
     options.add_argument("--ops", action="store_true", help="also print the operators of one step")
     given = options.parse_args()
     settings = settings_from(given)
     streams = tuple(int(part) for part in given.streams.split(","))
-    record = measure(settings, streams, given.seconds)
-    show(record["results"])
+    profile, positions = (make_record(bench, settings, device_of(settings)) for bench in ("profile", "decode"))
+    loaded = load_weights(settings)
+    # Eager: the model below compiles parts of the same decoder.
+    positions["results"] = decode_by_position(loaded, given.repeats)
+    model = open_model(settings, loaded)
+    plan = plan_of(settings, describe(loaded, model.dit.device, 1))
+    profile["results"] = stages(Probe(model, plan, given.seconds), streams)
+    _show(profile["results"], positions["results"])
     if given.ops:
-        print(operators(settings))
-    if path := result_path(given, "profile", record["device_type"]):
-        write_record(path, record)
+        print(operators(Probe(model, plan, 0.0)))
+    save([profile, positions], given)
 
 
-def measure(settings: Settings, streams: Sequence[int], seconds: float) -> dict[str, Any]:
-    """Time every stage of the model and return the record."""
-    parts = load_parts(settings)
-    model, device = open_model(settings, parts), device_of(settings)
-    record = make_record("profile", settings, device, {})
-    plan = plan_of(settings, describe(parts, model.dit.device, 1))
-    dtypes = {"model": model.dit.dtype, "decoder": model.autoencoder.dtype}
-    ceilings = {name: measure_ceilings(device, dtype) for name, dtype in dtypes.items()}
-    probe = Probe(model, plan, seconds)
-    stages = [*probe.encoders(), *probe.prefixes(), *probe.steps(streams), *probe.decodes(streams)]
-    results = {
+def stages(probe: Probe, streams: Sequence[int]) -> dict[str, Any]:
+    """Time every stage of the model."""
+    dtypes = {"model": probe.model.dit.dtype, "decoder": probe.model.autoencoder.dtype}
+    ceilings = {name: measure_ceilings(probe.model.dit.device, dtype) for name, dtype in dtypes.items()}
+    timed = [*probe.encoders(), *probe.prefixes(), *probe.steps(streams), *probe.decodes(streams)]
+    return {
         "ceilings": {name: asdict(found) for name, found in ceilings.items()},
-        "stages": [row(stage, ceilings["decoder" if stage.name in _DECODER else "model"]) for stage in stages],
-        "utterance": [utterance(stages, plan, count) for count in streams],
+        "stages": [_row(stage, ceilings["decoder" if stage.name in _DECODER else "model"]) for stage in timed],
+        "utterance": [_utterance(timed, probe.plan, count) for count in streams],
     }
-    return {**record, "results": results}
 
 
-#: Stages that run in the decoder's number format.
-_DECODER = frozenset({"voice to latents", "decode"})
+def decode_by_position(loaded: LoadedEcho, repeats: int) -> dict[str, Any]:
+    """Time pieces at every position in turns, so that a drift of the machine affects all alike."""
+    decoder = StreamingDecoder(loaded.autoencoder, loaded.pca)
+    latents = torch.randn(max(_POSITIONS) + _PIECE, LATENT_SIZE, generator=torch.Generator().manual_seed(0))
+    latents = latents.to(loaded.autoencoder.device)
+    states = {}
+    for position in _POSITIONS:
+        states[position] = decoder.start()
+        for start in range(0, position, _PIECE):
+            _, states[position] = decoder.decode(states[position], latents[start : min(start + _PIECE, position)])
+    taken: dict[int, list[float]] = {position: [] for position in _POSITIONS}
+    for number in range(repeats + 1):
+        for position, state in states.items():
+            started = time.perf_counter()
+            decoder.decode(state, latents[position : position + _PIECE])  # returns host samples: synchronised
+            if number:
+                taken[position].append(time.perf_counter() - started)
+    rows = [
+        {
+            "position": position,
+            "ms_per_latent": round(1000 * statistics.median(times) / _PIECE, 4),
+            "rtf": round(statistics.median(times) / (_PIECE * SAMPLES_PER_LATENT / SAMPLE_RATE), 4),
+            "state_bytes": states[position].nbytes,
+        }
+        for position, times in taken.items()
+    ]
+    late_over_early = statistics.median(taken[_POSITIONS[-1]]) / statistics.median(taken[_POSITIONS[1]])
+    return {"piece": _PIECE, "by_position": rows, "late_over_early": round(late_over_early, 3)}
 
 
 class Probe:
-    """Times the stages of one model with the block shapes of one plan."""
+    """Times the stages of a model with the block shapes of a plan; ``seconds`` for each."""
 
     def __init__(self, model: EchoModel, plan: BlockPlan, seconds: float) -> None:
         self.model = model
@@ -108,7 +136,7 @@ class Probe:
         self.conditions: Conditions = model.conditions(TEXTS[2], model.encode_voice(self._clip))
 
     def encoders(self) -> list[Stage]:
-        """Text and voice."""
+        """Time encoding a text and a voice."""
         config, ae = self.model.dit.config, self.model.autoencoder.config
         latents = len(self._clip) // SAMPLES_PER_LATENT // config.speaker_patch_size * config.speaker_patch_size
         patches = latents // config.speaker_patch_size
@@ -124,20 +152,22 @@ class Probe:
                 1,
                 1,
                 self._time(lambda: self.model.conditions(TEXTS[2], None)),
-                cost.text_encoder(config, tokens, self._width),
+                roofline.text_encoder(config, tokens, self._width),
             ),
-            Stage("voice to latents", latents, 1, 1, max(0.0, both - keys), cost.encode(ae, latents, decoder_width)),
-            Stage("voice to keys", latents, 1, 1, keys, cost.latent_encoder(config, patches, self._width)),
+            Stage(
+                "voice to latents", latents, 1, 1, max(0.0, both - keys), roofline.encode(ae, latents, decoder_width)
+            ),
+            Stage("voice to keys", latents, 1, 1, keys, roofline.latent_encoder(config, patches, self._width)),
         ]
 
     def prefixes(self) -> list[Stage]:
-        """Encoding every block but the last for the blocks behind it."""
+        """Time encoding every block but the last as prefix of the next."""
         patch = self.model.dit.config.speaker_patch_size
         stages, prefix = [], self.model.empty_prefix()
         for block in self.plan.blocks[:-1]:
             latents = torch.randn(block.size, LATENT_SIZE, device=self.model.dit.device)
             took = self._time(partial(self.model.extend, prefix, latents))
-            spent = cost.latent_encoder(
+            spent = roofline.latent_encoder(
                 self.model.dit.config, -(-block.size // patch), self._width, past=prefix.length // patch
             )
             stages.append(Stage("prefix", block.size, 1, 1, took, spent))
@@ -145,21 +175,21 @@ class Probe:
         return stages
 
     def steps(self, streams: Sequence[int]) -> list[Stage]:
-        """One guided step of every block shape, for one and more streams together."""
+        """Time a guided step of every block shape, for each number of streams together."""
         stages, prefix = [], self.model.empty_prefix()
         for index, block in enumerate(self.plan.blocks):
             for count in streams:
                 samplers = [self.sampler(prefix, index) for _ in range(count)]
                 took = self._time(partial(self._step, samplers))
                 keys = [row.seen - block.size for sampler in samplers for row in sampler.rows().contexts]
-                spent = cost.step(self.model.dit.config, block.size, keys, self._width)
+                spent = roofline.step(self.model.dit.config, block.size, keys, self._width)
                 stages.append(Stage("step", block.size, count, len(keys), took, spent))
             if index + 1 < len(self.plan.blocks):
                 prefix = self.model.extend(prefix, torch.randn(block.size, LATENT_SIZE, device=self.model.dit.device))
         return stages
 
     def decodes(self, streams: Sequence[int]) -> list[Stage]:
-        """Decoding a block of every size, for one and more streams together."""
+        """Time decoding a block of every size, for each number of streams together."""
         config, width = self.model.autoencoder.config, self.model.autoencoder.quantizer.pre_module.norm.weight
         stages = []
         for size in dict.fromkeys(block.size for block in self.plan.blocks):
@@ -167,12 +197,12 @@ class Probe:
                 latents = [torch.randn(size, LATENT_SIZE, device=self.model.autoencoder.device)] * count
                 states = [state for _, state in self.model.decode([None] * count, latents)()]
                 took = self._time(partial(self._decode, states, latents))
-                one = cost.decode(config, size, width.element_size())
+                one = roofline.decode(config, size, width.element_size())
                 stages.append(Stage("decode", size, count, count, took, Cost(count * one.flops, one.bytes)))
         return stages
 
     def sampler(self, prefix: Prefix, index: int) -> BlockSampler:
-        """A block of the plan that can take many guided steps."""
+        """Return a sampler for a block of the plan that can take many guided steps."""
         spec = replace(self.plan.blocks[index], steps=_MANY_STEPS)
         params = replace(self.plan.params, cfg_min_t=0.0, cfg_max_t=1.0)
         return self.model.sampler(self.conditions, prefix, spec, params, (0, 0, index, 0))
@@ -186,7 +216,7 @@ class Probe:
         self.model.step(samplers)
 
     def _time(self, run: Callable[[], Any]) -> float:
-        """Median seconds of a call, the device's queue drained; at least 3 calls, at most 80."""
+        """Median seconds of a call, synchronised; at least 3 calls, at most 80."""
         device, taken = self.model.dit.device, list[float]()
         for _ in range(2):
             run()
@@ -200,16 +230,7 @@ class Probe:
         return statistics.median(taken)
 
 
-def synchronize(device: torch.device) -> None:
-    """Wait until the device has done what was queued."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
-
-
-def row(stage: Stage, ceilings: Ceilings) -> dict[str, Any]:
-    """A stage as a row of the result."""
+def _row(stage: Stage, ceilings: Ceilings) -> dict[str, Any]:
     limit, bound = ceilings.limit(stage.cost.flops, stage.cost.bytes)
     return {
         "stage": stage.name,
@@ -227,8 +248,8 @@ def row(stage: Stage, ceilings: Ceilings) -> dict[str, Any]:
     }
 
 
-def utterance(stages: Sequence[Stage], plan: BlockPlan, streams: int) -> dict[str, Any]:
-    """Device seconds of one whole utterance of the plan when ``streams`` of them run together, by stage."""
+def _utterance(stages: Sequence[Stage], plan: BlockPlan, streams: int) -> dict[str, Any]:
+    """Device seconds by stage of one utterance of the plan, when ``streams`` of them run together."""
     found = {(stage.name, stage.size, stage.streams): stage.seconds for stage in stages}
     spent = {
         "text_s": sum(stage.seconds for stage in stages if stage.name == "text to keys"),
@@ -245,11 +266,9 @@ def utterance(stages: Sequence[Stage], plan: BlockPlan, streams: int) -> dict[st
     }
 
 
-def operators(settings: Settings) -> str:
-    """The operators of a single-stream step of the first block, the longest first."""
-    parts = load_parts(settings)
-    model = open_model(settings, parts)
-    probe = Probe(model, plan_of(settings, describe(parts, model.dit.device, 1)), 0.0)
+def operators(probe: Probe) -> str:
+    """Return the operators of a single-stream step of the first block, the longest first."""
+    model = probe.model
     sampler = probe.sampler(model.empty_prefix(), 0)
     model.step([sampler])
     activities = [torch.profiler.ProfilerActivity.CPU]
@@ -263,14 +282,15 @@ def operators(settings: Settings) -> str:
     return str(found.key_averages().table(sort_by=key, row_limit=20))
 
 
-def show(results: dict[str, Any]) -> None:
-    """Print the results."""
-    for name, found in results["ceilings"].items():
+def _show(profile: dict[str, Any], positions: dict[str, Any]) -> None:
+    for name, found in profile["ceilings"].items():
         print(f"{name} in {found['dtype']}: {found['tflop_per_s']} TFLOP/s, {found['gbyte_per_s']} GB/s measured")
     names = ("stage", "latents", "streams", "rows", "ms", "tflop_per_s", "gbyte_per_s", "limit_ms", "bound", "gap")
-    print(columns([{name: found[name] for name in names} for found in results["stages"]]))
-    print("\none utterance, device seconds by stage when so many run together")
-    print(columns(results["utterance"]))
+    print(columns([{name: found[name] for name in names} for found in profile["stages"]]))
+    print("\ndevice seconds of one utterance, by stage and streams that share the device")
+    print(columns(profile["utterance"]))
+    print("\nstreaming decode by position")
+    print(columns(positions["by_position"]))
 
 
 if __name__ == "__main__":

@@ -1,23 +1,16 @@
-"""What every foreign wire format needs: lenient reading of JSON, and messages in the client's own words."""
+"""What foreign wire formats need: JSON of sockets, and messages in the client's own words."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pydantic_core import from_json
+from echo.errors import EchoError
+from routes.json import decode as decode_json
 
-from echo.errors import BadRequest, EchoError
 
-
-def decode(body: bytes | str) -> object:
-    """Decode JSON whatever content type it came with.
-
-    Raises BadRequest for anything else, half of a surrogate pair, NaN and endless nesting included.
-    """
-    try:
-        return from_json(body, allow_inf_nan=False)
-    except ValueError:
-        raise BadRequest("The message is not valid JSON.", code="invalid_json") from None
+def decode(message: bytes | str) -> object:
+    """Decode a socket's message; raises BadRequest."""
+    return decode_json(message if isinstance(message, bytes) else message.encode("utf-8", "surrogatepass"), "message")
 
 
 def reworded(error: EchoError, names: Mapping[str, str]) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import threading
+from collections import Counter
+from copy import copy
 
 from echo.errors import NotReady, Overloaded
 
@@ -13,15 +16,20 @@ _SOONEST_S, _LATEST_S = 1.0, 60.0
 class Admission:
     """Counts open requests; refuses beyond ``limit``, and what would wait longer than ``max_wait_s`` (0 = never mind).
 
+    One client may hold ``client_share`` of the slots, rounded up, and at least one: whoever asks for more than that
+    does so at the cost of others, who may be about to come. A client without a name is nobody's rival.
+
     How long a request would wait is the engine's estimate, and what a refused one is told follows from it.
     Thread-safe.
     """
 
-    def __init__(self, limit: int, *, max_wait_s: float = 0.0) -> None:
+    def __init__(self, limit: int, *, max_wait_s: float = 0.0, client_share: float = 1.0) -> None:
         self.limit = limit
+        self.client_limit = max(1, math.ceil(limit * client_share))
         self.max_wait_s = max_wait_s
         self._open = 0
-        self._closing = False
+        self._by_client: Counter[str] = Counter()
+        self._refusal: NotReady | None = None
         #: Re-entrant: ``close`` may come from a signal handler that interrupts ``enter``.
         self._lock = threading.RLock()
 
@@ -30,22 +38,28 @@ class Admission:
         """Requests that hold a slot now."""
         return self._open
 
-    def enter(self, wait_s: float = 0.0) -> Ticket:
-        """Take a slot for a request that will wait ``wait_s``.
+    def enter(self, wait_s: float = 0.0, client: str = "") -> Ticket:
+        """Take a slot for a client's request that will wait ``wait_s``.
 
-        Raises Overloaded with a retry hint, or NotReady while shutting down.
+        Raises Overloaded with a retry hint, or what ``close`` was told.
         """
         with self._lock:
-            if self._closing:
-                raise NotReady("The server is shutting down.", retry_after_s=5.0)
+            if self._refusal is not None:
+                raise copy(self._refusal)
             if self._open >= self.limit:
                 raise Overloaded(
                     f"The server is busy: {self._open} requests are open, {self.limit} are allowed.",
                     retry_after_s=_hint(wait_s),
                 )
+            if client and self._by_client[client] >= self.client_limit:
+                raise Overloaded(
+                    f"You have {self._by_client[client]} requests open, {self.client_limit} are allowed.",
+                    retry_after_s=_hint(wait_s),
+                )
             self.check_wait(wait_s)
             self._open += 1
-        return Ticket(self)
+            self._by_client[client] += 1
+        return Ticket(self, client)
 
     def check_wait(self, wait_s: float) -> None:
         """Raise Overloaded with a retry hint when a wait is too long."""
@@ -56,27 +70,31 @@ class Admission:
                 retry_after_s=_hint(wait_s - self.max_wait_s),
             )
 
-    def close(self) -> None:
-        """Refuse everything from now on (graceful shutdown); open requests go on."""
+    def close(self, reason: NotReady | None = None) -> None:
+        """Refuse everything from now on; open requests go on. Without a reason for a shutdown; the first one stays."""
         with self._lock:
-            self._closing = True
+            self._refusal = self._refusal or reason or NotReady("The server is shutting down.", retry_after_s=5.0)
 
-    def _leave(self) -> None:
+    def _leave(self, client: str) -> None:
         with self._lock:
             self._open -= 1
+            self._by_client[client] -= 1
+            if not self._by_client[client]:
+                del self._by_client[client]
 
 
 class Ticket:
     """One slot; released exactly once, however often ``release`` is called."""
 
-    def __init__(self, admission: Admission) -> None:
+    def __init__(self, admission: Admission, client: str) -> None:
         self._admission: Admission | None = admission
+        self._client = client
 
     def release(self) -> None:
         """Give the slot back."""
         admission, self._admission = self._admission, None
         if admission is not None:
-            admission._leave()
+            admission._leave(self._client)
 
 
 def _hint(wait_s: float) -> float:

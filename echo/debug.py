@@ -8,13 +8,15 @@ import os
 import secrets
 from collections.abc import Sequence
 from concurrent.futures import Executor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from echo.audio.pcm import to_bytes
 from echo.audio.wav import FormatTag, header
-from echo.service import SpeechStats, SpeechStream
+from echo.pipeline import SpeechStats
+from echo.service import SpeechStream
 from echo.types import Audio
 
 log = logging.getLogger(__name__)
@@ -39,7 +41,7 @@ class Recorder:
         """Follow a stream that has not begun yet."""
         heard: list[Audio] = []
         stream.on_samples(heard.append)
-        stream.on_end(lambda: self._ended(stream.stats, heard))
+        stream.on_end(partial(self._ended, stream.stats, heard))
 
     def _ended(self, stats: SpeechStats, heard: list[Audio]) -> None:
         log.debug(

@@ -6,6 +6,8 @@ client.
 
 from __future__ import annotations
 
+from typing import Self
+
 
 class EchoError(Exception):
     """A failure with a message that is safe to show to a client.
@@ -30,6 +32,12 @@ class EchoError(Exception):
         self.param = param
         self.retry_after_s = retry_after_s
 
+    def __copy__(self) -> Self:
+        # One error may be told to several: each gets a copy, as whoever raises an error adds its traceback to it.
+        other = type(self).__new__(type(self), *self.args)
+        other.__dict__.update(self.__dict__)
+        return other
+
 
 class BadRequest(EchoError):
     """The request itself is wrong: a missing, mistyped or out-of-range field."""
@@ -53,6 +61,12 @@ class TooLarge(EchoError):
     code = "request_too_large"
 
 
+class TimedOut(EchoError):
+    """The client did not send in time what it had begun."""
+
+    code = "request_timeout"
+
+
 class Unauthorized(EchoError):
     """An API key is required and was missing or wrong."""
 
@@ -71,6 +85,12 @@ class Forbidden(EchoError):
     code = "forbidden"
 
 
+class QuotaExceeded(Forbidden):
+    """What clients may keep on the server is used up."""
+
+    code = "quota_exceeded"
+
+
 class NotFound(EchoError):
     """A named thing other than a voice to speak with does not exist."""
 
@@ -87,6 +107,15 @@ class NotReady(EchoError):
     """The engine is still loading or the server is shutting down."""
 
     code = "model_not_ready"
+
+
+class DeviceStopped(NotReady):
+    """The device has died, or has done nothing for too long; only a new process helps."""
+
+    code = "device_stopped"
+
+    def __init__(self) -> None:
+        super().__init__("The device has stopped; the server has to be started again.", retry_after_s=30)
 
 
 class EngineFailed(EchoError):

@@ -71,10 +71,10 @@ class EngineOptions(BaseModel):
     chunk_target_seconds: Annotated[Number, Field(ge=1, le=60)] | None = Field(None, description="Aim of a chunk.")
     chunk_min_seconds: Annotated[Number, Field(ge=1, le=60)] | None = Field(None, description="Shortest chunk.")
     chunk_max_seconds: Annotated[Number, Field(ge=1, le=60)] | None = Field(None, description="Longest chunk.")
-    chunk_chars_per_second: Annotated[Number, Field(gt=0, le=1000)] | None = Field(
+    chunk_chars_per_second: Annotated[Number, Field(ge=1, le=1000)] | None = Field(
         None, description="Characters spoken per second, for the duration estimate."
     )
-    chunk_words_per_second: Annotated[Number, Field(gt=0, le=1000)] | None = Field(
+    chunk_words_per_second: Annotated[Number, Field(ge=0.1, le=1000)] | None = Field(
         None, description="Words spoken per second, for the duration estimate."
     )
 

@@ -16,24 +16,29 @@ from typing import Self
 from echo.admission import Admission
 from echo.audio.join import JoinRules
 from echo.debug import Recorder
+from echo.decoding.pool import DecoderPool
 from echo.engines.base import Engine
-from echo.errors import ConfigError, EchoError, NotReady
+from echo.errors import BadRequest, ConfigError, DeviceStopped, EchoError, NotReady
+from echo.limits import RequestLimits
 from echo.presets import load_presets
 from echo.service import ServiceRules, SpeechService
-from echo.settings import Settings
+from echo.settings import Settings, child_environment
 from echo.telemetry import Metrics
 from echo.text import split
 from echo.text.normalize import parse_uppercase_words
-from echo.types import ChunkRules, EngineInfo, TextRules, Utterance, VoiceRef
+from echo.types import ChunkRules, EngineInfo, TextRules, Utterance, VoiceRef, VoiceState
 from echo.vad import SilenceGate, SilenceRules, SpeechDetector
 from echo.voices.cache import VoiceCache
-from echo.voices.clones import CloneStore
+from echo.voices.clones import CloneQuota, CloneStore
 from echo.voices.library import VoiceLibrary, VoiceRules
+from echo.voices.turns import TurnRules, Turns
 
 log = logging.getLogger(__name__)
 
 EngineLoader = Callable[[Settings, "SilenceGate | None"], Engine]
 
+#: Seconds between two looks at whether the device is still there.
+_WATCH_S = 0.5
 #: Threads for reading clips, encoding audio and VAD: work that releases the interpreter lock.
 _WORKERS = 8
 
@@ -45,36 +50,43 @@ class Status(StrEnum):
     READY = "ready"
     FAILED = "failed"
     CLOSING = "closing"
+    STOPPED = "stopped"  # the device has; this process will not speak again
 
 
 class Runtime:
     """Everything with a lifetime. Entering it starts the loading and returns at once; leaving it frees the device."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        load_engine: EngineLoader | None = None,
-        on_failure: Callable[[], None] | None = None,
-    ) -> None:
+    def __init__(self, settings: Settings, load_engine: EngineLoader | None = None) -> None:
         self.settings = settings
         self.status = Status.LOADING
-        #: Why loading failed: one line for the operator.
+        #: Why loading failed, or why nothing is spoken any more: one line for the operator.
         self.failure: str | None = None
         self.metrics = Metrics()
         self.voices = open_voices(settings)
-        self.clones = _clones(settings, self.voices)
+        #: What strangers send is decoded in processes of their own, and only so many voices at a time.
+        self.decoders = DecoderPool(settings.decoders, environment=child_environment(), observe=self.metrics.decoded)
+        self.voice_turns = Turns(TurnRules(waiting=settings.voice_queue, waiting_bytes=settings.voice_queue_bytes))
+        self.clones = _clones(settings, self.voices, self.decoders)
         self.workers = ThreadPoolExecutor(_WORKERS, thread_name_prefix="echo-worker")
         #: In threads of its own: a burst of new voices must not hold up the encoding of audio.
-        self.cache = VoiceCache(settings.voice_cache_bytes)
+        self.cache = VoiceCache(
+            settings.voice_cache_bytes,
+            decoders=self.decoders,
+            turns=self.voice_turns,
+            observe=self.metrics.voice_read,
+        )
+        self.metrics.watch_voices(self.voice_turns, self.cache.stats, lambda: len(self.decoders.pids))
         self._load_engine = load_engine or _load_engine
-        self._on_failure = on_failure
+        self._when_failed: list[Callable[[], None]] = []
         self._engine: Engine | None = None
         self._service: SpeechService | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
     def service(self) -> SpeechService:
-        """The speech service; raises NotReady until the engine is warm."""
+        """The speech service; raises NotReady until the engine is warm, and DeviceStopped when the device has."""
+        if self.status is Status.STOPPED:
+            raise DeviceStopped
         if self._service is None or self.status is not Status.READY:
             raise NotReady(
                 "The model is still loading." if self.status is Status.LOADING else "Not serving.", retry_after_s=5
@@ -85,6 +97,11 @@ class Runtime:
     def is_ready(self) -> bool:
         """True while requests can be served: loaded, warm, and the device thread alive."""
         return self.status is Status.READY and self._engine is not None and self._engine.healthy()
+
+    @property
+    def is_dead(self) -> bool:
+        """True when this process will not speak again: the device has stopped."""
+        return self.status is Status.STOPPED or (self.status is Status.READY and not self.is_ready)
 
     @property
     def info(self) -> EngineInfo | None:
@@ -109,15 +126,21 @@ class Runtime:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
         await self.cache.close()
+        await asyncio.to_thread(self.decoders.close)
         if self._engine is not None:
             await asyncio.to_thread(self._engine.close)
         self.workers.shutdown(wait=False, cancel_futures=True)
 
     def drain(self) -> None:
         """Refuse new requests; open ones go on."""
-        self.status = Status.CLOSING
+        if self.status is not Status.STOPPED:
+            self.status = Status.CLOSING
         if self._service is not None:
             self._service.admission.close()
+
+    def on_failure(self, notify: Callable[[], None]) -> None:
+        """Have ``notify`` called when loading fails, and, with ``ECHO_DEVICE_EXIT``, when the device has stopped."""
+        self._when_failed.append(notify)
 
     async def ready(self) -> None:
         """Wait until the engine is warm; raises EchoError with the operator's line when loading failed."""
@@ -139,17 +162,32 @@ class Runtime:
             loading.add_done_callback(lambda done: done.exception())  # closing: nobody waits for it any more
             raise
         except Exception as error:
-            self.failure = error.message if isinstance(error, EchoError) else "The model could not be loaded."
-            self.status = Status.FAILED
-            log.error("%s", self.failure, exc_info=None if isinstance(error, EchoError) else error)
-            if self._on_failure is not None:
-                self._on_failure()
+            message = error.message if isinstance(error, EchoError) else "The model could not be loaded."
+            self._fail(Status.FAILED, message, None if isinstance(error, EchoError) else error)
             return
         self._service = service
         self.metrics.watch(service.engine.load, lambda: service.admission.open)
         if self.status is Status.LOADING:
             self.status = Status.READY
             log.info("ready after %.1f s", time.monotonic() - started)
+            self._tasks.append(asyncio.create_task(self._watch(service)))
+
+    async def _watch(self, service: SpeechService) -> None:
+        """Look at the device until it has stopped; then say so to everybody who waits for it or still comes."""
+        while service.engine.healthy():  # noqa: ASYNC110 - what has died or hangs sets no event
+            await asyncio.sleep(_WATCH_S)
+        if self.status is not Status.READY:
+            return  # closing: that the thread ends is as it should be
+        reason = DeviceStopped()
+        service.admission.close(reason)
+        service.engine.give_up()
+        self._fail(Status.STOPPED, reason.message, notify=self.settings.device_exit)
+
+    def _fail(self, status: Status, message: str, error: Exception | None = None, *, notify: bool = True) -> None:
+        self.status, self.failure = status, message
+        log.error("%s", message, exc_info=error)
+        for each in self._when_failed if notify else ():
+            each()
 
     def _open_engine(self) -> SpeechService:
         settings = self.settings
@@ -174,7 +212,9 @@ class Runtime:
             cache=self.cache,
             presets=presets,
             admission=Admission(
-                (settings.max_concurrent or info.concurrent) + settings.max_queue, max_wait_s=settings.max_queue_wait_s
+                (settings.max_concurrent or info.concurrent) + settings.max_queue,
+                max_wait_s=settings.max_queue_wait_s,
+                client_share=settings.client_share,
             ),
             rules=_service_rules(settings, info.chunk_rules),
             workers=self.workers,
@@ -186,12 +226,20 @@ class Runtime:
     async def _warm_up(self, service: SpeechService) -> None:
         """Speak with every shape that a request without options uses, and have the default voice encoded."""
         chunk = split(self.settings.warmup_text, service.rules.text, service.rules.chunks)[0]
-        voice = await service.voice_state(VoiceRef(name=self.settings.warmup_voice or None))
+        voice = await self._warm_up_voice(service)
         for streaming in (True, False):
             plan = service.presets.plan({}, streaming=streaming)
             utterance = Utterance(text=chunk.text, plan=plan, seed=0, voice=voice)
             await asyncio.to_thread(service.engine.warm_up, utterance)
         await asyncio.to_thread(service.engine.warmed)
+
+    async def _warm_up_voice(self, service: SpeechService) -> VoiceState | None:
+        """Return the voice of the warm-up; a file that cannot be read is no reason not to serve the others."""
+        try:
+            return await service.voice_state(VoiceRef(name=self.settings.warmup_voice or None))
+        except BadRequest as error:
+            log.warning("the voice of the warm-up cannot be used, so none is: %s", error.message)
+            return None
 
 
 def open_voices(settings: Settings) -> VoiceLibrary:
@@ -202,12 +250,14 @@ def open_voices(settings: Settings) -> VoiceLibrary:
     return VoiceLibrary(settings.voice_folders, rules=rules, aliases=settings.aliases)
 
 
-def _clones(settings: Settings, voices: VoiceLibrary) -> CloneStore:
+def _clones(settings: Settings, voices: VoiceLibrary, decoders: DecoderPool) -> CloneStore:
     return CloneStore(
         voices,
         settings.voice_folders[0],
         max_bytes=settings.inworld_max_sample_size,
         enabled=settings.inworld_clone_enabled,
+        quota=CloneQuota(count=settings.max_clones, nbytes=settings.max_clones_bytes),
+        decode=decoders.decode,
     )
 
 
@@ -226,7 +276,13 @@ def _service_rules(settings: Settings, engine: ChunkRules) -> ServiceRules:
         ),
         chunks=chunks,
         join=JoinRules(),
-        max_input_chars=settings.max_input_chars,
+        limits=RequestLimits(
+            max_input_chars=settings.max_input_chars,
+            max_chunks=settings.max_chunks,
+            max_pauses_s=settings.max_pauses_s,
+            max_audio_s=settings.max_audio_s,
+            max_whole_bytes=settings.max_whole_bytes,
+        ),
         secondary_streaming=settings.secondary_streaming,
     )
 

@@ -1,4 +1,4 @@
-"""SpeechService: voice -> chunks -> engine -> joined frames -> encoder. The only orchestration."""
+"""SpeechService: a request's text, voice and plan -> a stream of encoded audio. The only orchestration."""
 
 from __future__ import annotations
 
@@ -6,20 +6,19 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
-import numpy as np
-
 from echo.admission import Admission
-from echo.audio.encode import Output, open_output
+from echo.audio.encode import open_output
 from echo.audio.join import Joiner, JoinRules
 from echo.engines.base import Engine
-from echo.errors import BadRequest
+from echo.limits import RequestLimits, expected_seconds
+from echo.pipeline import Pipeline, SpeechStats
 from echo.presets import Presets, chunk_rules
-from echo.stream import FrameStream
 from echo.telemetry import Metrics
 from echo.text import split
 from echo.text.estimate import estimate_seconds
@@ -32,7 +31,6 @@ from echo.types import (
     TextChunk,
     TextRules,
     Utterance,
-    UtteranceStats,
     VoiceRef,
     VoiceState,
 )
@@ -41,34 +39,8 @@ from echo.voices.library import VoiceLibrary
 
 log = logging.getLogger(__name__)
 
-#: Encoders get at most this much audio per call, so that bytes keep flowing and no worker is held for long.
-_SLICE_S = 1.0
-#: Louder than this counts as audible when the speech span is measured (-40 dBFS).
-_AUDIBLE = 0.01
-#: What a text sounds like in which there is nothing to speak ("*sighs*", "."), or of which the model made nothing: Home
-#: Assistant checks a server with such a text, game mods send them, and both take an error or no audio for a fault.
-_UNSPEAKABLE_S = 0.1
 #: Seeds drawn by us stay within what every JSON client can hold in a signed 32-bit integer.
 _SEED_LIMIT = 2**31
-
-
-@dataclass(slots=True)
-class SpeechStats:
-    """What a stream has done so far; final once it is exhausted. Times in seconds."""
-
-    chunks: int = 0
-    blocks: int = 0
-    steps: int = 0
-    rerolls: int = 0
-    early_stops: int = 0
-    audio_s: float = 0.0
-    speech_start_s: float | None = None
-    speech_end_s: float | None = None
-    #: Wait of the first chunk before the engine took it up.
-    queue_s: float | None = None
-    first_frame_s: float | None = None
-    total_s: float | None = None
-    failed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +50,7 @@ class ServiceRules:
     text: TextRules
     chunks: ChunkRules
     join: JoinRules
-    max_input_chars: int = 4096
+    limits: RequestLimits = field(default_factory=RequestLimits)
     #: Chunks after the first keep the streaming block shape.
     secondary_streaming: bool = False
 
@@ -112,25 +84,41 @@ class SpeechService:
         self._metrics = metrics
         self._on_open = on_open
 
-    async def open(self, request: SpeechRequest) -> SpeechStream:
-        """Start speaking and return the stream once its first bytes exist.
+    async def open(self, request: SpeechRequest, *, client: str = "") -> SpeechStream:
+        """Start speaking on behalf of a client ("" = nobody in particular); return the stream at its first bytes.
 
         Everything that can fail early fails here, while an edge can still choose a status code: raises
         BadRequest, VoiceNotFound, Overloaded, NotReady or EngineFailed. Cancelling the call frees all it took.
         """
+        return await self._open(request, whole=False)
+
+    async def collect(self, request: SpeechRequest) -> tuple[SpeechStream, bytes]:
+        """Speak to the end and return the stream, exhausted, with the whole file.
+
+        Raises what ``open`` does, BadRequest also for a file that is too large for one piece, and whatever fails later.
+        """
+        stream = await self._open(request, whole=True)
+        return stream, await stream.collect()
+
+    async def _open(self, request: SpeechRequest, *, whole: bool) -> SpeechStream:
         started = time.monotonic()
-        chunks = self._chunks(request)
-        plans = [self._plan(request, chunk) for chunk in chunks]
+        # Long texts take a while to clean up, and others are being served meanwhile.
+        work, chunks, seed = await self._run(self._prepare, request)
         output = open_output(request.format, self.engine.info.sample_rate, request.speed)
-        seed = request.seed if request.seed is not None and request.seed >= 0 else secrets.randbelow(_SEED_LIMIT)
-        work = self._work(chunks, plans, seed)
         try:
-            ticket = self.admission.enter(self.engine.queue_wait(work))  # before the voice: encoding is device work
+            seconds = expected_seconds(work, chunks, request.speed)
+            self.rules.limits.check_estimate(seconds, output.bytes_per_s, whole=whole)
+            # Before the voice: encoding is device work.
+            ticket = self.admission.enter(self.engine.queue_wait(work), request.client)
         except BaseException:
             output.close()
             raise
         try:
-            voice = await self.voice_state(request.voice)
+            voice = None
+            if work:
+                voice = await self.voice_state(request.voice, request.client)
+            else:
+                await self._run(self.voices.resolve, request.voice)  # it has nothing to speak, but must be known
             work = [replace(utterance, voice=voice) for utterance in work]
             # Others may have come meanwhile. From here to the hand-over of the first utterance nothing is awaited, so
             # what passes is never refused later.
@@ -140,28 +128,40 @@ class SpeechService:
             output.close()
             raise
         joiner = Joiner(self.engine.info.sample_rate, self.rules.join)
-        stream = SpeechStream(self.engine, work, chunks, output, joiner, self._workers, request.speed, seed)
+        pipeline = Pipeline(
+            self.engine, work, chunks, output, joiner, self._workers, self.rules.limits, speed=request.speed
+        )
+        pipeline.started = started
+        stream = SpeechStream(pipeline, seed, self.rules.limits)
         stream.on_end(ticket.release)
-        stream.on_end(lambda: self._count(stream.stats))
-        stream.started = started
+        stream.on_end(partial(self._count, stream.stats))
         if self._on_open is not None:
             self._on_open(stream)
         await stream.prime()
         return stream
 
-    def _work(self, chunks: Sequence[TextChunk], plans: Sequence[BlockPlan], seed: int) -> list[Utterance]:
-        listener, rules = Listener(), self.rules.chunks
-        return [
+    def _prepare(self, request: SpeechRequest) -> tuple[list[Utterance], list[TextChunk], int]:
+        """Everything before the device: clean and split the text, check it, plan its chunks, draw a seed."""
+        limits, rules = self.rules.limits, self.rules.chunks
+        text = request.text.strip()
+        limits.check_text(text)
+        chunks = split(text, self.rules.text, chunk_rules(rules, request.chunking))
+        limits.check_chunks(chunks)
+        seed = request.seed if request.seed is not None and request.seed >= 0 else secrets.randbelow(_SEED_LIMIT)
+        first, later = (self._plan(request, secondary=secondary) for secondary in (False, True))
+        listener = Listener()
+        work = [
             Utterance(
                 text=chunk.text,
-                plan=plan,
+                plan=later if chunk.index else first,
                 seed=seed,
                 chunk=chunk.index,
                 listener=listener,
                 estimate_s=estimate_seconds(chunk.text, rules.chars_per_s, rules.words_per_s),
             )
-            for chunk, plan in zip(chunks, plans, strict=True)
+            for chunk in chunks
         ]
+        return work, chunks, seed
 
     def _count(self, stats: SpeechStats) -> None:
         outcome = "done" if stats.total_s is not None else "failed" if stats.failed else "cancelled"
@@ -172,27 +172,20 @@ class SpeechService:
             self._metrics.first_frame.observe(stats.first_frame_s)
         log.info("%s %s", outcome, stats)
 
-    async def voice_state(self, ref: VoiceRef) -> VoiceState | None:
-        """Return the encoded reference of a voice, from the cache or the engine; None = no reference."""
+    async def voice_state(self, ref: VoiceRef, client: str = "") -> VoiceState | None:
+        """Return the encoded reference of a voice, from the cache or the engine; None = no reference.
+
+        A new voice is read for ``client``; raises Overloaded where too many wait to be read.
+        """
         voice = await self._run(self.voices.resolve, ref)
-        return await self._cache.get(voice, self.engine.encode_voice) if voice is not None else None
+        return await self._cache.get(voice, self.engine.encode_voice, client) if voice is not None else None
 
-    def _chunks(self, request: SpeechRequest) -> list[TextChunk]:
-        text = request.text.strip()
-        if not text:
-            raise BadRequest("input: must not be empty.", param="input", code="missing_required_parameter")
-        if len(text) > self.rules.max_input_chars:
-            raise BadRequest(
-                f"input: {len(text)} characters; at most {self.rules.max_input_chars} are allowed.",
-                param="input",
-                code="string_above_max_length",
-            )
-        return split(text, self.rules.text, chunk_rules(self.rules.chunks, request.chunking))
-
-    def _plan(self, request: SpeechRequest, chunk: TextChunk) -> BlockPlan:
-        secondary = chunk.index > 0 and not self.rules.secondary_streaming
+    def _plan(self, request: SpeechRequest, *, secondary: bool) -> BlockPlan:
         return self.presets.plan(
-            request.sampler, preset=request.preset, streaming=request.streaming, secondary=secondary
+            request.sampler,
+            preset=request.preset,
+            streaming=request.streaming,
+            secondary=secondary and not self.rules.secondary_streaming,
         )
 
     async def _run(self, function: Any, *arguments: Any) -> Any:
@@ -206,32 +199,15 @@ class SpeechStream:
     has to do and gives the admission slot back. An exhausted or failed stream closes itself.
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        work: list[Utterance],
-        chunks: list[TextChunk],
-        output: Output,
-        joiner: Joiner,
-        workers: Executor,
-        speed: float,
-        seed: int,
-    ) -> None:
-        self.stats = SpeechStats(chunks=len(work))
+    def __init__(self, pipeline: Pipeline, seed: int, limits: RequestLimits) -> None:
         self.seed = seed
-        self.output = output
-        self._engine = engine
-        self._work = work
-        self._chunks = chunks
-        self._joiner = joiner
-        self._workers = workers
-        self._speed = speed
+        self.output = pipeline.output
+        self.stats = pipeline.stats
+        self._pipeline = pipeline
+        self._limits = limits
         self._when_ended: list[Callable[[], None]] = []
-        self._when_joined: list[Callable[[Audio], None]] = []
-        self.started = time.monotonic()
-        self._open: dict[int, FrameStream] = {}
         self._closed = False
-        self._bytes = self._produce()
+        self._bytes = pipeline.run()
         self._first: bytes | None = None
 
     async def prime(self) -> None:
@@ -262,16 +238,27 @@ class SpeechStream:
             raise
 
     def on_end(self, notify: Callable[[], None]) -> None:
-        """Have ``notify`` called once, when the stream is exhausted, fails or is closed."""
+        """Have ``notify`` called once, when the stream is exhausted, fails or is closed.
+
+        It must not hold the stream, which would live until the next garbage collection, with the voice and the encoder.
+        """
         self._when_ended.append(notify)
 
     def on_samples(self, notify: Callable[[Audio], None]) -> None:
         """Have ``notify`` called with every piece of joined audio, before speed and encoding; must not write to it."""
-        self._when_joined.append(notify)
+        self._pipeline.on_samples(notify)
 
     async def collect(self) -> bytes:
-        """Read to the end and return the whole file."""
-        return self.output.whole(b"".join([piece async for piece in self]))
+        """Read to the end and return the whole file; raises BadRequest for one that is too large."""
+        try:
+            pieces, size = [], 0
+            async for piece in self:
+                pieces.append(piece)
+                size += len(piece)
+                self._limits.check_size(size)
+            return self.output.whole(b"".join(pieces))
+        finally:
+            self.close()
 
     def close(self) -> None:
         """Stop generating and free the slot."""
@@ -279,73 +266,7 @@ class SpeechStream:
             return
         self._closed = True
         self._first = None
-        for stream in self._open.values():
-            stream.cancel()
-        self._workers.submit(self.output.close)  # waits for an encode that is still running in a worker
+        self._pipeline.stop()
         for notify in self._when_ended:
             notify()
-
-    async def _produce(self) -> AsyncGenerator[bytes]:
-        step = int(_SLICE_S * self._engine.info.sample_rate)
-        async for samples in self._samples():
-            self._measure(samples)
-            for notify in self._when_joined:
-                notify(samples)
-            for start in range(0, len(samples), step):
-                if data := await self._encode(self.output.push, samples[start : start + step]):
-                    yield data
-        if self._closed:
-            return
-        if data := await self._encode(self.output.finish):
-            yield data
-        self.stats.total_s = time.monotonic() - self.started
-
-    async def _samples(self) -> AsyncGenerator[Audio]:
-        for utterance, chunk in zip(self._work, self._chunks, strict=True):
-            stream = self._speak(utterance.chunk)
-            pause = chunk.pause_before_ms
-            async for frame in stream:
-                if pause:  # not before the first frame: until then a failure still gets a status code
-                    yield np.zeros(self._engine.info.sample_rate * pause // 1000, np.float32)
-                    pause = 0
-                # The next chunk is made while this one is sent; not earlier, or it would delay this one's start.
-                if utterance.chunk + 1 < len(self._work):
-                    self._speak(utterance.chunk + 1)
-                if self.stats.first_frame_s is None:
-                    self.stats.queue_s = stream.stats.queue_s
-                    self.stats.first_frame_s = time.monotonic() - self.started
-                yield self._joiner.push(frame)
-            if self._closed:
-                return
-            self._count(stream.stats)
-            del self._open[utterance.chunk]
-            yield self._joiner.end_chunk(chunk.pause_after_ms)
-        yield self._joiner.finish()
-        if self.stats.audio_s == 0:
-            yield np.zeros(int(_UNSPEAKABLE_S * self._engine.info.sample_rate), np.float32)
-
-    def _speak(self, index: int) -> FrameStream:
-        if index not in self._open:
-            self._open[index] = self._engine.speak(self._work[index])
-            if self._closed:
-                self._open[index].cancel()
-        return self._open[index]
-
-    def _count(self, done: UtteranceStats) -> None:
-        self.stats.blocks += done.blocks
-        self.stats.steps += done.steps
-        self.stats.rerolls += done.rerolls
-        self.stats.early_stops += done.early_stopped
-
-    def _measure(self, samples: Audio) -> None:
-        """Follow where sound begins and ends, on the time axis of what the listener hears."""
-        rate = self._engine.info.sample_rate * self._speed
-        loud = np.flatnonzero(np.abs(samples) > _AUDIBLE)
-        if len(loud):
-            if self.stats.speech_start_s is None:
-                self.stats.speech_start_s = self.stats.audio_s + float(loud[0]) / rate
-            self.stats.speech_end_s = self.stats.audio_s + float(loud[-1] + 1) / rate
-        self.stats.audio_s += len(samples) / rate
-
-    async def _encode(self, function: Callable[..., bytes], *arguments: Audio) -> bytes:
-        return await asyncio.get_running_loop().run_in_executor(self._workers, function, *arguments)
+        self._when_ended = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import logging
 import os
 from collections.abc import Iterable, Mapping
@@ -23,6 +24,20 @@ TINY_MODEL = "tiny"
 
 #: Repository root when run from a checkout; presets.toml and audio_prompts/ lie there.
 HOME = Path(__file__).resolve().parent.parent
+
+#: What a child process may inherit: where its libraries lie, and what Windows needs to start one.
+_CHILD_VARIABLES = frozenset(
+    [
+        "PATH",
+        "LD_LIBRARY_PATH",
+        "DYLD_LIBRARY_PATH",
+        "DYLD_FALLBACK_LIBRARY_PATH",
+        "SYSTEMROOT",
+        "WINDIR",
+        "TEMP",
+        "TMP",
+    ]
+)
 
 Dtype = Literal["float32", "float16", "bfloat16"]
 _DTYPE_NAMES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
@@ -136,6 +151,21 @@ class Settings(BaseModel):
         ge=0,
     )
 
+    voice_queue: int = _env(
+        "ECHO_VOICE_QUEUE",
+        32,
+        "New voices that may wait to be read, half of them of one client; more are refused with 429.",
+        ge=1,
+        le=10_000,
+    )
+    voice_queue_bytes: int = _env(
+        "ECHO_VOICE_QUEUE_BYTES",
+        256 * 2**20,
+        "Bytes of clips that may wait with them, half of them of one client.",
+        ge=2**20,
+    )
+    decoders: int = _env("ECHO_DECODERS", 2, "Processes that decode clips, started when they are needed.", ge=1, le=64)
+
     # -- sampling
     performance_preset: str = _env(
         "ECHO_PERFORMANCE_PRESET",
@@ -155,10 +185,10 @@ class Settings(BaseModel):
     # -- text
     chunking: bool = _env("ECHO_CHUNKING", True, "Split long text into chunks of about 30 s (20 to 40 s).")
     chunk_chars_per_second: float = _env(
-        "ECHO_CHUNK_CHARS_PER_SECOND", 14.0, "Characters spoken per second, for the duration estimate.", gt=0
+        "ECHO_CHUNK_CHARS_PER_SECOND", 14.0, "Characters spoken per second, for the duration estimate.", ge=1, le=1000
     )
     chunk_words_per_second: float = _env(
-        "ECHO_CHUNK_WORDS_PER_SECOND", 2.7, "Words spoken per second, for the duration estimate.", gt=0
+        "ECHO_CHUNK_WORDS_PER_SECOND", 2.7, "Words spoken per second, for the duration estimate.", ge=0.1, le=1000
     )
     secondary_streaming: bool = _env(
         "ECHO_SECONDARY_STREAMING",
@@ -175,6 +205,16 @@ class Settings(BaseModel):
         "ECHO_UPPERCASE_WORDS_FILE", None, "Words that keep their capitals, one per line, `#` comments."
     )
     max_input_chars: int = _env("ECHO_MAX_INPUT_CHARS", 4096, "Longest `input` of a request, in characters.", ge=1)
+    max_chunks: int = _env(
+        "ECHO_MAX_CHUNKS", 1000, "Most chunks that the text of a request may be split into.", ge=1, le=100_000
+    )
+    max_pauses_s: float = _env(
+        "ECHO_MAX_PAUSES_S",
+        300.0,
+        "Most silence that the pauses of a text may add up to, in seconds, before `speed`; one is 10 s at most.",
+        ge=0,
+        le=86_400,
+    )
 
     # -- silence re-roll
     vad_reroll_enabled: bool = _env(
@@ -207,6 +247,21 @@ class Settings(BaseModel):
         "Send `wav` progressively (sizes 0xFFFFFFFF) where a request does not say.",
     )
 
+    max_audio_s: float = _env(
+        "ECHO_MAX_AUDIO_S",
+        3600.0,
+        "Longest audio of a request, in seconds as heard: estimated before the start (400), and counted while it is "
+        "made (the answer ends with an error).",
+        gt=0,
+        le=86_400,
+    )
+    max_whole_bytes: int = _env(
+        "ECHO_MAX_WHOLE_BYTES",
+        256 * 2**20,
+        "Largest answer that is sent in one piece, in bytes of audio; larger ones have to be streamed.",
+        ge=1024,
+    )
+
     # -- other wire formats
     inworld_compat: bool = _env("ECHO_INWORLD_COMPAT", True, "Serve Inworld's routes.")
     inworld_clone_enabled: bool = _env(
@@ -217,6 +272,10 @@ class Settings(BaseModel):
         104_857_600,
         "Largest sum of a clone's samples after decoding, in bytes.",
         ge=1024,
+    )
+    max_clones: int = _env("ECHO_MAX_CLONES", 10_000, "Most cloned voices; 0: any number.", ge=0)
+    max_clones_bytes: int = _env(
+        "ECHO_MAX_CLONES_BYTES", 10 * 2**30, "Disk space of all cloned voices together, in bytes; 0: any.", ge=0
     )
     inworld_max_text_chars: int = _env(
         "ECHO_INWORLD_MAX_TEXT_CHARS", 2000, "Longest text of an Inworld request, in characters.", ge=1
@@ -230,6 +289,58 @@ class Settings(BaseModel):
         "Keys of which a request must carry one; several with commas. Unset: no key is asked for.",
     )
     cors_origins: CommaList = _env("ECHO_CORS_ORIGINS", (), "Origins that browsers may call from; `*` for all.")
+    trusted_proxies: CommaList = _env(
+        "ECHO_TRUSTED_PROXIES",
+        (),
+        "Addresses or networks of proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed.",
+    )
+    max_failed_keys: int = _env(
+        "ECHO_MAX_FAILED_KEYS",
+        10,
+        "Wrong API keys that one address may try in a minute; then it is answered 429. 0: any number.",
+        ge=0,
+    )
+    client_share: float = _env(
+        "ECHO_CLIENT_SHARE",
+        0.5,
+        "Share of the slots, connections and buffers that one client (API key, else address) may take; 1: all.",
+        gt=0,
+        le=1,
+    )
+    max_connections: int = _env(
+        "ECHO_MAX_CONNECTIONS",
+        0,
+        "Connections that may be open. 0: 1000, or as many as the process's limit of descriptors leaves room for.",
+        ge=0,
+        le=1_000_000,
+    )
+    receive_timeout_s: float = _env(
+        "ECHO_RECEIVE_TIMEOUT_S",
+        20.0,
+        "Longest wait for a client's request, for the whole of its head, and for the next bytes of its body, in "
+        "seconds. A body must also come at 32 KiB/s or faster on average.",
+        gt=0,
+        le=3600,
+    )
+    send_timeout_s: float = _env(
+        "ECHO_SEND_TIMEOUT_S",
+        30.0,
+        "A client that takes not one byte of its answer for as long is cut off, in seconds.",
+        gt=0,
+        le=86400,
+    )
+    max_unsent_bytes: int = _env(
+        "ECHO_MAX_UNSENT_BYTES",
+        256 * 2**20,
+        "Bytes of finished answers that clients have not taken; beyond it speech is refused with 429.",
+        ge=2**20,
+    )
+    max_incoming_bytes: int = _env(
+        "ECHO_MAX_INCOMING_BYTES",
+        256 * 2**20,
+        "Bytes of request bodies that are held at the same time; beyond it bodies are refused with 429.",
+        ge=2**20,
+    )
     max_concurrent: int = _env(
         "ECHO_MAX_CONCURRENT",
         0,
@@ -267,7 +378,25 @@ class Settings(BaseModel):
     warmup_voice: str = _env("ECHO_WARMUP_VOICE", "", "Voice of the warm-up. Unset: the default voice.")
     warmup_text: str = _env("ECHO_WARMUP_TEXT", "This is a short sentence to warm up.", "Text of the warm-up.")
     shutdown_grace_s: float = _env(
-        "ECHO_SHUTDOWN_GRACE_S", 10.0, "Seconds that open streams get after SIGTERM.", ge=0, le=3600
+        "ECHO_SHUTDOWN_GRACE_S",
+        10.0,
+        "Seconds that open streams get after SIGTERM; 10 s later the process has ended.",
+        ge=0,
+        le=3600,
+    )
+    device_timeout_s: float = _env(
+        "ECHO_DEVICE_TIMEOUT_S",
+        0.0,
+        "Longest that the device may take for one piece of work, in seconds; then it counts as stuck and the server "
+        "stops serving. Not while the server starts. 0: 60 on CUDA, else 600.",
+        ge=0,
+        le=86_400,
+    )
+    device_exit: bool = _env(
+        "ECHO_DEVICE_EXIT",
+        True,
+        "End the process, with status 70, when the device has died or is stuck, so that a service manager starts it "
+        "again. 0: only `/health`, `/ready` and the answers tell.",
     )
     log_format: Literal["text", "json"] = _env("ECHO_LOG_FORMAT", "text", "Log lines for people or for machines.")
     debug_logs: bool = _env(
@@ -286,7 +415,7 @@ class Settings(BaseModel):
     def _rate(cls, value: object) -> object:
         return int(value) if isinstance(value, str) and value.isdecimal() else value
 
-    @field_validator("voices_dir", "voice_aliases", "cors_origins", "api_keys", mode="before")
+    @field_validator("voices_dir", "voice_aliases", "cors_origins", "trusted_proxies", "api_keys", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
@@ -296,6 +425,16 @@ class Settings(BaseModel):
     def _pairs(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if wrong := [pair for pair in value if pair.count("=") != 1]:
             raise ValueError(f"{wrong[0]!r} is not of the form name=voice")
+        return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for part in value:
+            try:
+                ipaddress.ip_network("::/0" if part == "*" else part, strict=False)
+            except ValueError:
+                raise ValueError(f"{part!r} is neither an address nor a network such as 10.0.0.0/8") from None
         return value
 
     @field_validator("device", "fish_device")
@@ -376,6 +515,12 @@ def describe(settings: Settings) -> list[str]:
             value = int(value)
         lines.append(f"{env_name(field)}={'' if value is None else value}")
     return lines
+
+
+def child_environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return what a process that decodes strangers' files needs of the environment: nothing that is secret."""
+    environ = os.environ if environ is None else environ
+    return {name: value for name, value in environ.items() if name.upper() in _CHILD_VARIABLES}
 
 
 def _existing(path: Path) -> Path:

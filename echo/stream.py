@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
+from copy import copy
 from types import TracebackType
 
 from echo.errors import EchoError, EngineFailed
@@ -26,7 +27,7 @@ class FrameStream:
         self._changed = threading.Condition()
         self._finished = False
         self._cancelled = False
-        self._error: Exception | None = None
+        self._error: BaseException | None = None
         self._waiter: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
         self.produced_samples = 0
         self.consumed_samples = 0
@@ -42,13 +43,13 @@ class FrameStream:
             self.produced_samples += len(frame.samples)
             self._wake()
 
-    def finish(self, error: Exception | None = None) -> None:
+    def finish(self, error: BaseException | None = None) -> None:
         """End the stream, with ``error`` raised to the consumer after the frames already handed over."""
         with self._changed:
             if self._finished:
                 return
             self._finished = True
-            self._error = error
+            self._error = None if self._cancelled else error
             self._wake()
 
     @property
@@ -67,6 +68,7 @@ class FrameStream:
         """Tell the engine to drop this work; idempotent, callable from any thread."""
         with self._changed:
             self._cancelled = True
+            self._error = None
             self._frames.clear()
             self._wake()
 
@@ -114,9 +116,9 @@ class FrameStream:
         return frame
 
     def _ended(self) -> bool:
-        if self._finished and self._error is not None and not self._cancelled:
-            if isinstance(self._error, EchoError):
-                raise self._error
+        if isinstance(self._error, EchoError):
+            raise copy(self._error)  # the traceback of one that is kept would hold this frame, and so this stream
+        if self._error is not None:
             raise EngineFailed("Generation failed.") from self._error  # internals stay in the log
         return self._finished or self._cancelled
 

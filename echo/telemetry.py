@@ -9,15 +9,17 @@ import sys
 import time
 from collections.abc import Callable
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
 from echo.types import EngineLoad
+from echo.voices.cache import CacheStats
+from echo.voices.turns import Turns
 
 #: Seconds; the first-audio targets (40 ms, 400 ms) and a client's patience (30 s) each fall on a border.
 _LATENCY_BUCKETS = (0.01, 0.02, 0.04, 0.08, 0.15, 0.25, 0.4, 0.6, 1.0, 2.0, 5.0, 10.0, 30.0)
 #: Seconds between two looks at the event loop's lag.
 _LAG_INTERVAL_S = 0.1
-_LAG_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5)
+_LAG_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 2.0, 5.0)
 
 
 class Metrics:
@@ -42,8 +44,39 @@ class Metrics:
         self.shape_misses = Gauge(
             "echo_shape_misses", "Calls of a shape that nothing was compiled or recorded for before.", registry=r
         )
+        self.device_busy = Gauge(
+            "echo_device_busy_seconds", "How long the device has been at its oldest piece of work.", registry=r
+        )
         self.kv_budget = Gauge("echo_kv_budget_bytes", "The most that may be reserved.", registry=r)
+        self.voices_read = Counter(
+            "echo_voice_encodings", "New voices read and encoded, by outcome.", ["outcome"], registry=r
+        )
+        self.voice_seconds = Histogram(
+            "echo_voice_encoding_seconds", "Request to encoded voice.", buckets=_LATENCY_BUCKETS, registry=r
+        )
+        self.voices_running = Gauge("echo_voice_encodings_running", "New voices being read.", registry=r)
+        self.voices_waiting = Gauge("echo_voice_encodings_waiting", "New voices that wait to be read.", registry=r)
+        self.voice_bytes_waiting = Gauge(
+            "echo_voice_encodings_waiting_bytes", "Bytes of the clips that wait.", registry=r
+        )
+        self.voice_cache_bytes = Gauge("echo_voice_cache_bytes", "Memory of the encoded voices.", registry=r)
+        self.voice_cache_entries = Gauge("echo_voice_cache_entries", "Encoded voices that are kept.", registry=r)
+        self.clips_decoded = Counter("echo_decoded_clips", "Clips decoded, by outcome.", ["outcome"], registry=r)
+        self.decoder_processes = Gauge("echo_decoder_processes", "Processes that decode clips.", registry=r)
         self.loop_lag = Histogram("echo_event_loop_lag_seconds", "Event-loop lag.", buckets=_LAG_BUCKETS, registry=r)
+        self.loop_busy = Histogram(
+            "echo_event_loop_busy_seconds",
+            "Event-loop lag that the loop's own thread computed away.",
+            buckets=_LAG_BUCKETS,
+            registry=r,
+        )
+        self.refusals = Counter("echo_refusals", "Requests refused or failed.", ["status", "reason"], registry=r)
+        self.connections = Gauge("echo_connections", "Open connections.", registry=r)
+        self.ended = Counter("echo_ended_connections", "Connections ended by the server.", ["reason"], registry=r)
+        self.unsent_bytes = Gauge("echo_unsent_bytes", "Bytes of answers that wait for their clients.", registry=r)
+        self.incoming_bytes = Gauge("echo_incoming_bytes", "Bytes of request bodies that are held.", registry=r)
+        # Memory, processor time and descriptors of the process, under Prometheus' own names; Linux only.
+        ProcessCollector(registry=r)
 
     def watch(self, load: Callable[[], EngineLoad], open_streams: Callable[[], int]) -> None:
         """Have the gauges show what these functions return whenever they are read."""
@@ -53,7 +86,27 @@ class Metrics:
         self.queue_wait.set_function(lambda: load().queue_wait_s)
         self.kv_bytes.set_function(lambda: load().nbytes)
         self.shape_misses.set_function(lambda: load().shape_misses)
+        self.device_busy.set_function(lambda: load().busy_s)
         self.kv_budget.set_function(lambda: load().max_nbytes)
+
+    def watch_voices(self, turns: Turns, cache: Callable[[], CacheStats], decoders: Callable[[], int]) -> None:
+        """Have the gauges of voices show how things stand whenever they are read."""
+        self.voices_running.set_function(lambda: turns.running)
+        self.voices_waiting.set_function(lambda: turns.waiting)
+        self.voice_bytes_waiting.set_function(lambda: turns.waiting_bytes)
+        self.voice_cache_bytes.set_function(lambda: cache().bytes)
+        self.voice_cache_entries.set_function(lambda: cache().entries)
+        self.decoder_processes.set_function(decoders)
+
+    def voice_read(self, outcome: str, seconds: float) -> None:
+        """Count a new voice that has been read, or has not."""
+        self.voices_read.labels(outcome).inc()
+        if outcome == "done":
+            self.voice_seconds.observe(seconds)
+
+    def decoded(self, outcome: str) -> None:
+        """Count a clip that has been decoded, or has not."""
+        self.clips_decoded.labels(outcome).inc()
 
     def render(self) -> bytes:
         """Return the Prometheus text format."""
@@ -62,9 +115,11 @@ class Metrics:
     async def observe_loop(self) -> None:
         """Measure the event loop's lag until cancelled."""
         while True:
-            due = time.perf_counter() + _LAG_INTERVAL_S
+            due, used = time.perf_counter() + _LAG_INTERVAL_S, time.thread_time()
             await asyncio.sleep(_LAG_INTERVAL_S)
-            self.loop_lag.observe(max(0.0, time.perf_counter() - due))
+            lag = max(0.0, time.perf_counter() - due)
+            self.loop_lag.observe(lag)
+            self.loop_busy.observe(min(lag, time.thread_time() - used))
 
 
 class _JsonLines(logging.Formatter):

@@ -177,6 +177,8 @@ class SpeechRequest:
     seed: int | None = None
     speed: float = 1.0
     streaming: bool = True
+    #: Whose request it is, for fairness among clients: a name of a key or an address, only ever compared.
+    client: str = ""
 
 
 @runtime_checkable
@@ -258,6 +260,8 @@ class EngineLoad:
     max_nbytes: float = math.inf
     #: Seconds that an utterance handed in now would wait.
     queue_wait_s: float = 0.0
+    #: Seconds that the device has been at its oldest piece of work.
+    busy_s: float = 0.0
     #: Calls, since the warm-up, of a shape that nothing was compiled or recorded for; 0 when all is as it should be.
     shape_misses: int = 0
 

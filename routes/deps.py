@@ -9,6 +9,7 @@ from starlette.requests import HTTPConnection
 
 from echo.runtime import Runtime
 from echo.service import SpeechService
+from routes import client
 
 
 async def get_runtime(connection: HTTPConnection) -> Runtime:
@@ -20,6 +21,11 @@ async def get_runtime(connection: HTTPConnection) -> Runtime:
 async def get_service(connection: HTTPConnection) -> SpeechService:
     """Return the speech service; raises NotReady (503) until the engine is warm."""
     return (await get_runtime(connection)).service
+
+
+def client_of(connection: HTTPConnection) -> str:
+    """Return whose request this is, for fairness among clients."""
+    return client.of(connection.scope)
 
 
 RuntimeDep = Annotated[Runtime, Depends(get_runtime)]

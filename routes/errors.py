@@ -43,6 +43,7 @@ from echo.errors import (
     NotFound,
     NotReady,
     Overloaded,
+    TimedOut,
     TooLarge,
     Unauthorized,
     VoiceNotFound,
@@ -59,6 +60,7 @@ _STATUS: Sequence[tuple[type[EchoError], int]] = (
     (FeatureDisabled, 403),
     (Forbidden, 403),
     (NotFound, 404),
+    (TimedOut, 408),
     (TooLarge, 413),
     (Overloaded, 429),
     (NotReady, 503),
@@ -119,10 +121,18 @@ def error_info(failure: Failure) -> ErrorInfo:
 
 
 class ErrorShapes:
-    """The error shape of every path, by prefix: the longest wins, everything else speaks OpenAI's."""
+    """The error shape of every path, by prefix: the longest wins, everything else speaks OpenAI's.
 
-    def __init__(self, shapes: Mapping[str, ErrorShape] | None = None) -> None:
+    ``count`` is told status and code of every answer.
+    """
+
+    def __init__(
+        self,
+        shapes: Mapping[str, ErrorShape] | None = None,
+        count: Callable[[int, str], None] = lambda status, reason: None,
+    ) -> None:
         self._shapes = shapes or {}
+        self._count = count
 
     def find(self, path: str) -> ErrorShape:
         """Return the shape in charge of a path."""
@@ -130,7 +140,10 @@ class ErrorShapes:
 
     def respond(self, path: str, error: Exception) -> Response:
         """Answer any exception; one that no client may be told about becomes a generic 500."""
-        return self.find(path)(describe(error))
+        failure = describe(error)
+        response = self.find(path)(failure)
+        self._count(response.status_code, failure.error.code or "none")
+        return response
 
     async def handle(self, request: Request, error: Exception) -> Response:
         """Answer what the framework raises; registered in place of its own handlers."""
@@ -253,6 +266,8 @@ def _from_framework(error: HTTPException) -> Failure:
 
 def _headers(status: int, error: EchoError) -> dict[str, str]:
     match status:
+        case 408 | 413:
+            return {"Connection": "close"}  # the rest of the body is not read
         case 401:
             return {"WWW-Authenticate": "Bearer"}
         case 429 | 503:

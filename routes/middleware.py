@@ -1,4 +1,4 @@
-"""What surrounds every request: its id and log line, trailing slashes, the size of its body. Plain ASGI."""
+"""What surrounds every request, in order; its id and log line, and trailing slashes. Plain ASGI."""
 
 from __future__ import annotations
 
@@ -6,18 +6,20 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from echo.errors import TooLarge
 from echo.settings import Settings
+from echo.telemetry import Metrics
 from routes.auth import Auth
 from routes.errors import ErrorBoundary, ErrorShapes
-from routes.paths import owner
+from routes.head import Head
+from routes.limits import BodyLimit, IncomingBytes, UnsentLimit
+from routes.origin import Origins
 
 log = logging.getLogger(__name__)
 
@@ -39,8 +41,23 @@ EXPOSED_HEADERS = (
 )
 
 
-def surround(settings: Settings, shapes: ErrorShapes, body_limits: Mapping[str, int]) -> list[Middleware]:
-    """Return everything around the routes, outermost first; errors of the inner ones take the path's shape."""
+#: Largest body of a path that takes no audio, in bytes; a text may be longer than that.
+_SMALL_BODY = 2**20
+#: Bytes that a character takes at most, as JSON (an escaped pair of surrogates).
+_CHAR_BYTES = 12
+
+
+def surround(
+    settings: Settings,
+    metrics: Metrics,
+    shapes: ErrorShapes,
+    body_limits: Mapping[str, int],
+    costly: Collection[str],
+) -> list[Middleware]:
+    """Return everything around the routes, outermost first; errors of the inner ones take the path's shape.
+
+    ``body_limits`` are those of paths that take more than text, ``costly`` the paths where a GET speaks.
+    """
     cors = Middleware(
         CORSMiddleware,
         allow_origins=settings.cors_origins,
@@ -51,10 +68,23 @@ def surround(settings: Settings, shapes: ErrorShapes, body_limits: Mapping[str, 
     return [
         Middleware(RequestLog),
         Middleware(TrailingSlash),
+        Middleware(Head, costly=costly),
         cors,
         Middleware(ErrorBoundary, shapes=shapes),
-        Middleware(Auth, keys=[key.get_secret_value() for key in settings.api_keys]),
-        Middleware(BodyLimit, default=settings.max_body_bytes, limits=body_limits),
+        Middleware(Origins, allowed=settings.cors_origins, host=settings.host, costly=costly),
+        Middleware(
+            Auth,
+            keys=[key.get_secret_value() for key in settings.api_keys],
+            max_failures=settings.max_failed_keys,
+        ),
+        Middleware(UnsentLimit, limit=settings.max_unsent_bytes, share=settings.client_share, costly=costly),
+        Middleware(
+            BodyLimit,
+            default=min(settings.max_body_bytes, _SMALL_BODY + _CHAR_BYTES * settings.max_input_chars),
+            limits=body_limits,
+            incoming=IncomingBytes(settings.max_incoming_bytes, settings.client_share, metrics),
+            patience_s=settings.receive_timeout_s,
+        ),
     ]
 
 
@@ -115,37 +145,6 @@ class TrailingSlash:
             if scope.get("raw_path"):
                 scope["raw_path"] = scope["raw_path"].rstrip(b"/") or b"/"
         await self._app(scope, receive, send)
-
-
-class BodyLimit:
-    """Refuses a body above the limit of its path: by its announced length, else while it is read."""
-
-    def __init__(self, app: ASGIApp, default: int, limits: Mapping[str, int]) -> None:
-        self._app = app
-        self._default = default
-        self._limits = limits
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, counting its body; raises TooLarge."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        limit = owner(scope["path"], self._limits, self._default)
-        too_large = TooLarge(f"The body is too large: at most {limit} bytes are allowed.")
-        announced = Headers(scope=scope).get("content-length", "")
-        if announced.isdecimal() and int(announced) > limit:
-            raise too_large
-        read = 0
-
-        async def counted() -> Message:
-            nonlocal read
-            message = await receive()
-            read += len(message.get("body", b""))
-            if read > limit:
-                raise too_large
-            return message
-
-        await self._app(scope, counted, send)
 
 
 def _shown(scope: Scope) -> str:

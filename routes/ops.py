@@ -32,12 +32,12 @@ async def root() -> dict[str, Any]:
     }
 
 
-@router.get("/health")
-async def health(runtime: RuntimeDep) -> dict[str, Any]:
-    """The process is up: 200 at once, while the model is still loading too."""
+@router.get("/health", responses={503: {"description": "The device has stopped; only a new process helps."}})
+async def health(runtime: RuntimeDep) -> Response:
+    """The process is up: 200 at once, while the model is still loading too; 503 when the device has stopped."""
     info = runtime.info
     cache = runtime.cache.stats()
-    return {
+    card = {
         "status": _status(runtime),
         "model_loaded": runtime.is_ready,
         "device": info.device if info is not None else None,
@@ -47,9 +47,10 @@ async def health(runtime: RuntimeDep) -> dict[str, Any]:
         "version": __version__,
         "presets": runtime.preset_names,
     }
+    return JSONResponse(card, 503 if runtime.is_dead else 200)
 
 
-@router.get("/ready", responses={503: {"description": "Loading, failed or shutting down."}})
+@router.get("/ready", responses={503: {"description": "Loading, failed, stopped or shutting down."}})
 async def ready(runtime: RuntimeDep) -> Response:
     """The engine is warm: 200, else 503, for load balancers."""
     if runtime.is_ready:
@@ -65,5 +66,5 @@ async def metrics(runtime: RuntimeDep) -> Response:
 
 def _status(runtime: Runtime) -> str:
     if runtime.status is Status.READY:
-        return "healthy" if runtime.is_ready else "unhealthy"
+        return "healthy" if runtime.is_ready else Status.STOPPED.value
     return runtime.status.value

@@ -6,23 +6,31 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter
 from pydantic import BeforeValidator, Field, StrictBool, StrictInt, StrictStr, ValidationError, WithJsonSchema
-from pydantic_core import PydanticCustomError, from_json
+from pydantic_core import PydanticCustomError
 from starlette.requests import Request
 from starlette.responses import Response
 
 from echo.audio.encode import supported_encodings
 from echo.errors import BadRequest
 from echo.options import EngineOptions, Number
-from echo.service import SpeechService, SpeechStream
+from echo.service import SpeechStream
 from echo.settings import Settings
 from echo.types import Encoding, SpeechRequest, VoiceRef
 from routes import sse
-from routes.deps import RuntimeDep
+from routes.deps import RuntimeDep, client_of
 from routes.errors import ERROR_RESPONSES, validation_error
 from routes.format import SAMPLE_RATES, Delivery, SampleRate, Wish, decide
+from routes.json import read_json
 from routes.response import SpeechResponse, until_disconnect
+from routes.surface import Surface
 
 router = APIRouter(tags=["speech"])
+
+
+def surface(settings: Settings) -> Surface:
+    """Return the route and the size limit of its body, which may hold a voice."""
+    return Surface(router=router, body_limits={"/v1/audio/speech": settings.max_body_bytes})
+
 
 #: Seeds of torch and numpy generators go up to here.
 _MAX_SEED = 2**63 - 1
@@ -89,7 +97,7 @@ class SpeechBody(EngineOptions):
             wav_streaming=settings.wav_streaming if self.wav_streaming is None else self.wav_streaming,
         )
 
-    def request(self, delivery: Delivery) -> SpeechRequest:
+    def request(self, delivery: Delivery, client: str = "") -> SpeechRequest:
         """What the service understands."""
         return SpeechRequest(
             text=self.input,
@@ -101,18 +109,12 @@ class SpeechBody(EngineOptions):
             seed=self.seed,
             speed=1.0 if self.speed is None else self.speed,
             streaming=delivery.streaming,
+            client=client,
         )
 
 
-def parse_body(data: bytes, sample_rate: str | None = None) -> SpeechBody:
-    """Read a request's bytes, whatever content type they came with; ``sample_rate`` is the query's.
-
-    Raises BadRequest naming the first field that is wrong.
-    """
-    try:
-        body = from_json(data, allow_inf_nan=False)
-    except ValueError:
-        raise BadRequest("The body is not valid JSON.", code="invalid_json") from None
+def parse_body(body: object, sample_rate: str | None = None) -> SpeechBody:
+    """Validate decoded JSON; ``sample_rate`` is the query's. Raises BadRequest naming the first field that is wrong."""
     if not isinstance(body, dict):
         raise BadRequest("The body must be a JSON object.", code="invalid_type")
     extra = body.pop("extra_body", None)
@@ -169,12 +171,12 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
 async def create_speech(request: Request, runtime: RuntimeDep) -> Response:
     """Speak a text."""
     # Read by hand: curl announces JSON as a form unless told otherwise, and FastAPI would then refuse it.
-    body = parse_body(await request.body(), request.query_params.get("sample_rate"))
+    body = parse_body(await read_json(request), request.query_params.get("sample_rate"))
     settings = runtime.settings
     delivery = decide(body.wish(settings), pcm_sample_rate=settings.pcm_sample_rate, available=supported_encodings())
-    speech = body.request(delivery)
+    speech = body.request(delivery, client_of(request))
     if delivery.whole:
-        stream, audio = await until_disconnect(request, _whole(runtime.service, speech))
+        stream, audio = await until_disconnect(request, runtime.service.collect(speech))
         headers = {**_headers(stream, speech), **whole_headers(stream)}
         return Response(audio, headers=headers, media_type=stream.output.media_type)
     stream = await until_disconnect(request, runtime.service.open(speech))
@@ -182,11 +184,6 @@ async def create_speech(request: Request, runtime: RuntimeDep) -> Response:
     if delivery.sse:
         return SpeechResponse(sse.SpeechEvents(stream, speech.text), media_type=sse.MEDIA_TYPE, headers=headers)
     return SpeechResponse(stream, media_type=stream.output.media_type, headers=headers)
-
-
-async def _whole(service: SpeechService, speech: SpeechRequest) -> tuple[SpeechStream, bytes]:
-    stream = await service.open(speech)
-    return stream, await stream.collect()
 
 
 def _headers(stream: SpeechStream, speech: SpeechRequest) -> dict[str, str]:
@@ -217,7 +214,7 @@ def whole_headers(stream: SpeechStream) -> dict[str, str]:
 
 
 def _rate(text: str) -> int:
-    if not text.isdecimal() or int(text) not in SAMPLE_RATES:
-        allowed = ", ".join(map(str, SAMPLE_RATES))
-        raise BadRequest(f"sample_rate: must be one of {allowed}.", param="sample_rate")
-    return int(text)
+    rates = {str(rate): rate for rate in SAMPLE_RATES}
+    if text not in rates:
+        raise BadRequest(f"sample_rate: must be one of {', '.join(rates)}.", param="sample_rate")
+    return rates[text]

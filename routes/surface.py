@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from fastapi import APIRouter
@@ -16,8 +16,10 @@ class Surface:
 
     Paths are registered without a trailing slash: the server removes one before it routes. ``error_shapes`` and
     ``body_limits`` (bytes) are keyed by path prefix, the longest wins; other paths have the server's defaults.
+    ``costly`` are the paths where a mere GET takes time on the device.
     """
 
     router: APIRouter
     error_shapes: Mapping[str, ErrorShape] = field(default_factory=dict)
     body_limits: Mapping[str, int] = field(default_factory=dict)
+    costly: Collection[str] = ()

@@ -51,7 +51,13 @@ class Context:
     """
 
     def __init__(
-        self, id: str, service: SpeechService, config: ContextConfig, send: Send, closed: Callable[[], None]
+        self,
+        id: str,
+        service: SpeechService,
+        config: ContextConfig,
+        send: Send,
+        closed: Callable[[], None],
+        client: str = "",
     ) -> None:
         self.id = id
         self.config = config
@@ -62,6 +68,7 @@ class Context:
         self._service = service
         self._send = send
         self._closed = closed
+        self._client = client
         self._buffer = TextBuffer(buffer_rules(config))
         self._timer: asyncio.TimerHandle | None = None
         self._waiting_chars = 0
@@ -159,7 +166,8 @@ class Context:
             # livekit feeds a whole context to one WAV parser: a second header would be played as a click.
             audio = config.audio_config.streamed(header=config.audio_config != self._header_sent_for)
             try:
-                stream = await self._service.open(config.to_request(text, audio, streaming=True))
+                speech = config.to_request(text, audio, streaming=True, client=self._client)
+                stream = await self._service.open(speech)
                 self._header_sent_for = config.audio_config
                 try:
                     async for payload in payloads(stream, config, text):

@@ -76,4 +76,4 @@ def late_status(error: Exception, doing: str) -> dict[str, object]:
 
 def is_unspeakable(error: Exception) -> bool:
     """Tell whether a text was refused because nothing in it can be spoken, stage marks alone for example."""
-    return isinstance(error, BadRequest) and error.param == "input" and error.code != "string_above_max_length"
+    return isinstance(error, BadRequest) and error.param == "input" and error.code == "missing_required_parameter"

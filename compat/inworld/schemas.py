@@ -184,7 +184,7 @@ class Voicing(EngineOptions, Wire):
         """True when timestamps travel in a line of their own."""
         return self.timestamp_transport_strategy is TimestampTransport.ASYNC
 
-    def to_request(self, text: str, audio: AudioFormat, *, streaming: bool) -> SpeechRequest:
+    def to_request(self, text: str, audio: AudioFormat, *, streaming: bool, client: str = "") -> SpeechRequest:
         """Return the request to speak ``text`` in the format ``audio``."""
         return SpeechRequest(
             text=text,
@@ -195,6 +195,7 @@ class Voicing(EngineOptions, Wire):
             seed=self.seed if self.seed >= 0 else None,
             speed=self.audio_config.speaking_rate,
             streaming=streaming,
+            client=client,
         )
 
 

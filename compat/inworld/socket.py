@@ -18,7 +18,7 @@ from compat.wire import decode
 from echo.errors import BadRequest
 from echo.runtime import Runtime
 from echo.types import VoiceRef
-from routes.deps import RuntimeDep
+from routes.deps import RuntimeDep, client_of
 
 #: Contexts that a connection may have open at once (Inworld's limit).
 MAX_CONTEXTS = 5
@@ -130,7 +130,7 @@ class Session:
             self._contexts.pop(context_id, None)
 
         send = partial(self._send_result, context_id)
-        self._contexts[context_id] = Context(context_id, service, config, send, forget)
+        self._contexts[context_id] = Context(context_id, service, config, send, forget, client_of(self._socket))
         await self._send_result(context_id, {"contextCreated": config.echoed()})
 
     async def _check_voice(self, name: str) -> None:

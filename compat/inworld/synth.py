@@ -12,11 +12,11 @@ from starlette.responses import JSONResponse, Response
 from compat.inworld.errors import RPC_RESPONSES, late_status
 from compat.inworld.payload import payloads, whole
 from compat.inworld.schemas import SynthesizeBody, documented
-from compat.wire import decode
 from echo.errors import BadRequest
 from echo.runtime import Runtime
 from echo.service import SpeechService, SpeechStream
-from routes.deps import RuntimeDep
+from routes.deps import RuntimeDep, client_of
+from routes.json import read_json
 from routes.response import SpeechResponse, until_disconnect
 from routes.speech import audio_headers, whole_headers
 
@@ -27,14 +27,14 @@ router = APIRouter(tags=["Inworld"], responses=RPC_RESPONSES)
 async def synthesize(request: Request, runtime: RuntimeDep) -> Response:
     """Speak a text; the whole file comes back as base64 in JSON."""
     body = await _body(request, runtime)
-    return await until_disconnect(request, _speak(runtime.service, body))
+    return await until_disconnect(request, _speak(runtime.service, body, client_of(request)))
 
 
 @router.post("/tts/v1/voice:stream", openapi_extra=documented(SynthesizeBody))
 async def synthesize_stream(request: Request, runtime: RuntimeDep) -> Response:
     """Speak a text; base64 audio comes back as it is made, one JSON object per line."""
     body = await _body(request, runtime)
-    speech = body.to_request(body.text, body.audio_config.streamed(), streaming=True)
+    speech = body.to_request(body.text, body.audio_config.streamed(), streaming=True, client=client_of(request))
     stream = await until_disconnect(request, runtime.service.open(speech))
     return SpeechResponse(Lines(stream, body), media_type="application/json", headers=audio_headers(stream))
 
@@ -58,18 +58,15 @@ class Lines:
         self._stream.close()
 
 
-async def _speak(service: SpeechService, body: SynthesizeBody) -> Response:
+async def _speak(service: SpeechService, body: SynthesizeBody, client: str) -> Response:
     # The streaming block shape although nothing is streamed: games send short lines, whose blocks can stop early.
-    stream = await service.open(body.to_request(body.text, body.audio_config.whole(), streaming=True))
-    try:
-        audio = await stream.collect()
-    finally:
-        stream.close()
+    speech = body.to_request(body.text, body.audio_config.whole(), streaming=True, client=client)
+    stream, audio = await service.collect(speech)
     return JSONResponse(whole(stream, audio, body, body.text), headers=whole_headers(stream))
 
 
 async def _body(request: Request, runtime: Runtime) -> SynthesizeBody:
-    body = SynthesizeBody.parse(decode(await request.body()))
+    body = SynthesizeBody.parse(await read_json(request))
     limit = runtime.settings.inworld_max_text_chars
     if not body.text.strip() or len(body.text) > limit:
         raise BadRequest(f"text: must have 1 to {limit} characters.", param="text")

@@ -12,15 +12,15 @@ from starlette.responses import JSONResponse, Response
 from compat.inworld.errors import RPC_RESPONSES, rpc_status
 from compat.inworld.listing import Page, as_tts_voice, as_voice, languages_wanted, page, speaks
 from compat.inworld.schemas import CloneBody, VoicePatch, documented
-from compat.wire import decode
 from echo.errors import BadRequest, FeatureDisabled, VoiceNotFound
 from echo.runtime import Runtime
 from echo.voices.clones import SampleReport, SamplesRejected
 from echo.voices.inline import parse_audio_base64
 from echo.voices.names import DEFAULT_WORKSPACE, SEPARATOR, reduce_workspace
 from echo.voices.voice import Voice, VoiceKind
-from routes.deps import RuntimeDep
+from routes.deps import RuntimeDep, client_of
 from routes.errors import describe
+from routes.json import read_json
 
 router = APIRouter(tags=["Inworld voices"], responses=RPC_RESPONSES)
 
@@ -128,22 +128,25 @@ def _find(runtime: Runtime, workspace: str | None, name: str) -> Voice:
 
 def _changeable(runtime: Runtime, workspace: str | None, name: str) -> str:
     """Return the id of the voice to change or delete: the forgiving look-up of a voice to speak with is not enough."""
-    if not runtime.clones.enabled:
-        raise FeatureDisabled("Cloning, changing and deleting voices is switched off on this server.")
+    _require_cloning(runtime)
     voice = _find(runtime, workspace, name)
     if name not in (voice.id, voice.id.partition(SEPARATOR)[2]):
         raise VoiceNotFound(name)
     return voice.id
 
 
-async def _clone(request: Request, runtime: Runtime, workspace: str) -> Response:
+def _require_cloning(runtime: Runtime) -> None:
     if not runtime.clones.enabled:
-        raise FeatureDisabled("Cloning voices is switched off on this server.")
-    data = await request.body()
-    # Off the event loop: a large upload takes seconds to parse and decode.
-    body = await asyncio.to_thread(lambda: CloneBody.parse(decode(data)))
+        raise FeatureDisabled("Cloning, changing and deleting voices is switched off on this server.")
+
+
+async def _clone(request: Request, runtime: Runtime, workspace: str) -> Response:
+    _require_cloning(runtime)
+    body = CloneBody.parse(await read_json(request))
+    size = sum(len(sample.audio_data) for sample in body.voice_samples)
     try:
-        voice, reports = await asyncio.to_thread(_publish, runtime, workspace, body)
+        async with runtime.voice_turns.take(client_of(request), size):
+            voice, reports = await asyncio.to_thread(_publish, runtime, workspace, body)
     except SamplesRejected as error:
         answer = {**rpc_status(describe(error)), "audioSamplesValidated": _validated(body, error.reports)}
         return JSONResponse(answer, 400)
@@ -185,7 +188,8 @@ def _validated(body: CloneBody, reports: tuple[SampleReport, ...]) -> list[dict[
 
 
 async def _describe(request: Request, runtime: Runtime, workspace: str | None, name: str) -> dict[str, object]:
-    body = VoicePatch.parse(decode(await request.body()))
+    _require_cloning(runtime)
+    body = VoicePatch.parse(await read_json(request))
 
     def change() -> Voice:
         return runtime.clones.update(

@@ -27,4 +27,5 @@ def surface(settings: Settings) -> Surface:
         router=router,
         error_shapes=dict.fromkeys(_PATHS, detail_shape),
         body_limits={"/create_and_store_latents": settings.inworld_max_sample_size + _BESIDES_AUDIO},
+        costly=("/tts_stream",),
     )

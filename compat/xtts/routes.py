@@ -12,7 +12,6 @@ from starlette.datastructures import UploadFile
 from starlette.requests import Request
 from starlette.responses import Response
 
-from compat.wire import decode
 from compat.xtts.errors import DETAIL_RESPONSES
 from compat.xtts.openapi import IN_BODY, IN_QUERY, UPLOAD, WAV
 from compat.xtts.schemas import SpeakBody
@@ -21,7 +20,8 @@ from echo.runtime import Runtime
 from echo.service import SpeechStream
 from echo.types import SAMPLE_RATE, AudioFormat, Encoding, SpeechRequest, VoiceRef
 from echo.voices.names import DEFAULT_WORKSPACE, SEPARATOR, squeeze
-from routes.deps import RuntimeDep
+from routes.deps import RuntimeDep, client_of
+from routes.json import read_json
 from routes.response import SpeechResponse, until_disconnect
 from routes.speech import audio_headers, whole_headers
 
@@ -36,10 +36,10 @@ _PING_S = 0.1
 @router.post("/tts_to_audio", response_class=Response, responses=WAV, openapi_extra=IN_BODY)
 async def tts_to_audio(request: Request, runtime: RuntimeDep) -> Response:
     """Speak a text; the answer is one complete WAV file."""
-    body = SpeakBody.parse(decode(await request.body()))
+    body = SpeakBody.parse(await read_json(request))
     if body.is_ping:
         return _silence()
-    stream, audio = await until_disconnect(request, _whole(runtime, body))
+    stream, audio = await until_disconnect(request, _whole(runtime, body, client_of(request)))
     headers = {**_headers(stream, body), **whole_headers(stream)}
     return Response(audio, headers=headers, media_type=stream.output.media_type)
 
@@ -47,7 +47,7 @@ async def tts_to_audio(request: Request, runtime: RuntimeDep) -> Response:
 @router.post("/tts_stream", response_class=Response, responses=WAV, openapi_extra=IN_BODY)
 async def tts_stream(request: Request, runtime: RuntimeDep) -> Response:
     """Speak a text; WAV is sent as it is made."""
-    return await _stream(request, runtime, SpeakBody.parse(decode(await request.body())))
+    return await _stream(request, runtime, SpeakBody.parse(await read_json(request)))
 
 
 @router.get("/tts_stream", response_class=Response, responses=WAV, openapi_extra=IN_QUERY)
@@ -99,7 +99,8 @@ async def create_and_store_latents(request: Request, runtime: RuntimeDep) -> dic
             raise BadRequest("wav_file: a file is required.", param="wav_file")
         language = language if isinstance(language, str) else ""
         sample = await upload.read()
-    voice, _ = await asyncio.to_thread(runtime.clones.publish, DEFAULT_WORKSPACE, name, [sample], lang=language)
+    async with runtime.voice_turns.take(client_of(request), len(sample)):
+        voice, _ = await asyncio.to_thread(runtime.clones.publish, DEFAULT_WORKSPACE, name, [sample], lang=language)
     runtime.cache.forget(voice.id)  # what a clone of the same name sounded like
     names = await asyncio.to_thread(_names, runtime)
     return {"message": "The voice is ready.", "speaker_name": names.get(voice.id, voice.id), "language": language}
@@ -108,26 +109,29 @@ async def create_and_store_latents(request: Request, runtime: RuntimeDep) -> dic
 async def _stream(request: Request, runtime: Runtime, body: SpeakBody) -> Response:
     if body.is_ping:
         return _silence()
-    stream = await until_disconnect(request, _open(runtime, body, unsized=True))
+    stream = await until_disconnect(request, _open(runtime, body, client_of(request)))
     return SpeechResponse(stream, media_type=stream.output.media_type, headers=_headers(stream, body))
 
 
-async def _whole(runtime: Runtime, body: SpeakBody) -> tuple[SpeechStream, bytes]:
-    stream = await _open(runtime, body, unsized=False)
-    return stream, await stream.collect()
-
-
-async def _open(runtime: Runtime, body: SpeakBody, *, unsized: bool) -> SpeechStream:
+async def _whole(runtime: Runtime, body: SpeakBody, client: str) -> tuple[SpeechStream, bytes]:
     service = runtime.service
-    voice = await asyncio.to_thread(_voice, runtime, body.voice)
+    return await service.collect(await _request(runtime, body, client, unsized=False))
+
+
+async def _open(runtime: Runtime, body: SpeakBody, client: str) -> SpeechStream:
+    service = runtime.service
+    return await service.open(await _request(runtime, body, client, unsized=True))
+
+
+async def _request(runtime: Runtime, body: SpeakBody, client: str, *, unsized: bool) -> SpeechRequest:
     # The streaming block shape for whole files too: games send short lines, whose blocks can stop early.
-    request = SpeechRequest(
+    return SpeechRequest(
         text=body.text,
-        voice=voice,
+        voice=await asyncio.to_thread(_voice, runtime, body.voice),
         format=AudioFormat(encoding=Encoding.WAV, unsized=unsized),
         speed=1.0 if body.speed is None else body.speed,
+        client=client,
     )
-    return await service.open(request)
 
 
 def _headers(stream: SpeechStream, body: SpeakBody) -> dict[str, str]:

@@ -96,9 +96,17 @@ class Output:
     """
 
     def __init__(
-        self, encoding: Encoding, stretch: TimeStretch, resampler: Resampler, encoder: Encoder, coded_rate: int
+        self,
+        encoding: Encoding,
+        stretch: TimeStretch,
+        resampler: Resampler,
+        encoder: Encoder,
+        coded_rate: int,
+        bytes_per_s: float,
     ) -> None:
         self.encoding = encoding
+        #: What a second of audio takes, about: exact but for FLAC, whose size depends on the sound.
+        self.bytes_per_s = bytes_per_s
         self.media_type = MEDIA_TYPES[encoding]
         self.sample_rate = OPUS_RATE if encoding is Encoding.OPUS else coded_rate
         self._coded_rate = coded_rate
@@ -186,7 +194,22 @@ def open_output(format: AudioFormat, source_rate: int, speed: float = 1.0) -> Ou
         raise BadRequest("bit_rate must be a positive number of bits per second.", param="bit_rate")
     stretch = TimeStretch(source_rate, speed)
     rate = _coded_rate(format, source_rate)
-    return Output(encoding, stretch, Resampler(source_rate, rate), _encoder(format, rate), rate)
+    resampler = Resampler(source_rate, rate)
+    return Output(encoding, stretch, resampler, _encoder(format, rate), rate, _bytes_per_s(format, rate))
+
+
+def _bytes_per_s(format: AudioFormat, rate: int) -> float:
+    match format.encoding:
+        case Encoding.PCM | Encoding.WAV:
+            return 2 * rate
+        case Encoding.F32:
+            return 4 * rate
+        case Encoding.FLAC:
+            return rate  # speech shrinks to about half
+        case Encoding.MP3 | Encoding.OPUS | Encoding.AAC:
+            return (CODECS[format.encoding].bit_rate(format.bit_rate) or 0) / 8
+        case _:
+            return rate
 
 
 def _coded_rate(format: AudioFormat, source_rate: int) -> int:

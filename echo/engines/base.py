@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Future
 from typing import Protocol
 
 from echo.stream import FrameStream
@@ -12,8 +13,7 @@ from echo.types import Audio, EngineInfo, EngineLoad, Utterance, VoiceState
 class Engine(Protocol):
     """Something that speaks. Thread-safe; owns its device and its worker threads.
 
-    ``encode_voice``, ``warm_up``, ``warmed`` and ``close`` block and are called off the event loop; the other methods
-    return at once.
+    ``warm_up``, ``warmed`` and ``close`` block and are called off the event loop; the other methods return at once.
     """
 
     @property
@@ -28,13 +28,17 @@ class Engine(Protocol):
     def queue_wait(self, work: Sequence[Utterance]) -> float:
         """Return the seconds that a request's utterances, handed in now, would wait until the first is begun.
 
-        An estimate, made without touching the device. Raises TooLarge when one of them could never be spoken for want
-        of memory. An utterance whose voice is not encoded yet may come without it.
+        An estimate, made without touching the device; a request without any waits for nothing. Raises TooLarge when
+        one of them could never be spoken for want of memory. An utterance whose voice is not encoded yet may come
+        without it.
         """
         return 0.0
 
-    def encode_voice(self, audio: Audio) -> VoiceState:
-        """Encode reference audio (mono, 44.1 kHz) into the state that ``speak`` takes."""
+    def encode_voice(self, audio: Audio) -> Future[VoiceState]:
+        """Queue reference audio (mono, 44.1 kHz) to be encoded into the state that ``speak`` takes.
+
+        Cancelling the future ends the work, also when it has begun.
+        """
         ...
 
     def speak(self, utterance: Utterance) -> FrameStream:
@@ -53,6 +57,10 @@ class Engine(Protocol):
         """False after the device thread has died or stopped making progress."""
         ...
 
+    def give_up(self) -> None:
+        """Fail all that was handed in, without waiting for a device that is not healthy any more; returns at once."""
+        return None
+
     def close(self) -> None:
-        """Fail what is queued, stop the threads, free the device."""
+        """Fail what is queued, stop the threads, free the device; does not wait for one that does not answer."""
         ...

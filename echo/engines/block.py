@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from dataclasses import replace
 from typing import Protocol
 
@@ -11,7 +11,7 @@ from echo.engines.base import Engine
 from echo.engines.cores import Cores
 from echo.model.base import BlockModel
 from echo.scheduler.errands import Sliced
-from echo.scheduler.loop import Scheduler
+from echo.scheduler.loop import STALL_S, Scheduler
 from echo.scheduler.policy import Limits
 from echo.scheduler.runner import Gate
 from echo.stream import FrameStream
@@ -42,7 +42,8 @@ class Acceleration(Protocol):
 class BlockEngine(Engine):
     """Speaks with a block model; see the engine interface for the methods.
 
-    ``acceleration`` is finished on the device thread between the last warm-up and the first request.
+    ``acceleration`` is finished on the device thread between the last warm-up and the first request. ``stall_s`` is the
+    longest that the device may take for one piece of work before it counts as stuck.
     """
 
     def __init__(
@@ -55,13 +56,20 @@ class BlockEngine(Engine):
         workers: Executor | None = None,
         cores: Cores | None = None,
         acceleration: Acceleration | None = None,
+        stall_s: float = STALL_S,
     ) -> None:
         self._model = model
         self._info = info
         self._acceleration = acceleration
         self._cores = cores
         self._scheduler = Scheduler(
-            model, sample_rate=info.sample_rate, limits=limits, gate=gate, workers=workers, cores=cores
+            model,
+            sample_rate=info.sample_rate,
+            limits=limits,
+            gate=gate,
+            workers=workers,
+            cores=cores,
+            stall_s=stall_s,
         )
 
     @property
@@ -78,9 +86,9 @@ class BlockEngine(Engine):
         """Ask the scheduler."""
         return self._scheduler.queue_wait(work)
 
-    def encode_voice(self, audio: Audio) -> VoiceState:
+    def encode_voice(self, audio: Audio) -> Future[VoiceState]:
         """Encode a reference clip on the device thread, between the steps of those who are being served."""
-        return self._scheduler.run_sliced(self._model.encode_voice_in_slices(audio))
+        return self._scheduler.submit_sliced(self._model.encode_voice_in_slices(audio))
 
     def speak(self, utterance: Utterance) -> FrameStream:
         """Queue one utterance and return its stream at once."""
@@ -100,6 +108,10 @@ class BlockEngine(Engine):
     def healthy(self) -> bool:
         """False after the device thread has died or got stuck."""
         return self._scheduler.healthy()
+
+    def give_up(self) -> None:
+        """Fail all that was handed in."""
+        self._scheduler.give_up()
 
     def close(self) -> None:
         """Fail what is queued and end the threads."""

@@ -31,8 +31,8 @@ class Cores:
         return self._pool.submit(work)
 
     def close(self) -> None:
-        """Wait for what runs and end the threads."""
-        self._pool.shutdown()
+        """End the threads when they have finished what they are at; does not wait for it, as it may hang."""
+        self._pool.shutdown(wait=False)
 
 
 def available_cores() -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -80,11 +81,13 @@ class FakeEngine:
         if self.script.refuse:
             raise Overloaded("The server is busy. Try again shortly.", retry_after_s=1.0)
         self.script.asked.append(work)
-        return self.script.queue_wait_s
+        return self.script.queue_wait_s if work else 0.0
 
-    def encode_voice(self, audio: Audio) -> VoiceState:
+    def encode_voice(self, audio: Audio) -> Future[VoiceState]:
         """Remember only the size of the clip."""
-        return FakeVoice(samples=len(audio), nbytes=max(1, len(audio) // 100))
+        done: Future[VoiceState] = Future()
+        done.set_result(FakeVoice(samples=len(audio), nbytes=max(1, len(audio) // 100)))
+        return done
 
     def speak(self, utterance: Utterance) -> FrameStream:
         """Speak in a thread of its own, block by block."""
@@ -102,6 +105,9 @@ class FakeEngine:
     def healthy(self) -> bool:
         """Report health; a fake has no device to lose."""
         return True
+
+    def give_up(self) -> None:
+        """Do nothing: there is no device to wait for."""
 
     def close(self) -> None:
         """Do nothing: threads end with their utterance."""

@@ -14,6 +14,7 @@ from echo.engines.cores import Cores, available_cores
 from echo.errors import ConfigError
 from echo.model.echo import EchoModel
 from echo.model.files.weights import LoadedEcho, load_echo
+from echo.scheduler.loop import STALL_S
 from echo.scheduler.policy import Limits
 from echo.settings import BASE_MODEL, TINY_MODEL, Settings
 from echo.text.tokenize import encode
@@ -32,6 +33,9 @@ _PREVIEW = """
 #: Utterances in work at a time where the operator does not say: beyond this a CPU only shares its time out thinner.
 _CONCURRENT = {"cpu": 8, "mps": 8, "cuda": 64}
 
+#: A step of the released model in its largest block takes minutes on a small CPU.
+_SLOW_STALL_S = 600.0
+
 #: Parameters below which one core is quick enough for an utterance, so that several utterances get one each.
 _SMALL = 100_000_000
 
@@ -47,24 +51,35 @@ _BUDGET_SHARE = 0.6
 _BFLOAT16 = ("avx512_bf16", "amx_bf16", "sve_bf16")
 
 
-def load_engine(settings: Settings, gate: SilenceGate | None) -> BlockEngine:
-    """Load the model that the settings name; raises LoadError or ConfigError with one line for the operator."""
+def load_weights(settings: Settings) -> LoadedEcho:
+    """Read the model that the settings name; raises LoadError or ConfigError with one line for the operator."""
     device = pick_device(settings.device, "ECHO_DEVICE")
-    decoder_device = device if settings.fish_device == "auto" else pick_device(settings.fish_device, "ECHO_FISH_DEVICE")
-    source = settings.model_repo or (BASE_MODEL if device.type == "cuda" else TINY_MODEL)
+    source = _source(settings, device)
     if not settings.model_repo and source == TINY_MODEL:
         log.warning("%s", _PREVIEW)
-    if settings.cpu_threads:
-        torch.set_num_threads(settings.cpu_threads)
-    loaded = load_echo(
+    return load_echo(
         source,
         pca_source=settings.pca_repo or None,
         fish_source=settings.fish_repo,
         device=device,
-        ae_device=decoder_device,
+        ae_device=pick_decoder_device(settings),
         dtype=pick_dtype(settings.model_dtype, device),
         ae_dtype=getattr(torch, settings.fish_dtype),
     )
+
+
+def load_engine(settings: Settings, gate: SilenceGate | None, loaded: LoadedEcho | None = None) -> BlockEngine:
+    """Build the engine that the settings describe.
+
+    loaded  a model that is in memory already, on the devices of the settings; None = ``load_weights(settings)``
+
+    Raises as ``load_weights`` does.
+    """
+    if settings.cpu_threads:
+        torch.set_num_threads(settings.cpu_threads)
+    loaded = loaded or load_weights(settings)
+    device, decoder_device = pick_device(settings.device, "ECHO_DEVICE"), pick_decoder_device(settings)
+    source = _source(settings, device)
     model = EchoModel(
         loaded,
         _encode_sentence if loaded.config.get("engine", {}).get("end_mark") else encode,
@@ -79,7 +94,20 @@ def load_engine(settings: Settings, gate: SilenceGate | None) -> BlockEngine:
     cores = Cores(settings.cpu_threads or available_cores()) if on_cpu and parameters < _SMALL else None
     limits = job_limits(settings, device, info.concurrent)
     acceleration = accelerate(settings, model, source, max_rows=limits.max_rows, budget=memory_budget(settings, device))
-    return BlockEngine(model, info, limits, gate=gate, workers=workers, cores=cores, acceleration=acceleration)
+    return BlockEngine(
+        model,
+        info,
+        limits,
+        gate=gate,
+        workers=workers,
+        cores=cores,
+        acceleration=acceleration,
+        stall_s=settings.device_timeout_s or (STALL_S if device.type == "cuda" else _SLOW_STALL_S),
+    )
+
+
+def _source(settings: Settings, device: torch.device) -> str:
+    return settings.model_repo or (BASE_MODEL if device.type == "cuda" else TINY_MODEL)
 
 
 def _encode_sentence(text: str) -> list[int]:
@@ -131,6 +159,13 @@ def pick_device(name: str, variable: str) -> torch.device:
     if not there[device.type]:
         raise ConfigError(f"{variable}={name}: this machine has no such device; use auto or cpu.")
     return device
+
+
+def pick_decoder_device(settings: Settings) -> torch.device:
+    """Return the autoencoder's device: the model's, unless the settings name another; raises ConfigError."""
+    if settings.fish_device == "auto":
+        return pick_device(settings.device, "ECHO_DEVICE")
+    return pick_device(settings.fish_device, "ECHO_FISH_DEVICE")
 
 
 def pick_dtype(name: str | None, device: torch.device) -> torch.dtype:

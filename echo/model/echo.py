@@ -27,6 +27,12 @@ from echo.types import Audio, BlockSpec, SamplerParams, TailRules, Utterance, Vo
 #: Steps queued on the device beyond the running one: enough that it never waits for the host.
 _STEPS_AHEAD = 1
 
+#: Latents of a reference that are encoded between two steps of those who are being served, 0.7 s: on a CPU about the
+#: work of a step of the embedded model. A GPU takes the autoencoder's longest piece, 3 s, in less time than a step.
+_CPU_SLICE = 16
+#: Patches of four latents that the speaker encoder reads at a time.
+_SLICE_PATCHES = 32
+
 
 class EchoVoice:
     """A reference voice: the speaker's K/V, stored on the host or on the device.
@@ -97,11 +103,15 @@ class EchoModel:
         return run_to_end(self.encode_voice_in_slices(audio))
 
     def encode_voice_in_slices(self, audio: Audio) -> Generator[None, None, EchoVoice]:
-        """``encode_voice`` with pauses: a generator that yields about every 3 s of reference."""
+        """``encode_voice`` with pauses: a generator whose slices cost the same however long the reference is."""
         latents, valid = yield from sliced_speaker_latents(
-            self.autoencoder, self.pca, torch.from_numpy(audio), max_latents=self._max_speaker_latents
+            self.autoencoder,
+            self.pca,
+            torch.from_numpy(audio),
+            max_latents=self._max_speaker_latents,
+            slice_latents=_CPU_SLICE if self.autoencoder.device.type == "cpu" else None,
         )
-        kv = self.dit.encode_speaker(latents, valid)
+        kv = yield from self.dit.encode_speaker_in_slices(latents, valid, _SLICE_PATCHES)
         return EchoVoice(kv, self.dit, keep_on_device=self._voices_on_device)
 
     def demand(self, utterance: Utterance) -> Demand:

@@ -251,7 +251,11 @@ class JobRunner:
 
     def _land(self, flight: Flight) -> int:
         """Finish work that has come back; returns the row-latents of its step."""
-        self._guard(flight.jobs, lambda: flight.finish(flight.result.result()))
+        error = flight.result.exception()  # not raised: its traceback would hold this frame, and so the flight
+        if error is None:
+            self._guard(flight.jobs, lambda: flight.finish(flight.result.result()))
+        else:
+            _fail(flight.jobs, error)
         return flight.row_latents
 
     def _guard(self, jobs: Sequence[BlockJob], do: Callable[[], T]) -> T | None:
@@ -259,9 +263,7 @@ class JobRunner:
         try:
             return do()
         except Exception as error:
-            log.exception("a tick failed; %d utterance(s) end with it", len(jobs))
-            for job in jobs:
-                job.stream.finish(error)
+            _fail(jobs, error)
             return None
 
     def _send_to_gate(self, job: BlockJob, draw: Draw, gate: Gate, workers: Executor) -> None:
@@ -284,6 +286,13 @@ class JobRunner:
     def _deliver(self, job: BlockJob, draw: Draw) -> None:
         if job.deliver(draw, self._clock()):
             job.stream.finish()
+
+
+def _fail(jobs: Sequence[BlockJob], error: BaseException) -> None:
+    """End jobs with an error, whose traceback is logged and then dropped: it holds the jobs and all they have."""
+    log.error("a tick failed; %d utterance(s) end with it", len(jobs), exc_info=error)
+    for job in jobs:
+        job.stream.finish(error.with_traceback(None))
 
 
 def _gone(job: BlockJob) -> bool:

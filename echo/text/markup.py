@@ -15,26 +15,26 @@ LONGEST_BRACKET_MARK = 60
 
 _NESTED_BRACKETS = 2
 
-_COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
+_COMMENT_OPENS, _COMMENT_CLOSES = "<!--", "-->"
 _ATTRIBUTES = r"(?:\s+[\w:.-]+\s*=\s*(?:\"[^\"<>]*\"|'[^'<>]*'|[^\s\"'<>]+))*\s*"
 # Tags that end a line or a paragraph.
 _BLOCK_TAG = re.compile(rf"</?(?:p|div|br|hr|li|ul|ol|tr|td|th|table|h[1-6]|blockquote|title){_ATTRIBUTES}/?>", re.I)
 _TAG = re.compile(rf"</?[A-Za-z][\w:.-]*{_ATTRIBUTES}/?>")
-_AUTOLINK = re.compile(r"<((?:https?://|mailto:)?[^\s<>]+[@.][^\s<>]+)>")
+_AUTOLINK = re.compile(r"<([^\s<>][^\s<>@.]*+[@.][^\s<>]++)>")
 _DEFINITION = re.compile(r"^[ \t]*\[[^\]\n]{1,60}\]:[ \t]+<?(?:https?:/|www\.|[/#.])\S+[^\n]*$", re.MULTILINE)
-_ADDRESS = r"\((?:[^()\s]{0,300}[/.#:@][^()\s]{0,300})?(?:[ \t]+[\"'][^\n]{0,100}?[\"'])?\)"
+_ADDRESS = r"\((?:(?=[^()\s]{0,600}[/.#:@])[^()\s]{1,600})?(?:[ \t]+[\"'][^\n]{0,100}?[\"'])?\)"
 _LINK = re.compile(rf"!?\[([^\[\]\n]{{0,300}})\](?:{_ADDRESS}|\[\d{{1,3}}\])")
 _URL = re.compile(r"(?<!\w)(?:(?:https?|ftp)://|www\.)(?=\w)[^\s<>\"“”`|]+", re.I)
 _URL_TAIL = ".,;:!?)]}'*_~"
 _HOST = re.compile(r"^(?:[a-z]+://)?(?:[^/@\s]*@)?(?:www\.)?([^/:?#\s]+)", re.I)
 _EMAIL = re.compile(r"(?<![\w.+-])(?:mailto:)?([\w.+-]{1,64})@([\w-]{1,63}(?:\.[\w-]{1,63}){1,8})(?!\w)")
-_CODE = re.compile(r"(`+)([^`\n]+)\1")
+_CODE = re.compile(r"(?<!`)(`++)([^`\n]++)\1(?!`)")
 _ESCAPE = re.compile(r"\\[*_~`#>|]")
 _SPAN = re.compile(
     rf"(?<![\w*])(\*{{1,3}})(?![\s*])((?:[^*\n]|\*\*){{1,{SPAN_LIMIT}}}?)(?<![\s*])\1(?![\w*])"
     rf"|(?<![\w_])(_{{1,3}})(?![\s_])([^\n_]{{1,{SPAN_LIMIT}}}?)(?<![\s_])\3(?![\w_])"
 )
-_LEFT_OVER = re.compile(r"\*{2,}|~~|(?<!\w)__+|__+(?!\w)|`+")
+_LEFT_OVER = re.compile(r"\*{2,}|~~|(?<!\w)__+|(?<!_)__++(?!\w)|`+")
 _PARENTHESIS = re.compile(r"\(([^()\n]{1,60})\)")
 _BRACKET = re.compile(r"\[([^\[\]\n]{0,300})\]")
 _EMOTICON = re.compile(
@@ -44,13 +44,13 @@ _EMOTICON = re.compile(
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
 _QUOTE = re.compile(r"^[ \t]*>(?:[ \t]*>)*[ \t]?", re.MULTILINE)
 
-_HEADING = re.compile(r"[ \t]*#{1,6}[ \t]+(.*?)(?:[ \t]+#+)?\s*\Z", re.DOTALL)
+_HEADING = re.compile(r"[ \t]*#{1,6}[ \t]+")
 _BULLET = re.compile(r"[ \t]*[-*+•‣◦][ \t]+(?:\[[ xX]\][ \t]+)?")
 _NUMBER = re.compile(r"[ \t]*(\d{1,3})[.)][ \t]+")
 
 # A stage direction stands on its own after one of these and before one of those.
-_BEFORE_ALONE = re.compile(r"(?:\A|[\n.!?…。！？\"“”«»*\])])[ \t]*\Z")
-_AFTER_ALONE = re.compile(r"[ \t]*(?:\Z|[\n\"“«*\[(])")
+_BEFORE_ALONE = '\n.!?…。！？"“”«»*])'
+_AFTER_ALONE = '\n"“«*[('
 _LABEL = re.compile(r"\S+:(?:\s|\Z)|[^\n]*:\Z")
 _CLOSING = "\"'”’»)]*_~ \t\n"
 _PUNCTUATED = tuple(".!?:;,…—。！？،؟।")
@@ -77,7 +77,7 @@ def strip_unit(unit: Unit, keep_marks: frozenset[str] = frozenset()) -> str:
 
 def _strip_line_mark(text: str) -> str:
     if heading := _HEADING.match(text):
-        return heading[1]
+        return _strip_closing_hashes(text[heading.end() :])
     if text.lstrip(" \t").startswith("|"):
         cells = [cell.strip() for cell in text.strip().strip("|").split("|")]
         return ", ".join(cell for cell in cells if cell)
@@ -87,9 +87,15 @@ def _strip_line_mark(text: str) -> str:
     return text[bullet.end() :] if bullet else text
 
 
+def _strip_closing_hashes(heading: str) -> str:
+    heading = heading.rstrip()
+    words = heading.rstrip("#")
+    return words.rstrip() if not words or words[-1] in " \t" else heading
+
+
 def _strip_inline(text: str, keep_marks: frozenset[str]) -> str:
     text = _QUOTE.sub("", text)
-    text = _COMMENT.sub(" ", text)
+    text = _strip_comments(text)
     text = _AUTOLINK.sub(r"\1", text)
     text = _strip_tags(text)
     text = _DEFINITION.sub("", text)
@@ -107,12 +113,26 @@ def _strip_inline(text: str, keep_marks: frozenset[str]) -> str:
     return _ENTITY.sub(lambda entity: html.unescape(entity[0]), text)
 
 
+def _strip_comments(text: str) -> str:
+    kept, start = [], 0
+    while (opening := text.find(_COMMENT_OPENS, start)) >= 0:
+        closing = text.find(_COMMENT_CLOSES, opening + len(_COMMENT_OPENS))
+        if closing < 0:
+            break
+        kept.append(text[start:opening])
+        start = closing + len(_COMMENT_CLOSES)
+    return " ".join([*kept, text[start:]])
+
+
 def _strip_tags(text: str) -> str:
     def inline(tag: re.Match[str]) -> str:
         return tag[0] if PAUSE_MARK.fullmatch(tag[0]) or _BLOCK_TAG.fullmatch(tag[0]) else ""
 
     def block(tag: re.Match[str]) -> str:
-        return ". " if tag.string[: tag.start()].rstrip()[-1:].isalnum() else " "
+        place = tag.start()
+        while place and tag.string[place - 1].isspace():
+            place -= 1
+        return ". " if place and tag.string[place - 1].isalnum() else " "
 
     return _BLOCK_TAG.sub(block, _TAG.sub(inline, text))
 
@@ -147,10 +167,23 @@ def _stands_alone(span: re.Match[str]) -> bool:
     words = span[2]
     if len(words.split()) == 1 and not words[0].islower():
         return False  # *Really* is emphasis wherever it stands
-    rest = span.string[span.end() :]
-    before = bool(_BEFORE_ALONE.search(span.string[: span.start()]))
-    after = bool(_AFTER_ALONE.match(rest)) or rest.lstrip(" \t")[:1].isupper()
+    last, following = _char_before(span.string, span.start()), _char_after(span.string, span.end())
+    before = last in _BEFORE_ALONE  # also where there is nothing
+    after = following in _AFTER_ALONE or following.isupper()
     return (before and after) or ((before or after) and narrates(words))
+
+
+def _char_before(text: str, place: int) -> str:
+    """The last character of the line before ``place`` that is no blank, or a line break; "" at the beginning."""
+    while place and text[place - 1] in " \t":
+        place -= 1
+    return text[place - 1 : place]
+
+
+def _char_after(text: str, place: int) -> str:
+    while place < len(text) and text[place] in " \t":
+        place += 1
+    return text[place : place + 1]
 
 
 def _speak_parenthesis(mark: re.Match[str], keep_marks: frozenset[str]) -> str:

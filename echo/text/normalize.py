@@ -26,10 +26,14 @@ _PLAIN = str.maketrans(
 _SPOKEN_SYMBOLS = frozenset("°№℃℉")
 # Joiners are spelling between letters (Persian, Indic scripts) and glue inside emoji.
 _JOINERS = frozenset("\u200c\u200d")
+#: Marks on one letter beyond which the rest is dropped: no language stacks so many, and putting a run of them into its
+#: order takes the square of its length. The limit is that of Unicode's stream-safe format (UAX #15).
+_MOST_MARKS = 30
 _LEADING_MARKS = re.compile(r"^[\s,.]+(?=\s)")
 _TIMES = re.compile(r"(?<=\d)\s?\*\s?(?=\d)")
 _EXCLAMATIONS = re.compile(r"!+")
-_WORD = re.compile(r"\b\w{2,}\b")
+#: A word with the possessive that a shouted one may have: it stays as it is written, as in the reference.
+_WORD = re.compile(r"\b(\w{2,})('[sS])?\b")
 _AFTER_END = re.compile(r"([.!?\]]\s)([^\W\d_])")
 _FIRST_LETTER = re.compile(r"^[^\W\d_]")
 _SPACE_BEFORE_MARK = re.compile(r"\s+([,.!?]+)(?=\s|$)")
@@ -57,7 +61,7 @@ def preprocess(text: str, rules: TextRules, *, sentence_start: bool = True) -> s
     ``sentence_start`` False continues a sentence, so the first letter stays as it is.
     """
     if not rules.ascii_only:
-        text = unicodedata.normalize("NFC", text).translate(_PLAIN)
+        text = unicodedata.normalize("NFC", _without_towers(text)).translate(_PLAIN)
         text = _TIMES.sub(" times ", text)
     for old, new in _REPLACEMENTS:
         text = text.replace(old, new)
@@ -68,15 +72,30 @@ def preprocess(text: str, rules: TextRules, *, sentence_start: bool = True) -> s
     text = " ".join(text.split())
     if not rules.ascii_only:
         text = _tidy_marks(text)
-    text = _WORD.sub(lambda word: _lower_capitals(word[0], rules.keep_uppercase), text)
+    text = _WORD.sub(lambda word: _lower_capitals(word, rules.keep_uppercase), text)
     if sentence_start:
         text = _FIRST_LETTER.sub(lambda letter: _upper(letter[0]), text)
     return _AFTER_END.sub(lambda found: found[1] + _upper(found[2]), text)
 
 
-def _lower_capitals(word: str, kept: frozenset[str]) -> str:
-    shouted = word.isalpha() and word.isupper()
-    return word.lower() if shouted and word not in kept else word
+def _without_towers(text: str) -> str:
+    """Drop what is beyond ``_MOST_MARKS`` combining marks in a row."""
+    if text.isascii():
+        return text
+    kept, run = [], 0
+    for char in text:
+        run = run + 1 if unicodedata.combining(char) else 0
+        if run <= _MOST_MARKS:
+            kept.append(char)
+    return "".join(kept)
+
+
+def _lower_capitals(word: re.Match[str], kept: frozenset[str]) -> str:
+    """Lower a word in capitals, unless it is kept by itself or together with its possessive."""
+    letters, whole = word[1], word[0]
+    if not (letters.isalpha() and letters.isupper()) or letters in kept or whole.upper() in kept:
+        return whole
+    return letters.lower() + (word[2] or "")
 
 
 def _upper(letter: str) -> str:

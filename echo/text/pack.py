@@ -13,6 +13,8 @@ from echo.text.estimate import estimate_seconds
 
 _CLAUSE_END = re.compile(r"[,;:](?=\s)|[、，；：]")
 _SPACE = re.compile(r"\s")
+#: A letter and its marks are not parted, unless there are more of them than any language has.
+_MOST_MARKS = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,8 +108,8 @@ def cut_to_fit(text: str, *, fits: Callable[[str], bool], must_fit: Callable[[st
     hold for every beginning of a text for which they hold.
     """
     pieces = []
-    while not fits(text):
-        room = _longest(text, fits)
+    # Only as much of the text is looked at as may fit: looking at all of it for every piece would take its square.
+    while (room := _longest(text, fits)) < len(text):
         parts = math.ceil(len(text) / max(room, 1))
         place = _best_place(text, aim=math.ceil(len(text) / parts), room=room)
         if place == 0:
@@ -135,11 +137,12 @@ def _best_place(text: str, aim: int, room: int) -> int:
 
 
 def _after_first_word(text: str, must_fit: Callable[[str], bool]) -> int:
-    space = _SPACE.search(text)
-    word_end = space.start() if space else len(text)
-    if must_fit(text[:word_end]):
-        return word_end
-    place = max(1, _longest(text, must_fit))
-    while place > 1 and unicodedata.combining(text[place]):
-        place -= 1
+    room = _longest(text, must_fit)
+    space = _SPACE.search(text, 0, room + 1)
+    if space is not None or room == len(text):
+        return space.start() if space is not None else len(text)
+    place = max(1, room)
+    for back in range(min(place, _MOST_MARKS)):
+        if not unicodedata.combining(text[place - back]):
+            return max(1, place - back)
     return place

@@ -85,7 +85,7 @@ def ends_sentence(found: re.Match[str], start: int = 0, rules: SentenceRules = S
         return False
     if before.isdigit() and (after.isdigit() or after == "."):
         return False
-    if rules.plain_words and _ITEM_NUMBER.fullmatch(text, start, mark + 1):
+    if rules.plain_words and before.isdigit() and _ITEM_NUMBER.fullmatch(text, start, mark + 1):
         return False
     window = text[max(0, mark + 1 - _ABBREVIATION_WINDOW) : mark + 1].split()
     word = window[-1] if window else ""

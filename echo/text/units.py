@@ -17,7 +17,7 @@ _COMMENT_LIMIT = 5_000  # <!-- ... -->
 _FENCE = re.compile(r"[ \t]*(`{3,}|~{3,})[^`\n]*(?:\n|\Z)")
 _BLANK = re.compile(r"[ \t]*(?:\n|\Z)")
 # A rule, the underline of a heading, or the line below a table's head.
-_DIVIDER = re.compile(r"[ \t]*(?:([-*_=])(?:[ \t]*\1){2,}|\|?[ \t]*:?-+:?[ \t]*\|[-:| \t]*)[ \t]*(?:\n|\Z)")
+_DIVIDER = re.compile(r"[ \t]*+(?:([-*_=])(?:[ \t]*+\1){2,}+|(?:\|[ \t]*+)?:?-++:?[ \t]*+\|[-:| \t]*+)[ \t]*+(?:\n|\Z)")
 _HEADING_OR_ITEM = re.compile(r"[ \t]*(?:#{1,6}[ \t]|[-*+•‣◦][ \t]|\d{1,3}[.)][ \t]|\|)")
 # The beginning of a line that more characters may turn into one of the above.
 _UNDECIDED = re.compile(
@@ -26,6 +26,7 @@ _UNDECIDED = re.compile(
 _STOP = re.compile(r"[\n.!?؟۔।。！？｡\[<]")
 _STOP_OR_SPAN = re.compile(r"[\n.!?؟۔।。！？｡\[<*]")
 _MARKS = re.compile(r"[.!?؟۔।。！？｡]+[\"'”’»)\]*_」』）]*")
+_STARS = re.compile(r"\*+")
 _SPAN = re.compile(rf"\*(?![\s*])(?:[^*\n]|\*\*){{1,{SPAN_LIMIT}}}?(?<![\s*])\*(?!\*)")
 
 
@@ -68,7 +69,10 @@ class UnitReader:
         self._markup = markup
         self._stop = _STOP_OR_SPAN if markup else _STOP
         self._buffer = ""
+        self._at = 0  # where in the buffer the next unit begins
         self._line_start = True
+        #: Fences that nothing closes up to the end of the text: by their character, the length of the shortest.
+        self._unclosed: dict[str, int] = {}
 
     def feed(self, text: str) -> list[Unit]:
         """Take more text; returns the units that it completes."""
@@ -79,21 +83,23 @@ class UnitReader:
         """Return what is left as if the text ended here; the reader is then as new."""
         units = self._read(final=True)
         self._line_start = True
+        self._unclosed.clear()
         return units
 
     def _read(self, final: bool) -> list[Unit]:
         units = []
-        while self._buffer and (step := self._next(final)) is not None:
+        while self._at < len(self._buffer) and (step := self._next(final)) is not None:
             units.append(step.unit)
-            self._buffer = self._buffer[step.end :]
+            self._at = step.end
             self._line_start = step.then_line_start
+        self._buffer, self._at = self._buffer[self._at :], 0
         return units
 
     def _next(self, final: bool) -> _Step | None:
         """Find the next unit; None if the text does not say yet."""
         if not (self._line_start and self._markup):
             return self._prose(final)
-        match self._line_kind(0, final):
+        match self._line_kind(self._at, final):
             case None:
                 return None
             case _Line.PROSE:
@@ -104,26 +110,29 @@ class UnitReader:
                 return self._line(kind, final)
 
     def _line(self, kind: _Line, final: bool) -> _Step | None:
-        newline = self._buffer.find("\n")
+        newline = self._buffer.find("\n", self._at)
         if newline < 0 and not final:
             return None
         end = newline + 1 if newline >= 0 else len(self._buffer)
-        text = self._buffer[:end] if kind is _Line.BLOCK else ""
+        text = self._buffer[self._at : end] if kind is _Line.BLOCK else ""
         return _Step(Unit(text, at_line_start=True, closes=newline >= 0), end, then_line_start=True)
 
     def _fence(self, final: bool) -> _Step | None:
         """Skip a fenced block of code; of a fence that is never closed only the fence."""
         text = self._buffer
-        opening = _FENCE.match(text)
+        opening = _FENCE.match(text, self._at)
         assert opening is not None
-        fence = re.compile(rf"^[ \t]*{re.escape(opening[1])}[`~]*[ \t]*(?:\n|\Z)", re.MULTILINE)
-        closing = fence.search(text, opening.end())
-        if closing is not None and (closing[0].endswith("\n") or final):
-            return _Step(Unit(closes=True), closing.end(), then_line_start=True)
+        mark, length = opening[1][0], len(opening[1])
+        if length < self._unclosed.get(mark, length + 1):
+            closing = _closing_fence(mark, length).search(text, opening.end())
+            if closing is not None and (closing[0].endswith("\n") or final):
+                return _Step(Unit(closes=True), closing.end(), then_line_start=True)
+            if closing is None and final:
+                self._unclosed[mark] = length
         return _Step(Unit(closes=True), opening.end(), then_line_start=True) if final else None
 
     def _prose(self, final: bool) -> _Step | None:
-        text, place = self._buffer, 0
+        text, place = self._buffer, self._at
         while stop := self._stop.search(text, place):
             here, char = stop.start(), stop[0]
             if char == "\n":
@@ -144,14 +153,14 @@ class UnitReader:
                 if marks.end() == len(text) and not final:
                     return None
                 found = SENTENCES.end.match(text, here)
-                if found is not None and ends_sentence(found):
+                if found is not None and ends_sentence(found, self._at):
                     return self._step(found.end(), closes=False)
                 place = marks.end()
         # The text ends here, but nothing says that a paragraph does.
-        return _Step(Unit(text, self._line_start), len(text), then_line_start=False) if final else None
+        return _Step(Unit(text[self._at :], self._line_start), len(text), then_line_start=False) if final else None
 
     def _step(self, end: int, closes: bool) -> _Step:
-        return _Step(Unit(self._buffer[:end], self._line_start, closes), end, then_line_start=closes)
+        return _Step(Unit(self._buffer[self._at : end], self._line_start, closes), end, then_line_start=closes)
 
     def _line_kind(self, start: int, final: bool) -> _Line | None:
         """What the line at ``start`` is; None if the text does not say yet."""
@@ -203,12 +212,18 @@ class UnitReader:
     def _span_end(self, start: int, final: bool) -> int | None:
         text = self._buffer
         if text[start + 1] == "*":  # bold: its words are spoken, so it may be cut
-            end = start + len(text[start:]) - len(text[start:].lstrip("*"))
+            stars = _STARS.match(text, start)
+            assert stars is not None
+            end = stars.end()
             return end if end < len(text) or final else None
-        if start > 0 and text[start - 1].isalnum():
+        if start > self._at and text[start - 1].isalnum():
             return start + 1
         window = 2 * SPAN_LIMIT + 2  # bold inside counts once per pair
         if span := _SPAN.match(text, start):
             return span.end() if span.end() < len(text) or final else None
         known = final or text.find("\n", start, start + window) >= 0 or len(text) >= start + window
         return start + 1 if known else None
+
+
+def _closing_fence(mark: str, length: int) -> re.Pattern[str]:
+    return re.compile(rf"^[ \t]*+{mark}{{{length},}}+[`~]*+[ \t]*+(?:\n|\Z)", re.MULTILINE)

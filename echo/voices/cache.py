@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import OrderedDict
 from collections.abc import Callable
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from echo.errors import BadRequest, VoiceNotFound
+from echo.decoding.clip import decode
+from echo.decoding.pool import DecoderPool
+from echo.decoding.stop import Stop
+from echo.errors import BadRequest, Overloaded, VoiceNotFound
 from echo.types import Audio, VoiceState
 from echo.voices.content import SETTLE_S, DigestMemo, content_key, digest_of
 from echo.voices.reference import LoadedVoice, load_voice
+from echo.voices.turns import Turns
 from echo.voices.voice import ClipVoice, Voice
 
 _T = TypeVar("_T")
 
-Encode = Callable[[Audio], VoiceState]
-"""Encodes reference audio; blocks (an engine's ``encode_voice``)."""
+Encode = Callable[[Audio], Future[VoiceState]]
+"""Has reference audio encoded; cancelling the future ends the work (an engine's ``encode_voice``)."""
+
+Observe = Callable[[str, float], None]
+"""Is told how the reading of a new voice ended and how many seconds that took, with the wait for its turn.
+
+``done``, ``failed``, ``cancelled``, ``refused`` or ``replaced`` (the file was, meanwhile; the new one is read next).
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,28 +62,50 @@ class _Landing:
     moved: LoadedVoice | None = None
 
 
+@dataclass(slots=True)
+class _Flight:
+    """The reading of a voice that is under way; it belongs to those who wait for it and ends with the last of them."""
+
+    task: asyncio.Task[_Landing]
+    owners: int = 0
+
+
 class VoiceCache:
     """Byte-budgeted LRU of encoded voices for one engine; belongs to one event loop.
 
     Keyed by the hash of the audio files' bytes, so that a replaced file is never answered with its old state and equal
     files share one. A hot look-up costs one `stat` per file. Requests for the same content share one encoding, which
-    goes on when its first requester leaves. Failures are not kept.
+    goes on when its first requester leaves and ends with the last. A new voice waits for a turn of ``turns`` and is
+    decoded in ``decoders``; without those in this process, which is for files that one trusts. Failures are not kept.
     """
 
-    def __init__(self, max_bytes: int, *, executor: Executor | None = None, settle_s: float = SETTLE_S) -> None:
+    def __init__(
+        self,
+        max_bytes: int,
+        *,
+        decoders: DecoderPool | None = None,
+        turns: Turns | None = None,
+        observe: Observe | None = None,
+        executor: Executor | None = None,
+        settle_s: float = SETTLE_S,
+    ) -> None:
         self.max_bytes = max_bytes
+        self._decoders = decoders
+        self._turns = turns or Turns()
+        self._observe = observe
         self._executor = executor
         self._digests = DigestMemo(settle_s=settle_s)
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
         self._keys: dict[str, str] = {}
-        self._flights: dict[str, asyncio.Task[_Landing]] = {}
+        self._flights: dict[str, _Flight] = {}
         self._bytes = self._hits = self._misses = self._evictions = 0
 
-    async def get(self, voice: Voice | ClipVoice, encode: Encode) -> VoiceState:
+    async def get(self, voice: Voice | ClipVoice, encode: Encode, client: str = "") -> VoiceState:
         """Return the state of the voice's present content, encoding it if it is not there.
 
-        ``encode`` is called in the executor with the joined clips: mono, 44.1 kHz. What it raises is passed on, as are
-        BadRequest for unusable audio and VoiceNotFound for a voice whose files have gone.
+        ``encode`` is called with the joined clips: mono, 44.1 kHz; it must not block. What its future raises is passed
+        on, as are BadRequest for unusable audio, VoiceNotFound for a voice whose files have gone, and Overloaded where
+        too many new voices wait. ``client`` is whom a new voice is read for.
         """
         key = await self._key(voice)
         entry = self._entries.get(key)
@@ -85,9 +118,9 @@ class VoiceCache:
             flight = self._flights.get(key)
             first = flight is None
             if flight is None:
-                flight = self._start(key, voice, encode, loaded)
+                flight = self._start(key, voice, encode, loaded, client)
             try:
-                landing = await asyncio.shield(flight)
+                landing = await self._wait(key, flight)
             except (VoiceNotFound, BadRequest):
                 # True of the flight's own voice at the time of reading, not of any other with the hash looked for.
                 if first:
@@ -127,10 +160,10 @@ class VoiceCache:
 
     async def close(self) -> None:
         """Stop waiting for encodings and drop all states."""
-        flights = list(self._flights.values())
-        for flight in flights:
-            flight.cancel()
-        await asyncio.gather(*flights, return_exceptions=True)
+        tasks = [flight.task for flight in self._flights.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         self._entries.clear()
         self._keys.clear()
         self._bytes = 0
@@ -142,27 +175,71 @@ class VoiceCache:
         return key if key is not None else await self._run(lambda: self._digests.key(voice))
 
     def _start(
-        self, key: str, voice: Voice | ClipVoice, encode: Encode, loaded: LoadedVoice | None
-    ) -> asyncio.Task[_Landing]:
-        flight = asyncio.create_task(self._fly(key, voice, encode, loaded))
+        self, key: str, voice: Voice | ClipVoice, encode: Encode, loaded: LoadedVoice | None, client: str
+    ) -> _Flight:
+        flight = _Flight(asyncio.create_task(self._fly(key, voice, encode, loaded, client)))
         self._flights[key] = flight
-        flight.add_done_callback(lambda done: self._landed(key, done))
+        flight.task.add_done_callback(lambda done: self._landed(key, flight))
         return flight
 
-    async def _fly(self, key: str, voice: Voice | ClipVoice, encode: Encode, loaded: LoadedVoice | None) -> _Landing:
-        if loaded is None:
-            loaded = await self._run(lambda: load_voice(voice))
-            if loaded.key != key:
-                return _Landing(moved=loaded)
-        audio = loaded.audio
-        state = await self._run(lambda: encode(audio))
+    async def _wait(self, key: str, flight: _Flight) -> _Landing:
+        """Wait for a flight as one of its owners; the last who leaves ends it."""
+        flight.owners += 1
+        try:
+            return await asyncio.shield(flight.task)
+        finally:
+            flight.owners -= 1
+            if not flight.owners and not flight.task.done():
+                flight.task.cancel()
+                self._remove(key, flight)  # whoever comes now begins anew
+
+    async def _fly(
+        self, key: str, voice: Voice | ClipVoice, encode: Encode, loaded: LoadedVoice | None, client: str
+    ) -> _Landing:
+        started, outcome = time.monotonic(), "failed"
+        held = len(voice.audio) if isinstance(voice, ClipVoice) else 0
+        try:
+            async with self._turns.take(client, held):
+                loaded = loaded or await self._load(voice)
+                if loaded.key != key:
+                    outcome = "replaced"
+                    return _Landing(moved=loaded)
+                # Cancelling the flight cancels the engine's future, and with it the work.
+                state = await asyncio.wrap_future(encode(loaded.audio))
+            outcome = "done"
+        except Overloaded:
+            outcome = "refused"
+            raise
+        except asyncio.CancelledError:
+            outcome = "cancelled"
+            raise
+        finally:
+            if self._observe is not None:
+                self._observe(outcome, time.monotonic() - started)
         self._keep(key, state, voice)
         return _Landing(state=state)
 
-    def _landed(self, key: str, flight: asyncio.Task[_Landing]) -> None:
-        del self._flights[key]
-        if not flight.cancelled():
-            flight.exception()  # marked as seen: those who waited may all have left
+    async def _load(self, voice: Voice | ClipVoice) -> LoadedVoice:
+        """Read and decode in the executor; what is being decoded ends when this is cancelled."""
+        stop = Stop()
+
+        def decode_in_child(data: bytes, demuxer: str, max_seconds: float) -> Audio:
+            assert self._decoders is not None
+            return self._decoders.decode(data, demuxer, max_seconds, stop)
+
+        try:
+            return await self._run(lambda: load_voice(voice, decode_in_child if self._decoders else decode))
+        finally:
+            stop.set()
+
+    def _landed(self, key: str, flight: _Flight) -> None:
+        self._remove(key, flight)
+        if not flight.task.cancelled():
+            flight.task.exception()  # marked as seen: those who waited may all have left
+
+    def _remove(self, key: str, flight: _Flight) -> None:
+        if self._flights.get(key) is flight:
+            del self._flights[key]
 
     async def _run(self, work: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)

@@ -9,18 +9,19 @@ import secrets
 import threading
 import wave
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from echo.errors import BadRequest, EchoError, FeatureDisabled, Forbidden, TooLarge, VoiceNotFound
+from echo.decoding.clip import Decode, decode
+from echo.errors import BadRequest, EchoError, FeatureDisabled, Forbidden, QuotaExceeded, TooLarge, VoiceNotFound
 from echo.types import SAMPLE_RATE, Audio
 from echo.voices.container import Container, sniff
 from echo.voices.library import VoiceLibrary
 from echo.voices.metadata import VoiceMetadata, read_metadata
-from echo.voices.names import CloneId
+from echo.voices.names import CLONE_SUFFIX, CloneId
 from echo.voices.reference import ClipJoiner, check_reference, decode_clip
 from echo.voices.voice import Voice, VoiceKind
 
@@ -53,6 +54,14 @@ class SamplesRejected(BadRequest):
         super().__init__(f"The voice was not made. {' '.join(parts)}", param="voiceSamples")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CloneQuota:
+    """How much all clones together may be: their number, and the bytes of their files; 0 = any."""
+
+    count: int = 0
+    nbytes: int = 0
+
+
 class CloneStore:
     """Makes, describes and deletes clones in one folder of the library.
 
@@ -60,13 +69,24 @@ class CloneStore:
     other files, with whatever names, are out of reach. Thread-safe; readers never see a half-written file.
     """
 
-    def __init__(self, library: VoiceLibrary, folder: Path, *, max_bytes: int, enabled: bool) -> None:
+    def __init__(
+        self,
+        library: VoiceLibrary,
+        folder: Path,
+        *,
+        max_bytes: int,
+        enabled: bool,
+        quota: CloneQuota | None = None,
+        decode: Decode = decode,
+    ) -> None:
         if folder not in library.folders:
             raise ValueError("the clones' folder must be one of the library's")
         self.enabled = enabled
         self.max_bytes = max_bytes
         self._library = library
         self._folder = folder
+        self._quota = quota or CloneQuota()
+        self._decode = decode
         self._writing = threading.Lock()
 
     def publish(
@@ -83,7 +103,7 @@ class CloneStore:
 
         The voice can be used as soon as this returns. Raises FeatureDisabled; BadRequest for a name of which nothing
         is left; TooLarge where the samples together exceed ``max_bytes``; SamplesRejected where one is not WAV or MP3,
-        cannot be decoded, is silent or too short.
+        cannot be decoded, is silent or too short; QuotaExceeded where all clones together would become too much.
         """
         self._require_enabled()
         clone = CloneId.make(workspace, display_name)
@@ -96,13 +116,14 @@ class CloneStore:
             raise TooLarge(
                 f"The samples are larger than the limit of {self.max_bytes} bytes in all.", param="voiceSamples"
             )
-        audio, reports = _join(samples)
         path = self._folder / clone.file_name
+        self._require_quota(path, 0)  # before the samples are decoded, as far as it can be said then
+        audio, reports = _join(samples, self._decode)
+        recording, described = _wav(audio), metadata.to_json()
         with self._writing, _storage_errors():
             self._folder.mkdir(parents=True, exist_ok=True)
-            # The audio comes last: it is what makes the voice exist.
-            _write_atomically(_metadata_path(path), metadata.to_json())
-            _write_atomically(path, _wav(audio))
+            self._require_quota(path, len(recording) + len(described))
+            _store(path, recording, described)
         return self._library.get(str(clone)), reports
 
     def delete(self, voice_id: str) -> None:
@@ -150,6 +171,23 @@ class CloneStore:
         if not self.enabled:
             raise FeatureDisabled("Voice cloning is switched off on this server.")
 
+    def _require_quota(self, path: Path, nbytes: int) -> None:
+        """Raise QuotaExceeded if the clones beside the one at ``path`` leave no room for it with ``nbytes``."""
+        if not (self._quota.count or self._quota.nbytes):
+            return
+        sizes = _clone_sizes(self._folder, but=path)
+        if self._quota.count and len(sizes) >= self._quota.count:
+            raise QuotaExceeded(
+                f"There are as many cloned voices as may be ({self._quota.count}). Delete one to make another.",
+                param="displayName",
+            )
+        if self._quota.nbytes and sum(sizes) + nbytes > self._quota.nbytes:
+            raise QuotaExceeded(
+                f"The cloned voices would take more than the {self._quota.nbytes} bytes that they may. Delete one to "
+                "make another.",
+                param="voiceSamples",
+            )
+
     def _path(self, voice_id: str) -> Path:
         """Return the file of a clone, as the library has found it; no path is built from ``voice_id``."""
         voice = self._library.get(voice_id)
@@ -159,7 +197,7 @@ class CloneStore:
         return path
 
 
-def _join(samples: Sequence[bytes]) -> tuple[Audio, tuple[SampleReport, ...]]:
+def _join(samples: Sequence[bytes], decode: Decode) -> tuple[Audio, tuple[SampleReport, ...]]:
     joiner = ClipJoiner()
     reports = []
     for sample in samples:
@@ -167,7 +205,7 @@ def _join(samples: Sequence[bytes]) -> tuple[Audio, tuple[SampleReport, ...]]:
         try:
             if sniff(sample) not in ACCEPTED:
                 raise BadRequest("Only WAV and MP3 files are accepted.")
-            clip = check_reference(decode_clip(sample, room + _PROBE_SECONDS))
+            clip = check_reference(decode_clip(sample, room + _PROBE_SECONDS, decode))
         except BadRequest as error:
             reports.append(SampleReport(errors=(error.message,)))
             continue
@@ -204,23 +242,73 @@ def _metadata_path(path: Path) -> Path:
     return path.with_suffix(".json")
 
 
+def _clone_sizes(folder: Path, *, but: Path) -> list[int]:
+    """Return the bytes of each clone in the folder, with its description, except the one at ``but``."""
+    sizes = []
+    with suppress(FileNotFoundError), os.scandir(folder) as listing:
+        for item in listing:
+            if item.name.endswith(CLONE_SUFFIX) and item.name != but.name:
+                with suppress(OSError):  # deleted meanwhile
+                    sizes.append(item.stat(follow_symlinks=False).st_size + _size(_metadata_path(folder / item.name)))
+    return sizes
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.lstat().st_size
+    except OSError:
+        return 0
+
+
+def _store(path: Path, audio: bytes, description: bytes) -> None:
+    """Put a clone in place so that a reader, or a restart after a crash, finds each of its files old or new.
+
+    Both are written before one is renamed: a full disk leaves everything as it was. The audio comes last: it is what
+    makes the voice exist.
+    """
+    beside = _metadata_path(path)
+    with _draft(beside, description) as described, _draft(path, audio) as recorded:
+        before = beside.read_bytes() if beside.is_file() else None
+        os.replace(described, beside)
+        try:
+            os.replace(recorded, path)
+        except OSError:
+            if before is None:
+                beside.unlink()
+            else:
+                _write_atomically(beside, before)
+            raise
+    _settle(path.parent)
+
+
 def _write_atomically(path: Path, data: bytes) -> None:
-    """Put ``data`` at ``path`` so that a reader, or a restart after a crash, finds the old file or the new one."""
+    with _draft(path, data) as draft:
+        os.replace(draft, path)
+    _settle(path.parent)
+
+
+@contextmanager
+def _draft(path: Path, data: bytes) -> Iterator[Path]:
+    """Write ``data`` beside ``path``, under a name that is never read; it does not outlive the block."""
     temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
         with temporary.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        yield temporary
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _settle(folder: Path) -> None:
+    """Have the renames in a folder outlive a crash of the machine."""
     if os.name == "posix":
-        folder = os.open(path.parent, os.O_RDONLY)
+        descriptor = os.open(folder, os.O_RDONLY)
         try:
-            os.fsync(folder)
+            os.fsync(descriptor)
         finally:
-            os.close(folder)
+            os.close(descriptor)
 
 
 @contextmanager

@@ -11,9 +11,10 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import BinaryIO, Self, TypeVar
 
 from echo.errors import BadRequest, VoiceNotFound
+from echo.voices.files import open_file
 from echo.voices.voice import Voice, VoiceKind
 
 _log = logging.getLogger(__name__)
@@ -54,15 +55,27 @@ class FileContent:
 
 
 def read_file(path: Path) -> FileContent:
-    """Read and hash a whole file; raises OSError, and BadRequest for one larger than `MAX_FILE_BYTES`."""
-    with path.open("rb", buffering=0) as file:
+    """Read and hash a whole file; raises OSError, and BadRequest for one larger than `MAX_FILE_BYTES`.
+
+    What grows while it is read is cut off there.
+    """
+    with open_file(path) as file:
         before = os.fstat(file.fileno())
         if before.st_size > MAX_FILE_BYTES:
             raise BadRequest("The voice's file is too large to be a reference clip.", param="voice")
-        data = file.read()
+        data = _read(file, before.st_size)
         after = os.fstat(file.fileno())
     unchanged = Signature.of(before) == Signature.of(after) and len(data) == after.st_size
     return FileContent(data, digest_of(data), Signature.of(after) if unchanged else None)
+
+
+def _read(file: BinaryIO, expected: int) -> bytes:
+    """Read at most one byte more than ``expected``: a file that somebody keeps writing to has no end."""
+    parts, left = [], expected + 1
+    while left and (part := file.read(left)):
+        parts.append(part)
+        left -= len(part)
+    return b"".join(parts)
 
 
 def digest_of(data: bytes) -> bytes:

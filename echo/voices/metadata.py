@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from echo.errors import BadRequest
+from echo.voices.files import open_file
 
 MAX_DISPLAY_NAME = 256
 MAX_DESCRIPTION = 2_000
@@ -45,7 +46,7 @@ class VoiceMetadata:
 def read_metadata(path: Path) -> VoiceMetadata:
     """Read a metadata file; a missing or damaged one, or a field of the wrong type, counts as empty."""
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             values = json.loads(file.read(_MAX_FILE_BYTES))
     except (OSError, ValueError, RecursionError):
         return VoiceMetadata()

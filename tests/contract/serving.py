@@ -21,14 +21,17 @@ from echo.engines.fake import FakeEngine, FakeScript
 from echo.runtime import EngineLoader, Runtime, Status
 from echo.settings import Settings
 from echo.types import Audio, Utterance
+from server.serve import configure
 
 #: Longer than anything here takes on a slow machine; only a failing test waits for it.
 PATIENCE_S = 10.0
+#: The same for the embedded model to be loaded.
+LOADING_S = 60.0
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
+def wait_until(condition: Callable[[], bool], patience_s: float = PATIENCE_S) -> None:
     """Wait for another thread to get there; fails when it never does."""
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + patience_s
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.002)
@@ -78,6 +81,11 @@ class Served:
     def open_requests(self) -> int:
         return self.runtime.service.admission.open
 
+    def wait_ready(self) -> None:
+        """Wait until a real model has been loaded and warmed up."""
+        wait_until(lambda: self.runtime.status is not Status.LOADING, LOADING_S)
+        assert self.runtime.is_ready, self.runtime.failure
+
     def wait_idle(self) -> None:
         """Wait until no request holds a slot."""
         wait_until(lambda: self.open_requests == 0)
@@ -100,9 +108,8 @@ def serving(settings: Settings, load_engine: EngineLoader | None = None) -> Iter
     """Run the application under uvicorn; with ``load_engine`` the caller decides when it is ready."""
     engine = FakeEngine()
     runtime = Runtime(settings, load_engine=load_engine or (lambda settings, gate: engine))
-    config = uvicorn.Config(
-        create_app(settings, runtime), log_config=None, lifespan="on", timeout_graceful_shutdown=1, access_log=False
-    )
+    app = create_app(settings, runtime)
+    config = configure(app, settings, runtime.metrics, lifespan="on", timeout_graceful_shutdown=1, access_log=False)
     server = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="server")

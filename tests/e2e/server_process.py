@@ -70,18 +70,35 @@ class Listener:
 
 
 class ServerProcess:
-    """``python api_server.py --port 0 …``; leaving the context ends it. ``settings`` are environment variables."""
+    """``python api_server.py --port 0 …``; leaving the context ends it. ``settings`` are environment variables.
 
-    def __init__(self, folder: Path, *arguments: str, **settings: object) -> None:
+    ``session``: in a session and process group of its own, as a terminal would start it. ``descriptors`` limits how
+    many files and connections it may have open.
+    """
+
+    program = ROOT / "api_server.py"
+
+    def __init__(
+        self,
+        folder: Path,
+        *arguments: str,
+        session: bool = False,
+        descriptors: int | None = None,
+        **settings: object,
+    ) -> None:
         self._stderr, self._stdout = folder / "stderr.log", folder / "stdout.log"
         with self._stderr.open("wb") as stderr, self._stdout.open("wb") as stdout:
+            command = [sys.executable, str(self.program), "--port", "0", *arguments]
+            if descriptors is not None:
+                command = ["sh", "-c", 'ulimit -n "$0" && exec "$@"', str(descriptors), *command]
             self._process = subprocess.Popen(
-                [sys.executable, str(ROOT / "api_server.py"), "--port", "0", *arguments],
+                command,
                 cwd=folder,  # not the checkout: it has to find its files from anywhere
                 env=clean_environment(**settings),
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stderr,
+                start_new_session=session,
             )
 
     def __enter__(self) -> Self:
@@ -105,6 +122,10 @@ class ServerProcess:
     def output(self) -> str:
         """Everything said on standard output so far."""
         return self._stdout.read_text(encoding="utf-8")
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     @property
     def running(self) -> bool:
@@ -147,9 +168,9 @@ class ServerProcess:
     def get(self, path: str, **more: Any) -> httpx.Response:
         return httpx.get(f"{self.url}{path}", timeout=PATIENCE_S, **more)
 
-    def speak(self, text: str, **fields: object) -> httpx.Response:
+    def speak(self, input: str, **fields: object) -> httpx.Response:
         """Post a speech request and return the answer, whatever it is; wav and seed 0 unless ``fields`` say more."""
-        body = {"input": text, "response_format": "wav", "seed": 0, **fields}
+        body = {"input": input, "response_format": "wav", "seed": 0, **fields}
         return httpx.post(f"{self.url}/v1/audio/speech", json=body, timeout=PATIENCE_S)
 
     @contextmanager

@@ -11,6 +11,7 @@ import numpy as np
 
 from tests.e2e.listening import decoded
 from tests.e2e.server_process import PATIENCE_S, ROOT, clean_environment
+from tests.unit.voices.voice_files import encoded_as, tone
 
 
 def echo(folder: Path, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
@@ -75,3 +76,21 @@ def test_voices_are_listed_without_loading_torch(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["tiny_anna", "tiny_beth", "tiny_clara", "tiny_dan", "tiny_eric", "tiny_frank"]
+
+
+def test_say_speaks_like_a_clip_with_eight_channels_and_leaves_no_process(tmp_path: Path) -> None:
+    clip = encoded_as("ipod", "aac", "7.1", np.repeat(tone(1.0, rate=48_000), 8))
+    (tmp_path / "clip.m4a").write_bytes(clip)
+    done = echo(tmp_path, "say", "Hello.", "--voice", "clip.m4a", "--seed", "1", "-o", "out.wav")
+    assert done.returncode == 0, done.stderr
+    assert "ResourceWarning" not in done.stderr
+    samples, rate = decoded((tmp_path / "out.wav").read_bytes())
+    assert len(samples) / rate > 0.1
+
+
+def test_a_text_with_nothing_to_speak_is_a_short_silence(tmp_path: Path) -> None:
+    done = echo(tmp_path, "say", "*sighs*", "-o", "sigh.wav")
+    assert done.returncode == 0, done.stderr
+    samples, rate = decoded((tmp_path / "sigh.wav").read_bytes())
+    assert len(samples) == rate // 10
+    assert not samples.any()

@@ -14,6 +14,8 @@ from echo import AudioFormat, Encoding, Speech
 from echo.errors import BadRequest, ConfigError, NotReady, VoiceNotFound
 from tests.e2e.listening import decoded, from_wav
 from tests.e2e.server_process import ROOT, eventually
+from tests.unit.decoding.test_pool import running
+from tests.unit.voices.voice_files import encoded_as, tone
 
 TEXT = "Spoken by a program, not by a server."
 CLIPS = ROOT / "audio_prompts"
@@ -41,6 +43,11 @@ def test_stream_yields_the_same_samples_block_by_block(speech: Speech) -> None:
     frames = list(speech.stream(TEXT, voice="tiny_dan", seed=1))
     assert len(frames) > 1
     np.testing.assert_array_equal(np.concatenate(frames), speech.speak(TEXT, voice="tiny_dan", seed=1))
+
+
+@pytest.mark.parametrize("text", [".", "*sighs*", "🙂"])
+def test_nothing_to_speak_is_a_tenth_of_a_second_of_silence(speech: Speech, text: str) -> None:
+    assert speech.speak(text).tolist() == [0.0] * 4410
 
 
 @pytest.mark.parametrize("encoding", [Encoding.WAV, Encoding.MP3, Encoding.FLAC, Encoding.OPUS])
@@ -108,3 +115,14 @@ def test_after_close_it_does_not_speak_any_more() -> None:
     speech.close()
     with pytest.raises(NotReady):
         speech.speak(TEXT)
+
+
+def test_a_clip_is_decoded_in_another_process_that_ends_with_the_model() -> None:
+    clip = encoded_as("ogg", "libopus", "7.1", np.repeat(tone(1.0, rate=48_000), 8))
+    with echo.load("tiny", voices_dir=(str(CLIPS),)) as loaded:
+        assert len(loaded.speak("Hello.", voice=clip, seed=1)) > 1000
+        decoders = loaded._runtime.decoders.pids
+        assert decoders
+        with pytest.raises(BadRequest, match="voice"):
+            loaded.speak("Hello.", voice=b"RIFF0000WAVE" + bytes(5000))
+    assert not any(map(running, decoders))

@@ -10,7 +10,19 @@ ROOT = Path(__file__).resolve().parents[2]
 FORBIDDEN = {
     "routes": {"torch", "echo.model", "echo.engines", "echo.scheduler"},
     "compat": {"torch", "echo.model", "echo.engines", "echo.scheduler"},
-    "echo": {"fastapi", "starlette", "uvicorn", "routes", "compat", "api_server"},
+    "server": {
+        "torch",
+        "fastapi",
+        "routes",
+        "compat",
+        "api_server",
+        "echo.service",
+        "echo.runtime",
+        "echo.model",
+        "echo.engines",
+        "echo.scheduler",
+    },
+    "echo": {"fastapi", "starlette", "uvicorn", "routes", "compat", "server", "api_server"},
     "echo.types": {"torch", "pydantic", "asyncio"},
     "echo.errors": {"torch", "pydantic", "asyncio"},
     "echo.stream": {"torch", "pydantic"},
@@ -18,6 +30,10 @@ FORBIDDEN = {
     "echo.text": {"torch", "echo.voices", "echo.audio", "echo.vad", "echo.presets", "echo.model", "echo.settings"},
     "echo.voices": {"torch", "echo.text", "echo.vad", "echo.presets", "echo.model", "echo.settings"},
     "echo.audio": {"torch", "echo.text", "echo.voices", "echo.vad", "echo.presets", "echo.model", "echo.settings"},
+    "echo.decoding": {
+        *("torch", "asyncio", "pydantic", "echo.settings", "echo.model"),
+        *("echo.text", "echo.voices", "echo.audio", "echo.vad", "echo.presets"),
+    },
     "echo.vad": {"echo.text", "echo.voices", "echo.presets", "echo.model", "echo.settings"},
     "echo.presets": {"torch", "echo.text", "echo.voices", "echo.audio", "echo.vad", "echo.model", "echo.settings"},
     "echo.options": {"torch"},
@@ -42,7 +58,7 @@ FORBIDDEN = {
 
 
 def modules() -> Iterator[tuple[str, Path]]:
-    for top in ("echo", "routes", "compat"):
+    for top in ("echo", "routes", "compat", "server"):
         for path in sorted((ROOT / top).rglob("*.py")):
             parts = path.relative_to(ROOT).with_suffix("").parts
             yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path

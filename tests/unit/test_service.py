@@ -16,6 +16,7 @@ from echo.audio.join import JoinRules
 from echo.audio.pcm import from_bytes
 from echo.engines.fake import FakeEngine, FakeScript
 from echo.errors import BadRequest, EngineFailed, Overloaded, VoiceNotFound
+from echo.limits import RequestLimits
 from echo.presets import load_presets
 from echo.service import ServiceRules, SpeechService
 from echo.settings import HOME
@@ -196,7 +197,7 @@ async def test_what_would_wait_too_long_is_refused_before_any_work() -> None:
 async def test_a_queue_that_has_grown_while_the_voice_was_read_refuses_too_and_frees_the_slot() -> None:
     script = FakeScript()
 
-    async def busy(ref: VoiceRef) -> None:
+    async def busy(ref: VoiceRef, client: str) -> None:
         script.queue_wait_s = 31.0
 
     async with speech(script, max_wait_s=30) as service:
@@ -283,3 +284,86 @@ async def test_what_was_done_is_counted() -> None:
         text = service._metrics.render().decode()
     assert 'echo_requests_total{outcome="done"} 1.0' in text
     assert 'echo_requests_total{outcome="cancelled"} 1.0' in text
+
+
+def limited(**limits: Any) -> dict[str, Any]:
+    return {"limits": RequestLimits(**limits)}
+
+
+@pytest.mark.parametrize(
+    ("limits", "wrong", "told"),
+    [
+        ({"max_chunks": 3}, {"text": SENTENCE * 8}, "8 chunks; at most 3"),
+        ({"max_pauses_s": 15}, {"text": "One [pause:9s] two [pause:9s] three."}, "18.0 s; at most 15 s"),
+        ({"max_pauses_s": 1}, {"text": "[pause:2s] One."}, "2.0 s; at most 1 s"),
+        ({"max_audio_s": 10}, {"text": SENTENCE * 8}, "at most 10 s"),
+        ({"max_audio_s": 10}, {"text": SENTENCE, "speed": 0.25}, "at most 10 s"),
+        ({"max_audio_s": 10}, {"text": "One [pause:9s] two [pause:3s] three."}, "at most 10 s"),
+    ],
+)
+@pytest.mark.parametrize("whole", [True, False])
+async def test_what_asks_for_too_much_is_refused_before_any_device_work(
+    limits: dict[str, Any], wrong: dict[str, Any], told: str, whole: bool
+) -> None:
+    script = FakeScript()
+    async with speech(script, **limited(**limits)) as service:
+        with pytest.raises(BadRequest, match=told) as caught:
+            await (service.collect if whole else service.open)(replace(request(), **wrong))
+        assert caught.value.param == "input"
+        assert script.spoken == script.asked == []
+        assert service.admission.open == 0
+
+
+async def test_the_wish_for_tiny_chunks_does_not_change_what_is_expected() -> None:
+    async with speech(**limited(max_audio_s=10)) as service:
+        stream = await service.open(request(chunking={"chunk_chars_per_second": 1.0}))
+        await stream.collect()
+
+
+async def test_audio_that_becomes_too_long_ends_with_an_error() -> None:
+    script = FakeScript(audio_s_per_char=1.0)  # 36 s, expected are 3
+    async with speech(script, **limited(max_audio_s=10)) as service:
+        stream = await service.open(request())
+        with pytest.raises(BadRequest, match="longer than 10 s"):
+            await stream.collect()
+        with pytest.raises(BadRequest, match="longer than 10 s"):
+            await service.collect(request())
+        assert service.admission.open == 0
+        assert stream.stats.failed
+
+
+@pytest.mark.parametrize("encoding", [Encoding.WAV, Encoding.PCM, Encoding.F32, Encoding.MP3, Encoding.MULAW])
+async def test_an_answer_too_large_for_one_piece_is_refused_at_once(encoding: Encoding) -> None:
+    script = FakeScript()
+    wish = request(SENTENCE * 40, format=AudioFormat(encoding=encoding))
+    async with speech(script, **limited(max_whole_bytes=100_000)) as service:
+        with pytest.raises(BadRequest, match="sent in one piece"):
+            await service.collect(wish)
+        assert script.spoken == []
+        (await service.open(wish)).close()  # it may still be streamed
+
+
+async def test_an_answer_that_becomes_too_large_for_one_piece_ends_with_an_error() -> None:
+    script = FakeScript(audio_s_per_char=1.0)
+    async with speech(script, **limited(max_whole_bytes=500_000)) as service:
+        with pytest.raises(BadRequest, match="sent in one piece"):
+            await service.collect(request())
+        assert service.admission.open == 0
+        await until(lambda: len(script.spoken) == 1)
+
+
+async def test_long_texts_are_read_while_others_are_served() -> None:
+    ticks = 0
+
+    async def tick() -> None:
+        nonlocal ticks
+        while True:
+            await asyncio.sleep(0)
+            ticks += 1
+
+    async with speech(**limited(max_input_chars=400_000, max_chunks=100, max_audio_s=1)) as service:
+        ticking = asyncio.create_task(tick())
+        with pytest.raises(BadRequest):
+            await service.open(request(SENTENCE * 10_000))
+        ticking.cancel()
+    assert ticks > 10

@@ -58,6 +58,9 @@ def test_dtype_spellings(written: str, meant: str) -> None:
         ("ECHO_CACHE_VERSION", "../x"),
         ("ECHO_VOICE_ALIASES", "alloy"),
         ("ECHO_PCM_SAMPLE_RATE", "12345"),
+        ("ECHO_TRUSTED_PROXIES", "proxy.example"),
+        ("ECHO_CLIENT_SHARE", "0"),
+        ("ECHO_SEND_TIMEOUT_S", "nan"),
     ],
 )
 def test_a_wrong_value_names_variable_and_value(name: str, value: str) -> None:

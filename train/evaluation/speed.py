@@ -55,7 +55,7 @@ def run(checkpoint: Checkpoint, cores: int, device: str) -> dict[str, Any]:
     try:
         plan = Voice(engine, settings).plan
         bundled = open_voices(settings).default()
-        voice = engine.encode_voice(load_voice(bundled).audio) if bundled is not None else None
+        voice = engine.encode_voice(load_voice(bundled).audio).result() if bundled is not None else None
         for repeat in range(_REPEATS + 1):
             for text in TEXTS:
                 (chunk,) = split(text, TextRules(), engine.info.chunk_rules)

@@ -81,7 +81,7 @@ class Voice:
 
     def speak(self, text: str, reference: Recording | None, *, seed: int) -> Heard:
         """Say a text in the voice of a clip; a text of several chunks is joined without a pause."""
-        voice = self._engine.encode_voice(upsampled(reference)) if reference is not None else None
+        voice = self._engine.encode_voice(upsampled(reference)).result() if reference is not None else None
         parts: list[Audio] = []
         borders: list[int] = []
         ended, made = True, 0

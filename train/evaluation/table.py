@@ -20,7 +20,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from bench.show import markdown
+from bench.record import markdown
 from train.evaluation.figures import LINES, Column, Results, generated
 
 #: Where committed results are.

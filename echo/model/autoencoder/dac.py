@@ -166,13 +166,16 @@ class Autoencoder(nn.Module):
         z_q, indices = zip(*self.encode_pieces(audio), strict=True)
         return torch.cat(z_q, -1), torch.cat(indices, -1)
 
-    def encode_pieces(self, audio: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """As ``encode``, piece after piece: what it returns is their concatenation."""
+    def encode_pieces(self, audio: Tensor, longest: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """As ``encode``, piece after piece: what it returns is their concatenation.
+
+        A piece has at most ``longest`` latents (None = as many as ``max_piece`` allows).
+        """
         hop = self.config.samples_per_latent
         audio = F.pad(audio, (0, -audio.shape[-1] % hop))
         _check_length(audio.shape[-1] // hop, self.config.max_encode_latents)
         tails: Tails = ()
-        for piece in self.pieces(audio, hop):
+        for piece in self.pieces(audio, hop) if longest is None else cut(audio, longest * hop):
             history = History(tails)
             yield self.quantizer.encode(self.encoder(piece, history), history)
             tails = history.next_tails()

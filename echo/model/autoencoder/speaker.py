@@ -57,9 +57,10 @@ def sliced_speaker_latents(
     *,
     max_latents: int = 6400,
     chunk_latents: int = 640,
+    slice_latents: int | None = None,
     divis: int | None = 4,
 ) -> Generator[None, None, SpeakerLatents]:
-    """``speaker_latents`` with pauses: a generator that yields after each ``autoencoder.max_piece`` latents."""
+    """``speaker_latents`` with a pause after each ``slice_latents`` (None = ``autoencoder.max_piece``)."""
     hop = autoencoder.config.samples_per_latent
     valid = min(audio.shape[0] // hop, max_latents)
     valid -= valid % (divis or 1)
@@ -70,7 +71,7 @@ def sliced_speaker_latents(
             f"at least {needed_ms} ms are needed, and 5 to 30 s are best.",
             param="voice",
         )
-    latents = yield from _encode(autoencoder, pca, audio[: valid * hop], chunk_latents)
+    latents = yield from _encode(autoencoder, pca, audio[: valid * hop], chunk_latents, slice_latents)
     return SpeakerLatents(latents, valid)
 
 
@@ -85,12 +86,15 @@ def run_to_end(work: Generator[None, None, T]) -> T:
 
 
 @torch.inference_mode()  # holds while the generator runs, not while it pauses
-def _encode(autoencoder: Autoencoder, pca: Pca, audio: Tensor, chunk_latents: int) -> Generator[None, None, Tensor]:
+def _encode(
+    autoencoder: Autoencoder, pca: Pca, audio: Tensor, chunk_latents: int, slice_latents: int | None
+) -> Generator[None, None, Tensor]:
     pca = pca.to(autoencoder.device)
     chunks: list[Tensor] = []
     for chunk in cut(audio, chunk_latents * autoencoder.config.samples_per_latent):
         pieces: list[Tensor] = []
-        for z_q, _ in autoencoder.encode_pieces(chunk[None, None].to(autoencoder.device, autoencoder.dtype)):
+        chunk = chunk[None, None].to(autoencoder.device, autoencoder.dtype)
+        for z_q, _ in autoencoder.encode_pieces(chunk, slice_latents):
             pieces.append(z_q)
             yield
         chunks.append(pca.encode(torch.cat(pieces, -1))[0])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from functools import partial
 from typing import cast
 
@@ -134,16 +134,34 @@ class EchoDiT(nn.Module):
         latents  [n, latent_size], n a multiple of the patch size (ValueError otherwise)
         valid    how many of them are real (None = all). A patch counts when its first latent does.
         """
+        patches = self._speaker_patches(latents, valid)
+        if not len(patches):
+            return self.allocate(0)
+        return self._context(self.speaker_norm(self.speaker_encoder(patches).states), Source.SPEAKER)
+
+    @torch.inference_mode()  # holds while the generator runs, not while it pauses
+    def encode_speaker_in_slices(self, latents: Tensor, valid: int | None, patches: int) -> Generator[None, None, KV]:
+        """``encode_speaker`` with a pause after each ``patches`` patches: the encoder is causal."""
+        pieces: list[KV] = []
+        past = None
+        seen = self._speaker_patches(latents, valid)
+        if not len(seen):
+            return self.allocate(0)
+        for piece in torch.split(seen, patches):
+            encoded: Encoded = self.speaker_encoder(piece, past)
+            past = encoded.kv
+            pieces.append(self._context(self.speaker_norm(encoded.states), Source.SPEAKER))
+            yield
+        return torch.cat(pieces, dim=3)
+
+    def _speaker_patches(self, latents: Tensor, valid: int | None) -> Tensor:
+        """Those of which at least the first latent is real ``[seen, patch * latent_size]``, on the device."""
         patch = self.config.speaker_patch_size
         if latents.shape[0] % patch:
             raise ValueError(f"speaker latents must be a multiple of {patch}, not {latents.shape[0]}")
-        valid = latents.shape[0] if valid is None else valid
-        seen = -(-valid // patch)
-        if seen == 0:
-            return self.allocate(0)
+        seen = -(-(latents.shape[0] if valid is None else valid) // patch)
         # The encoder is causal: leaving out the unseen patches behind does not change the seen ones.
-        patches = latents[: seen * patch].to(self.device, self.dtype).reshape(seen, -1)
-        return self._context(self.speaker_norm(self.speaker_encoder(patches).states), Source.SPEAKER)
+        return latents[: seen * patch].to(self.device, self.dtype).reshape(seen, patch * latents.shape[1])
 
     def encode_prefix(self, patches: Tensor, past: Tensor | None) -> tuple[KV, Encoded]:
         """K/V of ``patches [n, patch * latent_size]`` of spoken latents that follow those encoded as ``past``.

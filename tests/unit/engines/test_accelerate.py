@@ -83,7 +83,7 @@ def test_after_the_warm_up_no_mix_of_requests_meets_a_shape_that_is_not_ready(
 ) -> None:
     fast, plain = engines
     clip = np.sin(np.arange(44_100, dtype=np.float32) / 30)
-    voices = {each: each.encode_voice(clip) for each in engines}
+    voices = {each: each.encode_voice(clip).result() for each in engines}
     for each in engines:
         for i in (0, 5):  # guided and not, with a voice and without
             each.warm_up(utterance(i))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -90,7 +89,7 @@ def lock_step() -> Iterator[BlockEngine]:
 
 @pytest.fixture(scope="module")
 def voices(engine: BlockEngine) -> Voices:
-    return {"": None, **{name: engine.encode_voice(clip(name)) for name in ("tiny_dan", "tiny_anna")}}
+    return {"": None, **{name: engine.encode_voice(clip(name)).result() for name in ("tiny_dan", "tiny_anna")}}
 
 
 @st.composite
@@ -222,7 +221,7 @@ def test_seed_chunk_text_and_voice_each_change_the_audio(engine: BlockEngine, vo
 
 
 def test_a_voice_is_encoded_alike_every_time_and_tells_its_size(engine: BlockEngine, voices: Voices) -> None:
-    again = engine.encode_voice(clip("tiny_dan"))
+    again = engine.encode_voice(clip("tiny_dan")).result()
     assert 0 < again.nbytes < 50_000_000
     wanted = utterance(1, 1, (32, 2))
     one, other = speak(engine, replace(wanted, voice=voices["tiny_dan"]), replace(wanted, voice=again))
@@ -236,18 +235,17 @@ def test_a_voice_that_is_encoded_between_the_steps_of_others_is_the_same(engine:
     slices = sum(1 for _ in model.encode_voice_in_slices(reference))
     assert slices >= len(reference) // SAMPLES_PER_LATENT // model.autoencoder.max_piece
     alone = model.encode_voice(reference)
-    with ThreadPoolExecutor(1) as callers:
-        streams = [engine.speak(utterance(1, seed, (16, 30), (32, 30))) for seed in range(2)]
-        among_others = callers.submit(engine.encode_voice, reference).result(30)
-        for stream in streams:
-            list(stream)
+    streams = [engine.speak(utterance(1, seed, (16, 30), (32, 30))) for seed in range(2)]
+    among_others = engine.encode_voice(reference).result(30)
+    for stream in streams:
+        list(stream)
     assert isinstance(among_others, EchoVoice)
     assert torch.equal(among_others.kv(), alone.kv())
 
 
 def test_a_clip_too_short_for_a_voice_is_refused(engine: BlockEngine) -> None:
     with pytest.raises(BadRequest):
-        engine.encode_voice(np.zeros(100, np.float32))
+        engine.encode_voice(np.zeros(100, np.float32)).result(30)
     assert engine.healthy()
 
 

@@ -7,19 +7,24 @@ import gc
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from echo.decoding.pool import DecoderPool
 from echo.errors import BadRequest, EngineFailed, VoiceNotFound
-from echo.types import Audio
+from echo.types import Audio, VoiceState
 from echo.voices import ClipVoice, VoiceCache, VoiceLibrary
 from echo.voices.cache import Encode
 from echo.voices.content import DigestMemo
-from tests.unit.voices.voice_files import level, level_of, replace_file
+from echo.voices.turns import TurnRules, Turns
+from tests.unit.voices.voice_files import encoded_as, level, level_of, replace_file
 
 
 @dataclass(frozen=True)
@@ -38,10 +43,31 @@ class Encoder:
     nbytes: int = 100
     values: list[int] = field(default_factory=list)
 
-    def __call__(self, clip: Audio) -> State:
+    def __call__(self, clip: Audio) -> Future[VoiceState]:
+        return in_a_thread(self._encode, clip)
+
+    def _encode(self, clip: Audio) -> State:
         self.before()
         self.values.append(level_of(clip))
         return State(level_of(clip), self.nbytes)
+
+
+def in_a_thread(work: Callable[[Audio], State], clip: Audio) -> Future[VoiceState]:
+    """What an engine does: the future is pending until the work has ended, so that it can be cancelled until then."""
+    done: Future[VoiceState] = Future()
+
+    def run() -> None:
+        try:
+            result = work(clip)
+        except Exception as error:
+            if done.set_running_or_notify_cancel():
+                done.set_exception(error)
+        else:
+            if done.set_running_or_notify_cancel():
+                done.set_result(result)
+
+    threading.Thread(target=run, daemon=True).start()
+    return done
 
 
 class Gate:
@@ -282,7 +308,7 @@ async def test_a_failure_reaches_all_who_wait_and_is_not_kept(voices: Voices) ->
         gate.wait()
         raise EngineFailed("Generation failed.")
 
-    waiting = [asyncio.create_task(voices.get("a", fail)) for _ in range(5)]
+    waiting = [asyncio.create_task(voices.get("a", partial(in_a_thread, fail))) for _ in range(5)]
     await until(lambda: voices.cache.stats().misses == 5)
     gate.open()
     results = await asyncio.gather(*waiting, return_exceptions=True)
@@ -314,17 +340,18 @@ async def test_the_encoding_goes_on_for_the_others_when_its_first_requester_leav
 
 async def test_a_failure_that_nobody_waits_for_any_more_is_silent(voices: Voices) -> None:
     voices.put("a", 1000)
-    gate, failed = Gate(), threading.Event()
+    gate, begun, failed = Gate(), threading.Event(), threading.Event()
 
     def fail(clip: Audio) -> State:
+        begun.set()
         gate.wait()
         failed.set()
         raise EngineFailed("Generation failed.")
 
     complaints: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
-    task = asyncio.create_task(voices.get("a", fail))
-    await until(lambda: voices.cache.stats().misses == 1)
+    task = asyncio.create_task(voices.get("a", partial(in_a_thread, fail)))
+    await until(begun.is_set)
     task.cancel()
     gate.open()
     await until(failed.is_set)
@@ -418,7 +445,7 @@ async def test_closing_stops_what_is_under_way_and_empties_the_cache(voices: Voi
         gate.wait()
         return State(0)
 
-    waiting = asyncio.create_task(voices.get("b", encode))
+    waiting = asyncio.create_task(voices.get("b", partial(in_a_thread, encode)))
     await until(encoding.is_set)
     await voices.cache.close()
     gate.open()
@@ -520,3 +547,94 @@ async def test_replacing_under_load_every_answer_was_true_during_its_call(tmp_pa
     assert len(answers) > 5, "the readers saw the changes"
     assert (await voices.get("a"), await voices.get("b")) == (7700, 8800)
     assert voices.cache.stats().bytes <= 450
+
+
+# Who owns an encoding
+
+
+class Pending:
+    """An engine whose encodings end when the test says so."""
+
+    def __init__(self) -> None:
+        self.futures: list[Future[VoiceState]] = []
+
+    def __call__(self, clip: Audio) -> Future[VoiceState]:
+        self.futures.append(Future())
+        return self.futures[-1]
+
+
+async def test_the_encoding_ends_with_the_last_who_waits_for_it(voices: Voices) -> None:
+    voices.put("a", 1000)
+    engine = Pending()
+    first, second = (asyncio.create_task(voices.get("a", engine)) for _ in range(2))
+    await until(lambda: bool(engine.futures) and voices.cache.stats().misses == 2)
+    first.cancel()
+    await asyncio.sleep(0.01)
+    assert not engine.futures[0].cancelled()
+    second.cancel()
+    await until(engine.futures[0].cancelled)
+    assert len(engine.futures) == 1
+
+
+async def test_who_comes_after_the_last_has_left_gets_an_encoding_of_his_own(voices: Voices) -> None:
+    voices.put("a", 1000)
+    engine = Pending()
+    first = asyncio.create_task(voices.get("a", engine))
+    await until(lambda: bool(engine.futures))
+    first.cancel()
+    assert await voices.get("a") == 1000
+    await until(engine.futures[0].cancelled)
+
+
+async def test_a_clip_that_nobody_waits_for_any_more_is_not_decoded_to_the_end(tmp_path: Path) -> None:
+    pool = DecoderPool(1)
+    outcomes: list[str] = []
+    cache = VoiceCache(10_000, decoders=pool, observe=lambda outcome, seconds: outcomes.append(outcome))
+    try:
+        await cache.get(ClipVoice(level(1000)), Encoder())
+        (child,) = pool.pids
+        long = encoded_as("flac", "flac", "7.1", np.zeros(8 * 300 * 48_000, np.float32))
+        waiting = asyncio.create_task(cache.get(ClipVoice(long), Encoder()))
+        await until(lambda: cpu_seconds(child) > 0.5)
+        waiting.cancel()
+        await until(lambda: child not in pool.pids)
+        assert await cache.get(ClipVoice(level(2000)), Encoder()) == State(2000)
+        assert outcomes == ["done", "cancelled", "done"]
+    finally:
+        await asyncio.to_thread(pool.close)
+
+
+def cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
+
+
+async def test_new_voices_wait_for_their_turn_and_those_who_leave_give_theirs_up() -> None:
+    turns = Turns(TurnRules(running=1, waiting=4, waiting_bytes=10**6))
+    outcomes: Counter[str] = Counter()
+    cache = VoiceCache(10_000, turns=turns, observe=lambda outcome, seconds: outcomes.update([outcome]))
+    engine = Pending()
+    clips = [ClipVoice(level(value)) for value in range(100, 600, 100)]
+    tasks = [asyncio.create_task(cache.get(clip, engine, "greedy")) for clip in clips[:4]]
+    await until(lambda: bool(engine.futures) and turns.waiting == 2)
+    await until(lambda: sum(task.done() for task in tasks) == 1)  # half of the places are for others
+    assert turns.waiting_bytes == 2 * len(clips[0].audio)
+    other = asyncio.create_task(cache.get(clips[4], engine, "other"))
+    await until(lambda: turns.waiting == 3)
+    for task in tasks:
+        task.cancel()
+    await until(lambda: len(engine.futures) == 2)
+    assert (turns.running, turns.waiting, turns.waiting_bytes) == (1, 0, 0)
+    engine.futures[1].set_result(State(500))
+    assert await other == State(500)
+    assert engine.futures[0].cancelled()
+    await until(lambda: outcomes == {"done": 1, "cancelled": 3, "refused": 1})
+    assert turns.running == 0
+
+
+async def test_a_failure_is_counted_and_a_replaced_file_is_not_taken_for_one(tmp_path: Path) -> None:
+    outcomes: list[str] = []
+    cache = VoiceCache(10_000, observe=lambda outcome, seconds: outcomes.append(outcome))
+    with pytest.raises(BadRequest):
+        await cache.get(ClipVoice(b"RIFF0000WAVE" + bytes(2000)), Encoder())
+    assert outcomes == ["failed"]

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from echo.errors import BadRequest, EchoError, FeatureDisabled, Forbidden, TooLarge, VoiceNotFound
+from echo.errors import BadRequest, EchoError, FeatureDisabled, Forbidden, QuotaExceeded, TooLarge, VoiceNotFound
+from echo.types import Audio
 from echo.voices import CloneStore, SamplesRejected, VoiceKind, VoiceLibrary, read_voice
+from echo.voices.clones import CloneQuota
 from tests.unit.voices.voice_files import encoded, level, level_of, tone, touch_clips, wav_bytes
 
 steady = settings(derandomize=True, deadline=None, max_examples=120)
@@ -24,8 +29,8 @@ SECOND = 44_100
 SPEECH = wav_bytes(tone(6.0))
 
 
-def store_in(folder: Path, *, max_bytes: int = 10**8, enabled: bool = True) -> CloneStore:
-    return CloneStore(VoiceLibrary([folder]), folder, max_bytes=max_bytes, enabled=enabled)
+def store_in(folder: Path, *, max_bytes: int = 10**8, enabled: bool = True, **more: Any) -> CloneStore:
+    return CloneStore(VoiceLibrary([folder]), folder, max_bytes=max_bytes, enabled=enabled, **more)
 
 
 @pytest.fixture
@@ -458,3 +463,85 @@ def test_control_characters_do_not_reach_lists(store: CloneStore, library: Voice
     assert (voice.description, voice.tags) == ("one\ntwo", ("x",))
     stored = json.loads((library.folders[0] / "ws__a31mb.clone.json").read_text())
     assert stored["display_name"] == "a[31mb"
+
+
+# What clones may take
+
+
+def test_there_are_only_so_many_clones_and_replacing_one_is_no_more(tmp_path: Path) -> None:
+    store = store_in(tmp_path, quota=CloneQuota(count=2))
+    for name in "ab":
+        store.publish("ws", name, [SPEECH])
+    with pytest.raises(QuotaExceeded, match="as many cloned voices as may be \\(2\\)") as caught:
+        store.publish("ws", "c", [SPEECH])
+    assert (caught.value.code, caught.value.param) == ("quota_exceeded", "displayName")
+    store.publish("ws", "a", [wav_bytes(tone(7.0))])
+    store.delete("ws__b")
+    store.publish("ws", "c", [SPEECH])
+    assert sorted(path.name for path in tmp_path.glob("*.wav")) == ["ws__a.clone.wav", "ws__c.clone.wav"]
+
+
+def test_all_clones_together_take_only_so_many_bytes(tmp_path: Path) -> None:
+    store = store_in(tmp_path, quota=CloneQuota(nbytes=2 * 6 * SECOND * 2 + 1000))
+    touch_clips(tmp_path, "an operators own.wav")
+    for name in "ab":
+        store.publish("ws", name, [SPEECH])
+    with pytest.raises(QuotaExceeded, match="bytes") as caught:
+        store.publish("ws", "c", [SPEECH])
+    assert caught.value.param == "voiceSamples"
+    with pytest.raises(QuotaExceeded):
+        store.publish("ws", "a", [wav_bytes(tone(7.0))])
+    store.publish("ws", "a", [wav_bytes(tone(5.0))])
+    assert len(list(tmp_path.iterdir())) == 5
+
+
+def test_a_full_quota_is_told_before_the_samples_are_decoded(tmp_path: Path) -> None:
+    def never(data: bytes, demuxer: str, max_seconds: float) -> Audio:
+        raise AssertionError("decoded")
+
+    store_in(tmp_path).publish("ws", "a", [SPEECH])
+    store = store_in(tmp_path, quota=CloneQuota(count=1), decode=never)
+    with pytest.raises(QuotaExceeded):
+        store.publish("ws", "b", [SPEECH])
+
+
+FULL_DISK = """
+import resource, sys
+from pathlib import Path
+sys.path.insert(0, {root!r})
+from echo.errors import EchoError
+from tests.unit.voices.test_clones import store_in, wav_bytes, tone
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+try:
+    store_in(Path({folder!r})).publish("ws", "Lydia", [wav_bytes(tone(8.0))], description="new")
+except EchoError as error:
+    print(error.code, error.message)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limit on the size of files there")
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_full_disk_leaves_everything_as_it_was(tmp_path: Path, replaced: bool) -> None:
+    """The description fits, the audio does not: a limit on the size of a file stands for a disk that is full."""
+    if replaced:
+        store_in(tmp_path).publish("ws", "Lydia", [SPEECH], description="old")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    code = FULL_DISK.format(root=str(Path(__file__).resolve().parents[3]), folder=str(tmp_path))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "storage_failed The server could not store the change.\n", done.stderr
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_audio_that_cannot_be_put_in_place_takes_its_description_back(tmp_path: Path, replaced: bool) -> None:
+    store = store_in(tmp_path)
+    if replaced:
+        store.publish("ws", "Lydia", [SPEECH], description="old")
+        (tmp_path / "ws__Lydia.clone.wav").unlink()
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    (tmp_path / "ws__Lydia.clone.wav").mkdir()  # no file can be renamed to a folder
+    with pytest.raises(EchoError) as caught:
+        store.publish("ws", "Lydia", [SPEECH], description="new")
+    assert caught.value.code == "storage_failed"
+    (tmp_path / "ws__Lydia.clone.wav").rmdir()
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

@@ -41,15 +41,40 @@ def wav_bytes(samples: Audio, rate: int = 44_100, channels: int = 1) -> bytes:
     return target.getvalue()
 
 
+#: FFmpeg's names of a container, a codec and a layout with eight channels or more, in which people record.
+SURROUND = {
+    "m4a": ("ipod", "aac", "7.1"),
+    "aac": ("adts", "aac", "7.1"),
+    "aac wide": ("adts", "aac", "7.1(wide)"),
+    "alac": ("ipod", "alac", "7.1(wide)"),
+    "opus": ("ogg", "libopus", "7.1"),
+    "webm": ("webm", "libopus", "7.1"),
+    "flac": ("flac", "flac", "7.1"),
+    "wav": ("wav", "pcm_s16le", "7.1"),
+    "wav of 64": ("wav", "pcm_s16le", "64 channels"),
+}
+
+
 def encoded(suffix: str, samples: Audio, rate: int = 48_000) -> bytes:
     """Encode mono audio as the format that ``suffix`` stands for."""
-    container, codec = FORMATS[suffix]
+    return encoded_as(*FORMATS[suffix], "mono", samples, rate)
+
+
+def encoded_as(
+    container: str,
+    codec: str,
+    layout: str,
+    samples: Audio,
+    rate: int = 48_000,
+    options: dict[str, str] | None = None,
+) -> bytes:
+    """Encode interleaved audio with FFmpeg's ``container`` (and its ``options``), ``codec`` and channel ``layout``."""
     target = io.BytesIO()
-    with av.open(target, "w", format=container) as file:
-        stream = file.add_stream(codec, rate=rate, layout="mono")
+    with av.open(target, "w", format=container, options=options or {}) as file:
+        stream = file.add_stream(codec, rate=rate, layout=layout)
         assert isinstance(stream, av.AudioStream)
         pcm = np.rint(samples * 32767).astype(np.int16).reshape(1, -1)
-        frame = av.AudioFrame.from_ndarray(pcm, format="s16", layout="mono")
+        frame = av.AudioFrame.from_ndarray(pcm, format="s16", layout=layout)
         frame.sample_rate = rate
         file.mux(stream.encode(frame))
         file.mux(stream.encode(None))

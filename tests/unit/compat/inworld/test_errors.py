@@ -59,7 +59,8 @@ def test_a_full_socket_has_code_8() -> None:
 
 
 def test_unspeakable_text_is_told_from_other_mistakes() -> None:
-    assert is_unspeakable(BadRequest("input: holds nothing that can be spoken.", param="input"))
+    assert is_unspeakable(BadRequest("input: empty", param="input", code="missing_required_parameter"))
+    assert not is_unspeakable(BadRequest("input: its pauses add up to 900 s", param="input"))
     assert not is_unspeakable(BadRequest("input: too long", param="input", code="string_above_max_length"))
     assert not is_unspeakable(BadRequest("voice", param="voice"))
     assert not is_unspeakable(errors.EngineFailed("m"))

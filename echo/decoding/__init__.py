@@ -1,0 +1,1 @@
+"""Decoding audio files that strangers have sent, in processes of their own that may fail without harm."""

@@ -1,0 +1,96 @@
+"""What a request may ask for: checked before any device work, and what only the audio can tell, while it is made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from echo.errors import BadRequest
+from echo.types import SAMPLE_RATE, SAMPLES_PER_LATENT, TextChunk, Utterance
+
+_MB = 2**20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestLimits:
+    """Limits of one request; every check raises BadRequest that names the field and what is allowed.
+
+    max_input_chars  of the text
+    max_chunks       that the text is split into
+    max_pauses_s     of all silences that the text asks for, together, before ``speed``
+    max_audio_s      of the answer, as the listener hears it
+    max_whole_bytes  of an answer that is sent in one piece, and kept in memory until then
+    """
+
+    max_input_chars: int = 4096
+    max_chunks: int = 1000
+    max_pauses_s: float = 300.0
+    max_audio_s: float = 3600.0
+    max_whole_bytes: int = 256 * _MB
+
+    def check_text(self, text: str) -> None:
+        """Check the text as the client sent it, without the blanks around it."""
+        if not text:
+            raise BadRequest("input: must not be empty.", param="input", code="missing_required_parameter")
+        if len(text) > self.max_input_chars:
+            raise BadRequest(
+                f"input: {len(text)} characters; at most {self.max_input_chars} are allowed.",
+                param="input",
+                code="string_above_max_length",
+            )
+
+    def check_chunks(self, chunks: Sequence[TextChunk]) -> None:
+        """Check how often the text is split and how much silence it asks for."""
+        if len(chunks) > self.max_chunks:
+            raise BadRequest(
+                f"input: it would be split into {len(chunks)} chunks; at most {self.max_chunks} are allowed. Fewer "
+                "pauses and longer chunks (chunk_target_seconds) make fewer.",
+                param="input",
+            )
+        pauses_s = _pauses_s(chunks)
+        if pauses_s > self.max_pauses_s:
+            raise BadRequest(
+                f"input: its pauses add up to {pauses_s:.1f} s; at most {self.max_pauses_s:g} s are allowed.",
+                param="input",
+            )
+
+    def check_estimate(self, seconds: float, bytes_per_s: float, *, whole: bool) -> None:
+        """Check how long the audio will probably be, and how large if it is sent in one piece."""
+        if seconds > self.max_audio_s:
+            raise BadRequest(
+                f"input: about {seconds:.0f} s of audio; at most {self.max_audio_s:g} s are allowed in one request.",
+                param="input",
+            )
+        if whole:
+            self.check_size(int(seconds * bytes_per_s))
+
+    def check_audio(self, seconds: float) -> None:
+        """Check how long the audio has become."""
+        if seconds > self.max_audio_s:
+            raise BadRequest(
+                f"input: the audio has become longer than {self.max_audio_s:g} s, which is the most that is allowed in "
+                "one request.",
+                param="input",
+            )
+
+    def check_size(self, count: int) -> None:
+        """Check the bytes, expected or made, of an answer that is sent in one piece."""
+        if count > self.max_whole_bytes:
+            raise BadRequest(
+                f"input: the answer would be larger than {self.max_whole_bytes / _MB:g} MB, which is the most that is "
+                "sent in one piece. Ask for a stream, a compressed response_format or a lower sample_rate.",
+                param="input",
+            )
+
+
+def expected_seconds(work: Sequence[Utterance], chunks: Sequence[TextChunk], speed: float) -> float:
+    """Return how long a request will probably be heard: its words as estimated, but no longer than their plans allow,
+    and its pauses.
+    """
+    longest = ((each.plan.latents * SAMPLES_PER_LATENT / SAMPLE_RATE, each.estimate_s) for each in work)
+    words_s = sum(limit_s if estimate_s is None else min(limit_s, estimate_s) for limit_s, estimate_s in longest)
+    return (words_s + _pauses_s(chunks)) / speed
+
+
+def _pauses_s(chunks: Sequence[TextChunk]) -> float:
+    return sum(chunk.pause_before_ms + chunk.pause_after_ms for chunk in chunks) / 1000

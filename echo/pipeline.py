@@ -1,0 +1,156 @@
+"""Pipeline: utterances -> the engine's frames -> joined samples -> encoded bytes, one request at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+import numpy as np
+
+from echo.audio.encode import Output
+from echo.audio.join import Joiner
+from echo.engines.base import Engine
+from echo.limits import RequestLimits
+from echo.stream import FrameStream
+from echo.types import Audio, TextChunk, Utterance, UtteranceStats
+
+#: Encoders get at most this much audio per call, so that bytes keep flowing and no worker is held for long.
+_SLICE_S = 1.0
+#: Louder than this counts as audible when the speech span is measured (-40 dBFS).
+_AUDIBLE = 0.01
+#: What a text sounds like in which there is nothing to speak ("*sighs*", "."), or of which the model made nothing: Home
+#: Assistant checks a server with such a text, game mods send them, and both take an error or no audio for a fault.
+_UNSPEAKABLE_S = 0.1
+
+
+@dataclass(slots=True)
+class SpeechStats:
+    """What a stream has done so far; final once it is exhausted. Times in seconds."""
+
+    chunks: int = 0
+    blocks: int = 0
+    steps: int = 0
+    rerolls: int = 0
+    early_stops: int = 0
+    audio_s: float = 0.0
+    speech_start_s: float | None = None
+    speech_end_s: float | None = None
+    #: Wait of the first chunk before the engine took it up.
+    queue_s: float | None = None
+    first_frame_s: float | None = None
+    total_s: float | None = None
+    failed: bool = False
+
+
+class Pipeline:
+    """What one request's audio goes through. It knows nothing of who reads it, so that it goes when they go.
+
+    Iterate over ``run`` once. ``stop`` may be called at any time from the event loop: it cancels what the engine still
+    has to do, and a ``run`` that is waiting ends soon.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        work: Sequence[Utterance],
+        chunks: Sequence[TextChunk],
+        output: Output,
+        joiner: Joiner,
+        workers: Executor,
+        limits: RequestLimits,
+        speed: float,
+    ) -> None:
+        self.stats = SpeechStats(chunks=len(work))
+        self.output = output
+        self.started = time.monotonic()
+        self._engine = engine
+        self._work = work
+        self._chunks = chunks
+        self._joiner = joiner
+        self._workers = workers
+        self._limits = limits
+        self._speed = speed
+        self._listeners: list[Callable[[Audio], None]] = []
+        self._open: dict[int, FrameStream] = {}
+        self._stopped = False
+
+    def on_samples(self, notify: Callable[[Audio], None]) -> None:
+        """Have ``notify`` called with every piece of joined audio, before speed and encoding; must not write to it."""
+        self._listeners.append(notify)
+
+    async def run(self) -> AsyncGenerator[bytes]:
+        """Yield the bytes of the answer; raises BadRequest once there is more audio than one request may have."""
+        step = int(_SLICE_S * self._engine.info.sample_rate)
+        async for samples in self._samples():
+            self._measure(samples)
+            for notify in self._listeners:
+                notify(samples)
+            for start in range(0, len(samples), step):
+                if data := await self._encode(self.output.push, samples[start : start + step]):
+                    yield data
+        if self._stopped:
+            return
+        if data := await self._encode(self.output.finish):
+            yield data
+        self.stats.total_s = time.monotonic() - self.started
+
+    def stop(self) -> None:
+        """Stop generating and free the encoder."""
+        self._stopped = True
+        for stream in self._open.values():
+            stream.cancel()
+        self._workers.submit(self.output.close)  # waits for an encode that is still running in a worker
+
+    async def _samples(self) -> AsyncGenerator[Audio]:
+        for utterance, chunk in zip(self._work, self._chunks, strict=True):
+            stream = self._speak(utterance.chunk)
+            pause = chunk.pause_before_ms
+            async for frame in stream:
+                if pause:  # not before the first frame: until then a failure still gets a status code
+                    yield np.zeros(self._engine.info.sample_rate * pause // 1000, np.float32)
+                    pause = 0
+                # The next chunk is made while this one is sent; not earlier, or it would delay this one's start.
+                if utterance.chunk + 1 < len(self._work):
+                    self._speak(utterance.chunk + 1)
+                if self.stats.first_frame_s is None:
+                    self.stats.queue_s = stream.stats.queue_s
+                    self.stats.first_frame_s = time.monotonic() - self.started
+                yield self._joiner.push(frame)
+            if self._stopped:
+                return
+            self._count(stream.stats)
+            del self._open[utterance.chunk]
+            yield self._joiner.end_chunk(chunk.pause_after_ms)
+        yield self._joiner.finish()
+        if self.stats.audio_s == 0:
+            yield np.zeros(int(_UNSPEAKABLE_S * self._engine.info.sample_rate), np.float32)
+
+    def _speak(self, index: int) -> FrameStream:
+        if index not in self._open:
+            self._open[index] = self._engine.speak(self._work[index])
+            if self._stopped:
+                self._open[index].cancel()
+        return self._open[index]
+
+    def _count(self, done: UtteranceStats) -> None:
+        self.stats.blocks += done.blocks
+        self.stats.steps += done.steps
+        self.stats.rerolls += done.rerolls
+        self.stats.early_stops += done.early_stopped
+
+    def _measure(self, samples: Audio) -> None:
+        """Follow where sound begins and ends, on the time axis of what the listener hears."""
+        rate = self._engine.info.sample_rate * self._speed
+        loud = np.flatnonzero(np.abs(samples) > _AUDIBLE)
+        if len(loud):
+            if self.stats.speech_start_s is None:
+                self.stats.speech_start_s = self.stats.audio_s + float(loud[0]) / rate
+            self.stats.speech_end_s = self.stats.audio_s + float(loud[-1] + 1) / rate
+        self.stats.audio_s += len(samples) / rate
+        self._limits.check_audio(self.stats.audio_s)
+
+    async def _encode(self, function: Callable[..., bytes], *arguments: Audio) -> bytes:
+        return await asyncio.get_running_loop().run_in_executor(self._workers, function, *arguments)

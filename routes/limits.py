@@ -1,0 +1,171 @@
+"""What a request may take before anything is done for it: the size of its body, the time it comes in, memory."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Collection, Mapping
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from echo.errors import Overloaded, TimedOut, TooLarge
+from echo.telemetry import Metrics
+from routes import client
+from routes.paths import costs, owner
+
+#: A body must come at least at this rate on average, in bytes per second: 32 KiB, a slow uplink.
+_SLOWEST = 32 * 1024
+#: Digits that a length may have; the largest 64-bit number has 19.
+_DIGITS = 18
+
+
+class IncomingBytes:
+    """Counts the bytes of all bodies that are held, and how many are one client's; one per application."""
+
+    def __init__(self, limit: int, share: float, metrics: Metrics) -> None:
+        self._limit = limit
+        self._share = share
+        self._total = 0
+        self._bytes: Counter[str] = Counter()
+        self._bodies: Counter[str] = Counter()
+        metrics.incoming_bytes.set_function(lambda: self._total)
+
+    def begin(self, client: str) -> None:
+        """A body begins."""
+        self._bodies[client] += 1
+
+    def take(self, client: str, count: int) -> None:
+        """Hold some more bytes; raises Overloaded when that is too much.
+
+        A client's only body is not measured by its share: what its path allows must be able to come.
+        """
+        own = self._bytes[client] + count
+        if self._total + count > self._limit or (self._bodies[client] > 1 and own > self._limit * self._share):
+            raise Overloaded("The server is receiving too much at once. Try again shortly.", retry_after_s=5)
+        self._total += count
+        self._bytes[client] = own
+
+    def end(self, client: str, count: int) -> None:
+        """Let go of a body of which ``count`` bytes were held."""
+        self._total -= count
+        self._bytes[client] -= count
+        self._bodies[client] -= 1
+        if not self._bodies[client]:
+            del self._bodies[client], self._bytes[client]
+
+
+class BodyLimit:
+    """Refuses a body above the limit of its path, one that comes too slowly, and one too many.
+
+    The size is looked at as announced, else while it is read. Between two pieces no more than ``patience_s`` may pass.
+    What has come is held until the answer begins.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        default: int,
+        limits: Mapping[str, int],
+        incoming: IncomingBytes | None = None,
+        patience_s: float | None = None,
+    ) -> None:
+        self._app = app
+        self._default = default
+        self._limits = limits
+        self._incoming = incoming
+        self._patience_s = patience_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, counting its body; raises TooLarge, TimedOut or Overloaded."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        limit = owner(scope["path"], self._limits, self._default)
+        too_large = TooLarge(f"The body is too large: at most {limit} bytes are allowed.")
+        announced = Headers(scope=scope).get("content-length", "")
+        if announced.isdecimal() and (len(announced) > _DIGITS or int(announced) > limit):
+            raise too_large
+        body = _Body(self._incoming, client.of(scope))
+        started = time.monotonic()
+
+        async def counted() -> Message:
+            if body.complete:
+                return await receive()
+            try:
+                async with asyncio.timeout(self._left(started, body.read)):
+                    message = await receive()
+            except TimeoutError:
+                raise TimedOut("The body did not come in time.") from None
+            body.add(message)
+            if body.read > limit:
+                raise too_large
+            return message
+
+        async def answering(message: Message) -> None:
+            body.release()
+            await send(message)
+
+        try:
+            await self._app(scope, counted, answering)
+        finally:
+            body.release()
+
+    def _left(self, started: float, read: int) -> float | None:
+        """Seconds that the next piece may take; None = any."""
+        if self._patience_s is None:
+            return None
+        whole = started + self._patience_s + read / _SLOWEST - time.monotonic()
+        return max(0.0, min(self._patience_s, whole))
+
+
+class _Body:
+    """One request's body as far as it has come."""
+
+    def __init__(self, incoming: IncomingBytes | None, client: str) -> None:
+        self.read = 0
+        self.complete = False
+        self._incoming = incoming
+        self._client = client
+        self._held = 0
+        if incoming is not None:
+            incoming.begin(client)
+
+    def add(self, message: Message) -> None:
+        """Count a piece; raises Overloaded when it is one too many."""
+        count = len(message.get("body", b""))
+        self.read += count
+        self.complete = not message.get("more_body", False)
+        if self._incoming is not None:
+            self._incoming.take(self._client, count)
+            self._held += count
+
+    def release(self) -> None:
+        """Let go of what was held."""
+        incoming, self._incoming = self._incoming, None
+        if incoming is not None:
+            incoming.end(self._client, self._held)
+
+
+class UnsentLimit:
+    """Refuses new speech while clients leave more than ``limit`` bytes of finished answers unread.
+
+    One client may leave ``share`` of that.
+    """
+
+    def __init__(self, app: ASGIApp, limit: int, share: float, costly: Collection[str]) -> None:
+        self._app = app
+        self._limit = limit
+        self._share = share
+        self._costly = costly
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on; raises Overloaded."""
+        connection = scope.get("state", {}).get("connection")
+        if connection is not None and scope["type"] == "http" and costs(scope, self._costly):
+            if connection.unsent_of(None) > self._limit:
+                raise Overloaded("Too many answers are waiting to be read.", retry_after_s=5)
+            if connection.unsent_of(connection.client) > self._limit * self._share:
+                raise Overloaded("You have too many answers that you do not read.", retry_after_s=5)
+        await self._app(scope, receive, send)

@@ -1,0 +1,45 @@
+"""Which network addresses count as one client."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+
+#: Whoever has one address of IPv6 has the other ones of its network too.
+_IPV6_PREFIX = 64
+
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+def parse_networks(written: Iterable[str]) -> tuple[Network, ...]:
+    """Return addresses and networks such as ``10.0.0.0/8``; ``*`` is all of them. Raises ValueError."""
+    every = ("0.0.0.0/0", "::/0")
+    return tuple(
+        ipaddress.ip_network(part, strict=False) for one in written for part in (every if one == "*" else (one,))
+    )
+
+
+def is_within(client: str, networks: Iterable[Network]) -> bool:
+    """Tell whether what ``network`` returned lies in one of the networks."""
+    try:
+        own = ipaddress.ip_network(client)
+    except ValueError:
+        return False
+    return any(own.version == other.version and own.overlaps(other) for other in networks)
+
+
+def network(peer: object) -> str:
+    """Return what stands for the client at a socket's address; "" where there is none (a Unix socket)."""
+    if not isinstance(peer, tuple | list) or not peer:
+        return ""
+    host = str(peer[0]).partition("%")[0]
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host[:64]
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.ipv4_mapped is not None:
+            return str(address.ipv4_mapped)
+        return str(ipaddress.ip_network((address, _IPV6_PREFIX), strict=False))
+    return str(address)

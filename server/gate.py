@@ -1,0 +1,278 @@
+"""One connection: what passes between its socket and the HTTP server, and for how long it may wait for its client."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import TYPE_CHECKING, cast
+
+from server.address import network
+from server.framing import Framing, Refusal
+from server.outq import unacknowledged
+from server.transport import CountingTransport
+
+if TYPE_CHECKING:
+    from server.connections import Connections
+
+#: Makes the HTTP server's protocol for a connection.
+MakeProtocol = Callable[["Gate"], asyncio.Protocol]
+
+
+class Gate(asyncio.Protocol):
+    """Stands in front of the HTTP server's protocol, which may become a socket's.
+
+    Heads are measured before they are passed on. ``check``, called every second, ends a connection that has waited too
+    long for its client: for a request, for the rest of its head, for the rest of a body that nobody wants, or for one
+    byte of an answer to leave.
+    """
+
+    def __init__(self, connections: Connections, make: MakeProtocol) -> None:
+        self._connections = connections
+        self._limits = connections.limits
+        self._make = make
+        self._framing = Framing(self._limits.head_bytes, self._limits.headers)
+        self._socket: asyncio.Transport | None = None
+        self._transport: CountingTransport | None = None
+        self._inner: asyncio.Protocol | None = None
+        #: Has become a socket: frames instead of requests.
+        self._is_socket = False
+        self._finished = 0
+        self._frames_bytes = 0
+        #: Address of the other end, and who its last request was from.
+        self.address = ""
+        self.client = ""
+        #: About to end: what still comes in is thrown away.
+        self.closing = False
+        self._waiting_since = time.monotonic()
+        self._head_since: float | None = None
+        self._thrown_away = 0
+        #: Bytes that have left since the answers of this connection began; -1 while none have to.
+        self._delivered = -1
+        self._progress_at = self._waiting_since
+
+    # -- what the event loop calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Let the connection in, or refuse it."""
+        self._socket = socket = cast(asyncio.Transport, transport)
+        self.address = self.client = network(transport.get_extra_info("peername"))
+        self._waiting_since = self._progress_at = time.monotonic()
+        if (refusal := self._connections.admit(self)) is not None:
+            self._refuse(refusal)
+            return
+        self._inner = self._make(self)
+        self._transport = CountingTransport(socket, self, self._inner)
+        self._inner.connection_made(self._transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Pass on what the client has sent."""
+        if self.closing or self._inner is None:
+            if self._framing.in_body:
+                self._framing.feed(data)
+                if not self._framing.in_body and self._socket is not None:
+                    self._socket.close()
+            self._throw_away(len(data))
+            return
+        if self._is_socket:
+            self._frames_bytes += len(data)
+            if self._frames_bytes > self._limits.frames_bytes:
+                self.end("endless_message")
+                return
+            self._inner.data_received(data)
+            return
+        if self._framing.opaque:
+            return  # what follows something that the HTTP server has given up on
+        self._framing.feed(data)
+        if self._framing.refusal is not None:
+            self._refuse(self._framing.refusal)
+            return
+        if not self.idle:
+            self._head_since = None
+        elif self._framing.in_body:
+            self._throw_away(len(data))  # of a body whose request has been answered without it
+        elif self._head_since is None:
+            self._head_since = time.monotonic()
+        self._inner.data_received(data)
+
+    def eof_received(self) -> bool | None:
+        """The client sends no more; the connection ends."""
+        return None if self.closing or self._inner is None else self._inner.eof_received()
+
+    def pause_writing(self) -> None:
+        """The system takes no more for now."""
+        if self._inner is not None:
+            self._inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        """The system takes more."""
+        if self._inner is not None:
+            self._inner.resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection has ended."""
+        self.closing = True
+        self._connections.remove(self)
+        self._framing.close()
+        inner, self._inner = self._inner, None
+        if inner is not None:
+            inner.connection_lost(exc)
+
+    # -- what the application and the transport call
+
+    def request_finished(self) -> None:
+        """A request, or a socket, has been answered to its end."""
+        self._finished += 1
+        self._waiting_since = time.monotonic()
+        self._thrown_away = 0
+
+    def message_taken(self) -> None:
+        """The application has taken a message from the socket."""
+        self._frames_bytes = 0
+
+    def switch(self, protocol: asyncio.BaseProtocol) -> None:
+        """Hand what is received to another protocol from now on."""
+        self._inner = cast(asyncio.Protocol, protocol)
+        self._is_socket = True
+
+    def close(self) -> None:
+        """End the connection once everything has been sent.
+
+        While a body is still coming, it is read on for a while: the system would otherwise tell the client that the
+        connection was reset, and the answer would be lost.
+        """
+        if self._socket is None:
+            return
+        if self._framing.in_body and not self._is_socket and not self.closing:
+            self._linger()
+        elif not self._lingers:
+            self._socket.close()
+
+    # -- what the registry asks and calls
+
+    @property
+    def idle(self) -> bool:
+        """True while no request is being answered."""
+        return not self._is_socket and self._framing.begun == self._finished
+
+    @property
+    def idle_since(self) -> float:
+        """When the last request ended, on the monotonic clock."""
+        return self._waiting_since
+
+    @property
+    def descriptor(self) -> int:
+        """Number of the socket's descriptor; -1 if there is none."""
+        socket = self._socket.get_extra_info("socket") if self._socket is not None else None
+        return int(socket.fileno()) if socket is not None else -1
+
+    def unsent_of(self, client: str | None) -> int:
+        """Bytes of answers, of one client or of all, that the system has not taken yet."""
+        return self._connections.unsent(client)
+
+    @property
+    def unsent(self) -> int:
+        """Bytes of answers that the system has not taken yet."""
+        return self._socket.get_write_buffer_size() if self._socket is not None else 0
+
+    def check(self, now: float) -> None:
+        """End the connection if it has waited too long."""
+        if not self._leaves(now):
+            self.end("stalled_reader")
+        elif self.closing:
+            if now - self._waiting_since > self._limits.linger_s:
+                self.end("lingered")
+        elif self.idle and not self.unsent:
+            self._check_silence(now)
+
+    def end(self, reason: str) -> None:
+        """End the connection now; the application sees that its client has left."""
+        self._connections.ended(self, reason)
+        if self._socket is not None:
+            self._socket.abort()
+
+    def make_room(self) -> None:
+        """End an idle connection, for one that wants something."""
+        self._connections.ended(self, "room")
+        self.closing = True
+        if self._socket is not None:
+            self._socket.close()
+
+    # -- inside
+
+    @property
+    def _lingers(self) -> bool:
+        return self.closing and self._framing.in_body
+
+    def _leaves(self, now: float) -> bool:
+        """Tell whether bytes leave, or none have to.
+
+        What counts is what the client's system has acknowledged: it takes small pieces long before there is room again
+        in the buffers of this one.
+        """
+        unsent = self.unsent
+        if not unsent:
+            self._delivered, self._progress_at = -1, now
+            return True
+        written = self._transport.written if self._transport is not None else 0
+        delivered = written - unsent - unacknowledged(self.descriptor)
+        if self._delivered < 0 or delivered > self._delivered:
+            self._delivered, self._progress_at = delivered, now
+        return now - self._progress_at <= self._limits.send_s
+
+    def _check_silence(self, now: float) -> None:
+        if self._framing.in_body:
+            if now - self._waiting_since > self._limits.linger_s:
+                self.end("unwanted_body")
+        elif self._head_since is not None:
+            if now - self._head_since > self._limits.receive_s:
+                self._refuse(
+                    Refusal(408, "slow_head", f"The request's head took more than {self._limits.receive_s:g} s.")
+                )
+        elif now - self._waiting_since > self._limits.receive_s:
+            self.end("silent")
+
+    def _throw_away(self, count: int) -> None:
+        self._thrown_away += count
+        if self._thrown_away > self._limits.linger_bytes:
+            self.end("unwanted_body")
+
+    def _refuse(self, refusal: Refusal) -> None:
+        """Answer in place of the application, and end the connection."""
+        if self._socket is None:
+            return
+        self._connections.refused(self, refusal)
+        if not self.idle:
+            self._socket.abort()  # something is being answered: nothing can be said in between
+            return
+        self._socket.write(_answer(refusal))
+        self._linger()
+
+    def _linger(self) -> None:
+        self.closing = True
+        self._waiting_since = time.monotonic()
+        self._thrown_away = 0
+        if self._socket is not None:
+            self._socket.resume_reading()
+            if self._socket.can_write_eof():
+                self._socket.write_eof()
+
+
+def _answer(refusal: Refusal) -> bytes:
+    """Return a whole HTTP answer in OpenAI's shape, which is that of every path that nobody owns."""
+    kind = "rate_limit_error" if refusal.status == 429 else "server_error" if refusal.status >= 500 else None
+    error = {
+        "message": refusal.message,
+        "type": kind or "invalid_request_error",
+        "param": None,
+        "code": refusal.reason,
+    }
+    body = json.dumps({"error": error}).encode()
+    retry = "Retry-After: 5\r\n" if refusal.status in (429, 503) else ""
+    head = (
+        f"HTTP/1.1 {refusal.status} {HTTPStatus(refusal.status).phrase}\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\n{retry}Connection: close\r\n\r\n"
+    )
+    return head.encode() + body

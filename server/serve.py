@@ -1,0 +1,57 @@
+"""The HTTP server's configuration, with every connection behind a gate."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from echo.settings import Settings
+from echo.telemetry import Metrics
+from server.connections import Connections
+from server.gate import Gate
+from server.limits import connection_limits
+
+#: Largest message on a socket, in bytes.
+MAX_MESSAGE = 2**20
+
+
+def configure(app: ASGIApp, settings: Settings, metrics: Metrics, **more: Any) -> uvicorn.Config:
+    """Return what uvicorn is to serve and how; ``more`` are options of its own."""
+    connections = Connections(connection_limits(settings), metrics)
+    options: dict[str, Any] = {
+        "http": connections.protocol,
+        "log_config": None,
+        "timeout_graceful_shutdown": math.ceil(settings.shutdown_grace_s),
+        "proxy_headers": bool(settings.trusted_proxies),
+        "forwarded_allow_ips": list(settings.trusted_proxies),
+        "ws_per_message_deflate": False,  # base64 audio does not shrink enough to pay for the event loop's time
+        "ws_max_size": MAX_MESSAGE,
+    }
+    return uvicorn.Config(Reporting(app), settings.host, settings.port, **(options | more))
+
+
+class Reporting:
+    """Tells a connection's gate when its requests end and its messages are taken; nothing else sees both."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on."""
+        gate = scope.get("state", {}).get("connection")
+        if not isinstance(gate, Gate):
+            await self._app(scope, receive, send)
+            return
+
+        async def taking() -> Message:
+            message = await receive()
+            gate.message_taken()
+            return message
+
+        try:
+            await self._app(scope, taking if scope["type"] == "websocket" else receive, send)
+        finally:
+            gate.request_finished()

@@ -1,0 +1,175 @@
+"""What a request leaves behind: nothing, as soon as it is over, with the garbage collector off."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from websockets.sync.client import connect
+
+from echo.audio.compressed import CompressedEncoder
+from echo.audio.encode import Output
+from echo.audio.stretch import TimeStretch
+from echo.engines.fake import FakeScript
+from echo.engines.load import load_engine
+from echo.scheduler.job import BlockJob
+from echo.service import SpeechStream
+from echo.settings import Settings
+from echo.stream import FrameStream
+from echo.types import SpeechRequest, Utterance
+from tests.contract.serving import PATIENCE_S, Served, serving, wait_until
+
+#: What a request is made of: each would keep others alive, the voice among them, and encoders keep threads.
+KINDS = (SpeechStream, FrameStream, BlockJob, Output, TimeStretch, CompressedEncoder, Utterance, SpeechRequest)
+LINE = "One line of text that is spoken. "
+ROUNDS = 2
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    """Only what nobody holds any more goes away."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+@pytest.fixture(scope="module")
+def tiny(voices_dir: Path) -> Iterator[Served]:
+    """A server with the embedded model."""
+    with serving(Settings(voices_dir=(str(voices_dir),), model_repo="tiny"), load_engine) as served:
+        served.wait_ready()
+        yield served
+
+
+def alive() -> dict[str, int]:
+    counts = {kind.__name__: 0 for kind in KINDS}
+    for thing in gc.get_objects():
+        if type(thing) in KINDS:
+            counts[type(thing).__name__] += 1
+    return counts
+
+
+def threads() -> int:
+    """Threads of this process, those of codecs too."""
+    task = Path("/proc/self/task")
+    return len(os.listdir(task)) if task.exists() else threading.active_count()
+
+
+def speak(server: Served, **fields: object) -> int:
+    body = {"input": LINE, "voice": "anna", "response_format": "mp3", "speed": 1.5, "num_steps": 1, **fields}
+    return httpx.post(f"{server.url}/v1/audio/speech", json=body, timeout=PATIENCE_S).status_code
+
+
+def whole(server: Served) -> None:
+    assert speak(server, stream=False) == 200
+
+
+def streamed(server: Served) -> None:
+    assert speak(server, input=LINE * 2, response_format="aac") == 200
+
+
+def events(server: Served) -> None:
+    assert speak(server, stream_format="sse") == 200
+
+
+def left(server: Served) -> None:
+    """Hang up in the middle."""
+    server.send({"input": LINE * 100, "voice": "anna", "response_format": "opus", "speed": 0.5}).close()
+
+
+def read_a_little_and_left(server: Served) -> None:
+    with server.send({"input": LINE * 100, "voice": "anna", "response_format": "pcm"}) as connection:
+        assert connection.recv(2000)
+
+
+def refused(server: Served) -> None:
+    assert speak(server, voice="nobody") == 400
+    assert speak(server, preset="nothing") == 400
+
+
+def inworld(server: Served) -> None:
+    body = {"text": LINE, "voiceId": "anna", "num_steps": 1}
+    for route in ("voice", "voice:stream"):
+        assert httpx.post(f"{server.url}/tts/v1/{route}", json=body, timeout=PATIENCE_S).status_code == 200
+
+
+def on_a_socket(server: Served) -> None:
+    with connect(f"{server.ws_url}/tts/v1/voice:streamBidirectional", open_timeout=PATIENCE_S) as socket:
+        socket.send(json.dumps({"contextId": "a", "create": {"voiceId": "anna"}}))
+        socket.send(json.dumps({"contextId": "a", "send_text": {"text": LINE, "flush_context": {}}}))
+        while "flushCompleted" not in json.loads(socket.recv(PATIENCE_S))["result"]:
+            pass
+
+
+def xtts(server: Served) -> None:
+    body = {"text": LINE, "speaker_wav": "anna"}
+    for route in ("tts_to_audio", "tts_stream"):
+        assert httpx.post(f"{server.url}/{route}", json=body, timeout=PATIENCE_S).status_code == 200
+
+
+ENDINGS = [whole, streamed, events, left, read_a_little_and_left, refused, inworld, on_a_socket, xtts]
+
+
+def settled(server: Served) -> dict[str, int]:
+    """Wait until nothing is in work, and return what is alive then (a script keeps what it has been given)."""
+    server.wait_idle()
+
+    def idle() -> bool:
+        gc.collect()
+        counts = alive()
+        return not any(counts[kind.__name__] for kind in (SpeechStream, FrameStream, BlockJob, Output))
+
+    wait_until(idle)
+    return alive()
+
+
+def assert_nothing_is_left(server: Served, before: dict[str, int]) -> None:
+    server.wait_idle()
+    with contextlib.suppress(AssertionError):
+        wait_until(lambda: alive() == before)
+    assert alive() == before
+
+
+@pytest.mark.parametrize("end", ENDINGS)
+def test_nothing_of_a_request_outlives_it(tiny: Served, no_collector: None, end: Callable[[Served], None]) -> None:
+    end(tiny)  # what is made once, is made now
+    before, running = settled(tiny), threads()
+    for _ in range(ROUNDS):
+        end(tiny)
+    assert_nothing_is_left(tiny, before)
+    assert threads() <= running + ROUNDS  # pools may have grown, codecs are gone
+
+
+@pytest.mark.parametrize("script", [FakeScript(fail_before=True), FakeScript(fail_after_blocks=1, audio_s_per_char=1)])
+@pytest.mark.parametrize("stream", [True, False])
+def test_nothing_of_a_request_that_failed_outlives_it(
+    server: Served, no_collector: None, script: FakeScript, stream: bool
+) -> None:
+    def fail() -> None:
+        server.engine.script = FakeScript(
+            fail_before=script.fail_before,
+            fail_after_blocks=script.fail_after_blocks,
+            audio_s_per_char=script.audio_s_per_char,
+        )
+        try:
+            assert speak(server, stream=stream) in (200, 500)
+        except httpx.RemoteProtocolError:
+            assert stream
+
+    fail()
+    server.engine.script = FakeScript()  # it keeps what it was given
+    before = settled(server)
+    for _ in range(ROUNDS):
+        fail()
+    server.engine.script = FakeScript()
+    assert_nothing_is_left(server, before)

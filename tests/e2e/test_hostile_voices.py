@@ -1,0 +1,173 @@
+"""What a stranger's clip, a crash in a decoder or an odd file among the voices does to a running server: nothing."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from tests.e2e.server_process import PATIENCE_S, ROOT, ServerProcess, eventually
+from tests.unit.decoding.test_pool import children_of, running
+from tests.unit.voices.voice_files import SURROUND, encoded_as, tone
+
+Start = Callable[..., ServerProcess]
+
+TEXT = "This is a short sentence."
+SHORT = {"preset": None, "block_sizes": [16], "num_steps": [1]}
+
+
+def surround(name: str) -> bytes:
+    container, codec, layout = SURROUND[name]
+    return encoded_as(container, codec, layout, np.repeat(tone(1.0, rate=48_000), 8))
+
+
+def inline(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+#: Five minutes of silence but for its beginning, as small as a file gets, in eight channels: seconds of decoding.
+LONG = encoded_as(
+    "flac",
+    "flac",
+    "7.1",
+    np.repeat(np.concatenate([tone(1.0, rate=48_000), np.zeros(299 * 48_000, np.float32)]), 8),
+)
+
+
+@pytest.mark.parametrize("name", ["m4a", "opus", "alac", "webm", "aac"])
+def test_a_clip_with_eight_channels_is_a_voice_like_any_other(server: ServerProcess, name: str) -> None:
+    answer = server.speak(TEXT, voice=inline(surround(name)), **SHORT)
+    assert answer.status_code == 200, answer.text
+    assert len(answer.content) > 1000
+
+
+def test_a_server_starts_whatever_lies_first_in_its_folder(start: Start, tmp_path: Path) -> None:
+    voices = tmp_path / "voices"
+    voices.mkdir()
+    (voices / "a.m4a").write_bytes(surround("m4a"))
+    shutil.copy(ROOT / "audio_prompts" / "tiny_anna.flac", voices / "b.flac")
+    os.mkfifo(voices / "a.json")
+    os.mkfifo(voices / "0.wav")
+    (voices / "b.json").symlink_to("b.json")
+    server = start(ECHO_VOICES_DIR=voices).wait_ready()
+    listed = [voice["id"] for voice in server.get("/v1/voices").json()["data"]]
+    assert listed == ["a", "b"]
+    assert server.speak(TEXT, **SHORT).status_code == 200
+
+
+def test_a_first_voice_that_cannot_be_decoded_stops_nobody(start: Start, tmp_path: Path) -> None:
+    voices = tmp_path / "voices"
+    voices.mkdir()
+    (voices / "a.wav").write_bytes(b"RIFF\xff\xff\xff\x7fWAVE" + bytes(5000))
+    shutil.copy(ROOT / "audio_prompts" / "tiny_anna.flac", voices / "b.flac")
+    server = start(ECHO_VOICES_DIR=voices).wait_ready()
+    assert "the voice of the warm-up cannot be used" in server.log
+    refused = server.speak(TEXT, voice="a", **SHORT)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "voice")
+    assert server.speak(TEXT, voice="b", **SHORT).status_code == 200
+
+
+def test_a_crash_in_a_decoder_costs_one_request_and_is_told_to_it(start: Start) -> None:
+    server = start().wait_ready()
+    with ThreadPoolExecutor(1) as others:
+        asked = others.submit(server.speak, TEXT, voice=inline(LONG), **SHORT)
+        busy: list[int] = []
+
+        def found() -> bool:
+            busy[:] = [pid for pid in children_of(server.pid) if cpu_seconds(pid) > 1.0]
+            return bool(busy) or asked.done()
+
+        eventually(found, "a decoder at work")
+        assert busy, asked.result().text
+        os.kill(busy[0], signal.SIGSEGV)
+        refused = asked.result(PATIENCE_S)
+    assert refused.status_code == 400
+    error = refused.json()["error"]
+    assert error["param"] == "voice"
+    assert "makes the decoder fail" in error["message"]
+    assert "Segmentation fault" in server.log, "faulthandler tells where it was"
+    assert server.speak(TEXT, voice=inline(surround("m4a")), **SHORT).status_code == 200
+    assert server.metric("echo_decoded_clips_total", outcome="crashed") == 1
+    assert server.metric("echo_voice_encodings_total", outcome="failed") == 1
+
+
+def cpu_seconds(pid: int) -> float:
+    with contextlib.suppress(OSError):
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
+    return 0.0
+
+
+def test_ten_who_send_a_long_clip_and_leave_keep_nobody_waiting(server: ServerProcess) -> None:
+    cancelled = server.metric("echo_voice_encodings_total", outcome="cancelled")
+    leavers = []
+    for number in range(10):  # each clip is another one, or they would share an encoding
+        clip = LONG[:-1] + bytes([number])
+        leavers.append(server.post({"input": TEXT, "voice": inline(clip)}))
+    eventually(lambda: server.metric("echo_voice_encodings_running") >= 2, "voices being read")
+    for leaver in leavers:
+        leaver.close()
+    eventually(lambda: server.metric("echo_voice_encodings_running") == 0, "an end of what nobody waits for")
+    assert server.metric("echo_voice_encodings_waiting") == 0
+    assert server.metric("echo_voice_encodings_waiting_bytes") == 0
+    assert server.metric("echo_voice_encodings_total", outcome="cancelled") - cancelled >= 2
+    assert server.speak(TEXT, voice=inline(surround("opus")), **SHORT).status_code == 200
+
+
+def test_what_is_kept_of_voices_is_in_the_metrics(server: ServerProcess) -> None:
+    assert server.speak(TEXT, voice=inline(surround("webm")), **SHORT).status_code == 200
+    assert server.metric("echo_voice_cache_entries") >= 1
+    assert server.metric("echo_voice_cache_bytes") > 1000
+    assert server.metric("echo_voice_encodings_total", outcome="done") >= 1
+    assert server.metric("echo_voice_encoding_seconds_count") >= 1
+    assert 1 <= server.metric("echo_decoder_processes") <= 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_no_decoder_outlives_its_server(start: Start, number: signal.Signals) -> None:
+    server = start().wait_ready()
+    decoders = children_of(server.pid)
+    assert decoders, "the voice of the warm-up was decoded in one"
+    server.send_signal(number)
+    if number is signal.SIGKILL:
+        server.wait()
+    else:
+        server.assert_ends_cleanly(number)
+    eventually(lambda: not any(map(running, decoders)), "the end of the decoders")
+    assert "Traceback" not in server.log
+
+
+def test_ctrl_c_in_a_terminal_reaches_only_the_server(start: Start) -> None:
+    server = start(session=True).wait_ready()
+    assert children_of(server.pid)
+    os.killpg(server.pid, signal.SIGINT)  # what a terminal does: the whole group gets it
+    server.assert_ends_cleanly(signal.SIGINT)
+    assert "Traceback" not in server.log
+    assert "KeyboardInterrupt" not in server.log
+
+
+def test_a_quota_of_clones_is_told_as_what_it_is(start: Start, tmp_path: Path) -> None:
+    voices = tmp_path / "voices"
+    voices.mkdir()
+    shutil.copy(ROOT / "audio_prompts" / "tiny_anna.flac", voices / "b.flac")
+    server = start(ECHO_VOICES_DIR=voices, ECHO_INWORLD_CLONE_ENABLED=1, ECHO_MAX_CLONES=1).wait_ready()
+
+    def clone(name: str) -> httpx.Response:
+        sample = encoded_as("wav", "pcm_s16le", "mono", tone(1.0, rate=48_000))
+        body = {"displayName": name, "voiceSamples": [{"audioData": inline(sample)}]}
+        return httpx.post(f"{server.url}/voices/v1/voices:clone", json=body, timeout=PATIENCE_S)
+
+    assert clone("one").status_code == 200
+    refused = clone("two")
+    assert refused.status_code == 403
+    assert "as many cloned voices as may be" in refused.json()["message"]
+    assert clone("one").status_code == 200
