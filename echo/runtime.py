@@ -166,7 +166,7 @@ class Runtime:
             self._fail(Status.FAILED, message, None if isinstance(error, EchoError) else error)
             return
         self._service = service
-        self.metrics.watch(service.engine.load, lambda: service.admission.open)
+        self.metrics.watch(service.engine.workload, lambda: service.admission.open)
         if self.status is Status.LOADING:
             self.status = Status.READY
             log.info("ready after %.1f s", time.monotonic() - started)
@@ -194,7 +194,7 @@ class Runtime:
         gate = None
         if settings.vad_reroll_enabled:
             rules = SilenceRules(threshold_ms=settings.vad_silence_threshold_ms, max_rerolls=settings.vad_max_rerolls)
-            gate = SilenceGate(rules, SpeechDetector())
+            gate = SilenceGate(rules, SpeechDetector().silences)
         engine = self._load_engine(settings, gate)
         self._engine = engine
         info = engine.info
@@ -231,7 +231,7 @@ class Runtime:
             plan = service.presets.plan({}, streaming=streaming)
             utterance = Utterance(text=chunk.text, plan=plan, seed=0, voice=voice)
             await asyncio.to_thread(service.engine.warm_up, utterance)
-        await asyncio.to_thread(service.engine.warmed)
+        await asyncio.to_thread(service.engine.finish_warm_up)
 
     async def _warm_up_voice(self, service: SpeechService) -> VoiceState | None:
         """Return the voice of the warm-up; a file that cannot be read is no reason not to serve the others."""
