@@ -18,6 +18,7 @@ from echo.audio.join import JoinRules
 from echo.debug import Recorder
 from echo.decoding.pool import DecoderPool
 from echo.engines.base import Engine
+from echo.engines.table import EngineLoader, find_engine
 from echo.errors import BadRequest, ConfigError, DeviceStopped, EchoError, NotReady
 from echo.limits import RequestLimits
 from echo.presets import load_presets
@@ -34,8 +35,6 @@ from echo.voices.library import VoiceLibrary, VoiceRules
 from echo.voices.turns import TurnRules, Turns
 
 log = logging.getLogger(__name__)
-
-EngineLoader = Callable[[Settings, "SilenceGate | None"], Engine]
 
 #: Seconds between two looks at whether the device is still there.
 _WATCH_S = 0.5
@@ -76,7 +75,7 @@ class Runtime:
             observe=self.metrics.voice_read,
         )
         self.metrics.watch_voices(self.voice_turns, self.cache.stats, lambda: len(self.decoders.pids))
-        self._load_engine = load_engine or _load_engine
+        self._load_engine = load_engine or find_engine(settings.engine)
         self._when_failed: list[Callable[[], None]] = []
         self._engine: Engine | None = None
         self._service: SpeechService | None = None
@@ -295,9 +294,3 @@ def _uppercase_words(settings: Settings) -> frozenset[str]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError("ECHO_UPPERCASE_WORDS_FILE: the file cannot be read as UTF-8 text.") from error
     return parse_uppercase_words(lines)
-
-
-def _load_engine(settings: Settings, gate: SilenceGate | None) -> Engine:
-    from echo.engines.load import load_engine  # imports torch: only a runtime that serves a real model pays for it
-
-    return load_engine(settings, gate)

@@ -61,6 +61,12 @@ class Settings(BaseModel):
     port: int = _env("PORT", 8000, "Port to listen on; 0 picks a free one.", ge=0, le=65535)
 
     # -- model and devices
+    engine: str = _env(
+        "ECHO_ENGINE",
+        "echo",
+        "What speaks: `echo` (Echo-TTS), or the name of an engine that an installed package brings. The settings of "
+        "model and devices are for `echo`.",
+    )
     model_repo: str = _env(
         "ECHO_MODEL_REPO",
         "",

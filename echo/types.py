@@ -18,6 +18,8 @@ import numpy.typing as npt
 SAMPLE_RATE = 44_100
 #: Audio samples per latent: encoder x512, quantiser x4.
 SAMPLES_PER_LATENT = 2_048
+#: Seconds of one latent. Plans count in latents for every engine, whatever its own sample rate.
+LATENT_S = SAMPLES_PER_LATENT / SAMPLE_RATE
 #: Width of one latent after the PCA.
 LATENT_SIZE = 80
 #: Longest generation the model was trained for, in latents (29.72 s); continuation and new blocks together.
