@@ -62,6 +62,7 @@ class Runtime:
         self.settings = settings
         #: Checked first: who has written them wrong should not have to wait for the model to hear of it.
         self._presets = read_presets(settings.presets_path)
+        self._load_engine = load_engine or find_engine(settings.engine)
         if not split(settings.warmup_text, _text_rules(settings), ChunkRules()):
             raise ConfigError(f"ECHO_WARMUP_TEXT={settings.warmup_text!r}: there is nothing to speak in it.")
         self.status = Status.LOADING
@@ -82,7 +83,6 @@ class Runtime:
             observe=self.metrics.voice_read,
         )
         self.metrics.watch_voices(self.voice_turns, self.cache.stats, lambda: len(self.decoders.pids))
-        self._load_engine = load_engine or find_engine(settings.engine)
         self._when_failed: list[Callable[[], None]] = []
         self._engine: Engine | None = None
         self._service: SpeechService | None = None
