@@ -145,10 +145,6 @@ class TextRules:
     normalize_exclamation: bool = True
     strip_markup: bool = True
     keep_uppercase: frozenset[str] = frozenset()
-    #: Stage marks the model performs, lower case without brackets ("laughs"): kept, in the form ``(laughs)``.
-    keep_marks: frozenset[str] = frozenset()
-    #: Drop everything that is not ASCII, as the reference streaming server does.
-    ascii_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +154,6 @@ class TextChunk:
     index: int
     text: str
     pause_after_ms: int = 0
-    is_last: bool = False
     pause_before_ms: int = 0
 
 
