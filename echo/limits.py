@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from echo.errors import BadRequest
-from echo.types import SAMPLE_RATE, SAMPLES_PER_LATENT, TextChunk, Utterance
+from echo.types import LATENT_S, TextChunk, Utterance
 
 _MB = 2**20
 
@@ -87,7 +87,7 @@ def expected_seconds(work: Sequence[Utterance], chunks: Sequence[TextChunk], spe
     """Return how long a request will probably be heard: its words as estimated, but no longer than their plans allow,
     and its pauses.
     """
-    longest = ((each.plan.latents * SAMPLES_PER_LATENT / SAMPLE_RATE, each.estimate_s) for each in work)
+    longest = ((each.plan.latents * LATENT_S, each.estimate_s) for each in work)
     words_s = sum(limit_s if estimate_s is None else min(limit_s, estimate_s) for limit_s, estimate_s in longest)
     return (words_s + _pauses_s(chunks)) / speed
 

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import logging
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ValidationError
+from pydantic import ConfigDict, Field, StrictInt, ValidationError
 
 from echo.errors import BadRequest, ConfigError
-from echo.options import EngineOptions
+from echo.options import BlockSize, EngineOptions, Number, PerBlock, Steps
 from echo.types import INIT_SCALE, MAX_LATENTS, BlockPlan, BlockSpec, ChunkRules, SamplerParams, TailRules
 
 log = logging.getLogger(__name__)
 
+#: Layers of the largest model.
+_MOST_LAYERS = 24
 #: Non-stream requests denoise one large block (the streaming variant's server).
 NONSTREAM_BLOCK = 640
 
 _PARAM_NAMES = frozenset(f.name for f in fields(SamplerParams))
-_SHAPE_NAMES = frozenset({"block_sizes", "num_steps", "nonstream_block_sizes", "nonstream_num_steps"})
 #: Fields of TailRules by the name that requests and presets use.
 _TAIL_NAMES = {{"early_stop": "early_stop_on_zero"}.get(f.name, f.name): f.name for f in fields(TailRules)}
 
@@ -125,29 +126,73 @@ class Presets:
         return _cut(sizes, tuple(steps), limit)
 
 
+@dataclass(frozen=True, slots=True)
+class PresetFile:
+    """The presets of all engine families, checked as far as no engine is needed for it."""
+
+    name: str
+    tables: Mapping[str, Mapping[str, Mapping[str, Any]]]
+
+    def resolve(
+        self, family: str, preset: str, *, nonstream_steps: int | None, max_latents: int, max_layers: int
+    ) -> Presets:
+        """Return the presets of one engine family.
+
+        ``preset`` is the configured one; an unknown name is warned about and ``default`` used. ``nonstream_steps`` None
+        keeps what the file or the family says. Raises ConfigError for what does not fit the engine.
+        """
+        section = self.tables.get(family, {})
+        if "default" not in section:
+            raise ConfigError(f"presets file {self.name}: needs a table [{family}.default].")
+        found = {
+            key: _preset(self._where(family, key), key, {**section["default"], **table}, nonstream_steps, max_latents)
+            for key, table in section.items()
+        }
+        if preset not in found:
+            log.warning("unknown performance preset %r, using 'default'; known ones: %s", preset, ", ".join(found))
+            preset = "default"
+        presets = Presets(by_name=found, default=preset, max_latents=max_latents, max_layers=max_layers)
+        for key in found:
+            try:
+                for streaming in (True, False):
+                    presets.plan({}, preset=key, streaming=streaming)
+            except BadRequest as error:
+                raise ConfigError(f"{self._where(family, key)}: {error.message}") from error
+        return presets
+
+    def _where(self, family: str, key: str) -> str:
+        return f"presets file {self.name}, [{family}.{key}]"
+
+
+def read_presets(path: Path) -> PresetFile:
+    """Read and check a presets file; raises ConfigError with file, preset and key for anything malformed."""
+    name = path.name or str(path)
+    try:
+        families = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"presets file {name}: cannot be read ({error.strerror}).") from error
+    except (ValueError, RecursionError) as error:
+        what = "it is nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())
+        raise ConfigError(f"presets file {name}: is not TOML in UTF-8 ({what}).") from error
+    for family, section in families.items():
+        if not isinstance(section, dict):
+            raise ConfigError(f"presets file {name}: {family} must be a table of presets, [{family}.default].")
+        for key, table in section.items():
+            _check_table(f"presets file {name}, [{family}.{key}]", table)
+    read = PresetFile(name, families)
+    for family in families:
+        if "default" in families[family]:  # what fits no engine at all is told now
+            read.resolve(family, "default", nonstream_steps=None, max_latents=MAX_LATENTS, max_layers=_MOST_LAYERS)
+    return read
+
+
 def load_presets(
     path: Path, family: str, name: str, *, nonstream_steps: int | None, max_latents: int, max_layers: int
 ) -> Presets:
-    """Read the presets of one engine family.
-
-    ``name`` is the configured preset; an unknown one is warned about and ``default`` used. ``nonstream_steps`` None
-    keeps what the file or the family says. Raises ConfigError with file, preset and key for anything malformed.
-    """
-    try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"presets file {path.name}: cannot be read ({error}).") from error
-    section = tables.get(family)
-    if not isinstance(section, dict) or "default" not in section:
-        raise ConfigError(f"presets file {path.name}: needs a table [{family}.default].")
-    found = {
-        key: _preset(path.name, family, key, {**section["default"], **table}, nonstream_steps, max_latents)
-        for key, table in section.items()
-    }
-    if name not in found:
-        log.warning("unknown performance preset %r, using 'default'; known ones: %s", name, ", ".join(found))
-        name = "default"
-    return Presets(by_name=found, default=name, max_latents=max_latents, max_layers=max_layers)
+    """Read a file and return the presets of one engine family; see ``read_presets`` and ``PresetFile.resolve``."""
+    return read_presets(path).resolve(
+        family, name, nonstream_steps=nonstream_steps, max_latents=max_latents, max_layers=max_layers
+    )
 
 
 def chunk_rules(base: ChunkRules, overrides: Mapping[str, Any]) -> ChunkRules:
@@ -178,19 +223,42 @@ def chunk_rules(base: ChunkRules, overrides: Mapping[str, Any]) -> ChunkRules:
     )
 
 
-def _preset(
-    file: str, family: str, name: str, table: Mapping[str, Any], nonstream_steps: int | None, max_latents: int
-) -> Preset:
-    where = f"presets file {file}, [{family}.{name}]"
-    known = _SHAPE_NAMES | _PARAM_NAMES | set(_TAIL_NAMES) | {"truncation_factor"}
-    unknown = sorted(set(table) - known)
-    if unknown:
-        raise ConfigError(f"{where}: unknown key {unknown[0]!r}; known keys are {', '.join(sorted(known))}.")
+class _Table(EngineOptions):
+    """The keys of a preset: the options of a request, and what only a preset has."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    nonstream_block_sizes: PerBlock[BlockSize] | None = None
+    nonstream_num_steps: Steps | PerBlock[Steps] | None = None
+    flat_window: Annotated[StrictInt, Field(ge=1, le=640)] | None = None
+    flat_std: Annotated[Number, Field(ge=0, le=10)] | None = None
+    flat_mean: Annotated[Number, Field(ge=0, le=10)] | None = None
+    flat_max: Annotated[Number, Field(ge=0, le=10)] | None = None
+
+
+#: What a preset may set: no chunking and no length, which are the operator's and the request's.
+_KEYS = frozenset(
+    {"block_sizes", "num_steps", "nonstream_block_sizes", "nonstream_num_steps", "truncation_factor"}
+    | _PARAM_NAMES
+    | set(_TAIL_NAMES)
+)
+
+
+def _check_table(where: str, table: object) -> None:
+    if not isinstance(table, dict):
+        raise ConfigError(f"{where}: must be a table.")
+    if unknown := sorted(set(table) - _KEYS):
+        raise ConfigError(f"{where}: unknown key {unknown[0]!r}; known keys are {', '.join(sorted(_KEYS))}.")
     try:
-        EngineOptions.model_validate({k: v for k, v in table.items() if not k.startswith("nonstream_")})
+        _Table.model_validate(table)
     except ValidationError as error:
         first = error.errors()[0]
-        raise ConfigError(f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg']}.") from error
+        key = "".join(f"{part}: " for part in first["loc"][:1])
+        message = first["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"{where}: {key}{message}.") from error
+
+
+def _preset(where: str, name: str, table: Mapping[str, Any], nonstream_steps: int | None, max_latents: int) -> Preset:
     stream = _table_shape(where, table.get("block_sizes"), table.get("num_steps"), max_latents)
     steps = nonstream_steps if nonstream_steps is not None else table.get("nonstream_num_steps", 20)
     sizes = table.get("nonstream_block_sizes", [min(NONSTREAM_BLOCK, max_latents)])
@@ -219,7 +287,7 @@ def _per_block(name: str, value: Any, count: int) -> tuple[Any, ...]:
 
 
 def _table_shape(where: str, sizes: Any, steps: Any, max_latents: int) -> Shape:
-    if not isinstance(sizes, Sequence) or steps is None:
+    if sizes is None or steps is None:
         raise ConfigError(f"{where}: needs block_sizes (a list) and num_steps.")
     counts = (steps,) * len(sizes) if isinstance(steps, int) else tuple(steps)
     if len(counts) != len(sizes):

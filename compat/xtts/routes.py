@@ -38,7 +38,7 @@ async def tts_to_audio(request: Request, runtime: RuntimeDep) -> Response:
     """Speak a text; the answer is one complete WAV file."""
     body = SpeakBody.parse(await read_json(request))
     if body.is_ping:
-        return _silence()
+        return _silence(runtime)
     stream, audio = await until_disconnect(request, _whole(runtime, body, client_of(request)))
     headers = {**_headers(stream, body), **whole_headers(stream)}
     return Response(audio, headers=headers, media_type=stream.output.media_type)
@@ -108,7 +108,7 @@ async def create_and_store_latents(request: Request, runtime: RuntimeDep) -> dic
 
 async def _stream(request: Request, runtime: Runtime, body: SpeakBody) -> Response:
     if body.is_ping:
-        return _silence()
+        return _silence(runtime)
     stream = await until_disconnect(request, _open(runtime, body, client_of(request)))
     return SpeechResponse(stream, media_type=stream.output.media_type, headers=_headers(stream, body))
 
@@ -162,11 +162,12 @@ def _names(runtime: Runtime) -> dict[str, str]:
     return names
 
 
-def _silence() -> Response:
+def _silence(runtime: Runtime) -> Response:
+    rate = runtime.info.sample_rate if runtime.info else SAMPLE_RATE
     target = io.BytesIO()
     with wave.open(target, "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
-        file.setframerate(SAMPLE_RATE)
-        file.writeframes(bytes(2 * int(_PING_S * SAMPLE_RATE)))
+        file.setframerate(rate)
+        file.writeframes(bytes(2 * int(_PING_S * rate)))
     return Response(target.getvalue(), media_type="audio/wav")

@@ -1,4 +1,4 @@
-"""What is foretold of an utterance, against what it then takes."""
+"""The estimated demand of an utterance, against what it then takes."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ plans = st.builds(
 @given(plan=plans, text=st.text(min_size=1, max_size=20), spoken_with=st.booleans())
 @settings(max_examples=25, deadline=None, derandomize=True)
 @torch.inference_mode()
-def test_an_utterance_takes_the_work_that_was_foretold_and_no_more_memory(
+def test_an_utterance_takes_the_estimated_work_and_no_more_memory(
     plan: BlockPlan, text: str, spoken_with: bool, model: EchoModel, voice: EchoVoice
 ) -> None:
     wanted = Utterance(text=text, plan=plan, seed=1, voice=voice if spoken_with else None)
@@ -88,7 +88,7 @@ def test_an_utterance_takes_the_work_that_was_foretold_and_no_more_memory(
     assert 0.3 * demand.nbytes < largest <= demand.nbytes
 
 
-def test_work_is_foretold_for_the_blocks_that_the_speech_probably_fills() -> None:
+def test_work_is_estimated_for_the_blocks_that_the_speech_probably_fills() -> None:
     def work(estimate_s: float | None, **tail: Any) -> float:
         wanted = plan((32, 1), (64, 1), (96, 1), tail=TailRules(**tail), cfg_min_t=2.0)
         sizes = {"itemsize": 4, "text_keys": 10, "speaker_keys": 0, "decode_bytes": 0}
