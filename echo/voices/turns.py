@@ -18,12 +18,17 @@ _RETRY_S = 5.0
 class TurnRules:
     """How many voices are read at a time, how many may wait, and how many bytes of clips may wait with them.
 
-    One client has at most half of the waiting places and bytes.
+    One client has at most half of each: a reference of 5 minutes can take minutes, and others shall not wait for it.
     """
 
     running: int = 4
     waiting: int = 32
     waiting_bytes: int = 256 * 2**20
+
+    @property
+    def running_of_one(self) -> int:
+        """How many voices of one client are read at a time."""
+        return (self.running + 1) // 2
 
 
 @dataclass(eq=False, slots=True)
@@ -60,7 +65,7 @@ class Turns:
     @asynccontextmanager
     async def take(self, client: str, nbytes: int = 0) -> AsyncIterator[None]:
         """Have a turn for the block. Raises Overloaded at once where too many wait already."""
-        if self.running < self._rules.running and not self._queues:
+        if self._may_run(client):  # nobody who waits may: `_end` would have let them
             self._running[client] += 1
         else:
             await self._wait(client, nbytes)
@@ -68,6 +73,9 @@ class Turns:
             yield
         finally:
             self._end(client)
+
+    def _may_run(self, client: str) -> bool:
+        return self.running < self._rules.running and self._running[client] < self._rules.running_of_one
 
     async def _wait(self, client: str, nbytes: int) -> None:
         self._require_room(client, nbytes)
@@ -109,8 +117,10 @@ class Turns:
         self._running[client] -= 1
         if not self._running[client]:
             del self._running[client]
-        while self._queues and self.running < self._rules.running:
+        while self._queues:
             chosen = min(self._queues, key=lambda name: self._running[name])  # the first of equals: longest not served
+            if not self._may_run(chosen):
+                break
             queue = self._queues[chosen]
             waiter = queue.popleft()
             self._queues.move_to_end(chosen)

@@ -61,16 +61,29 @@ async def test_a_client_with_many_voices_does_not_keep_another_waiting() -> None
 
 
 async def test_who_has_fewest_in_progress_comes_first() -> None:
-    readers = Readers(running=3, waiting=20)
-    tasks = [readers.start("greedy") for _ in range(3)]
+    readers = Readers(running=4, waiting=20)
+    tasks = [readers.start(client) for client in ("greedy", "greedy", "b", "c")]
     await settle()
-    tasks += [readers.start("greedy"), readers.start("other")]
+    tasks += [readers.start("b"), readers.start("other")]
     await settle()
     tasks[0].cancel()
     await settle()
-    assert readers.order == ["greedy", "greedy", "greedy", "other"]
+    assert readers.order == ["greedy", "greedy", "b", "c", "other"]
     readers.go_on()
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_a_turn_is_free_for_another_while_one_client_has_long_voices() -> None:
+    readers = Readers(running=4, waiting=20)
+    tasks = [readers.start("greedy") for _ in range(8)]
+    await settle()
+    assert readers.order == ["greedy", "greedy"]
+    tasks += [readers.start("b"), readers.start("c"), readers.start("b")]
+    await settle()
+    assert readers.order == ["greedy", "greedy", "b", "c"]  # at once, though the long voices go on
+    readers.go_on()
+    await asyncio.gather(*tasks)
+    assert (readers.turns.running, readers.turns.waiting, readers.most["all"]) == (0, 0, 4)
 
 
 async def test_one_client_gets_half_of_the_places_and_others_the_rest() -> None:
