@@ -34,6 +34,7 @@ from echo.types import (
     BlockSpec,
     EngineInfo,
     SamplerParams,
+    SpeechOptions,
     Utterance,
 )
 from echo.vad import SilenceGate
@@ -125,7 +126,7 @@ def plan_of(settings: Settings, info: EngineInfo) -> BlockPlan:
         max_latents=info.max_latents,
         max_layers=info.num_layers,
     )
-    return presets.plan({}, streaming=True)
+    return presets.plan(SpeechOptions(), streaming=True)
 
 
 def fake_engine(*, paced: bool) -> FakeEngine:

@@ -1,4 +1,4 @@
-"""presets.toml -> Preset; preset + a request's overrides -> BlockPlan."""
+"""presets.toml -> Preset; preset + a request's options -> BlockPlan."""
 
 from __future__ import annotations
 
@@ -7,23 +7,36 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from echo.errors import BadRequest, ConfigError
 from echo.options import EngineOptions
-from echo.types import INIT_SCALE, MAX_LATENTS, BlockPlan, BlockSpec, ChunkRules, SamplerParams, TailRules
+from echo.types import (
+    INIT_SCALE,
+    MAX_LATENTS,
+    MAX_LAYERS,
+    BlockPlan,
+    BlockSpec,
+    ChunkRules,
+    SamplerParams,
+    SpeechOptions,
+    TailRules,
+)
 
 log = logging.getLogger(__name__)
 
-#: Non-stream requests denoise one large block (the streaming variant's server).
-NONSTREAM_BLOCK = 640
+#: Steps of a non-stream block where neither the settings nor the preset say (the reference's).
+_NONSTREAM_STEPS = 20
 
-_PARAM_NAMES = frozenset(f.name for f in fields(SamplerParams))
-_SHAPE_NAMES = frozenset({"block_sizes", "num_steps", "nonstream_block_sizes", "nonstream_num_steps"})
-#: Fields of TailRules by the name that requests and presets use.
-_TAIL_NAMES = {{"early_stop": "early_stop_on_zero"}.get(f.name, f.name): f.name for f in fields(TailRules)}
+_PARAM_FIELDS = frozenset(f.name for f in fields(SamplerParams))
+_TAIL_FIELDS = frozenset(f.name for f in fields(TailRules))
+_SHAPE_FIELDS = frozenset({"block_sizes", "num_steps", "nonstream_block_sizes", "nonstream_num_steps"})
+_KNOWN_KEYS = _PARAM_FIELDS | _TAIL_FIELDS | _SHAPE_FIELDS | {"truncation_factor"}
+
+T = TypeVar("T")
+Rules = TypeVar("Rules", SamplerParams, TailRules)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +66,7 @@ class Presets:
     by_name: Mapping[str, Preset]
     default: str
     max_latents: int = MAX_LATENTS
-    max_layers: int = 24
+    max_layers: int = MAX_LAYERS
 
     def get(self, name: str | None) -> Preset:
         """Return a preset by name, the configured one for None; raises BadRequest for an unknown name."""
@@ -66,7 +79,7 @@ class Presets:
 
     def plan(
         self,
-        overrides: Mapping[str, Any],
+        options: SpeechOptions,
         *,
         preset: str | None = None,
         streaming: bool,
@@ -79,10 +92,10 @@ class Presets:
         Raises BadRequest naming the option that does not fit.
         """
         chosen = self.get(preset)
-        own_shape = "block_sizes" in overrides or "num_steps" in overrides
+        own_shape = options.block_sizes is not None or options.num_steps is not None
         base = chosen.stream if streaming and (own_shape or not secondary) else chosen.nonstream
-        shape = self._shape(base, overrides, streaming)
-        params = replace(chosen.params, **{k: v for k, v in overrides.items() if k in _PARAM_NAMES})
+        shape = self._shape(base, options, streaming)
+        params = _with_options(chosen.params, options)
         if params.cfg_min_t > params.cfg_max_t:
             raise BadRequest("cfg_min_t: must be at most cfg_max_t.", param="cfg_min_t")
         if params.speaker_kv_max_layers is not None and params.speaker_kv_max_layers > self.max_layers:
@@ -91,38 +104,41 @@ class Presets:
                 param="speaker_kv_max_layers",
             )
         count = len(shape.block_sizes)
-        truncation = _per_block("truncation_factor", overrides.get("truncation_factor", chosen.truncation), count)
-        init_scale = _per_block("init_scale", overrides.get("init_scale", INIT_SCALE), count)
+        truncation = _per_block("truncation_factor", options.truncation_factor, count, default=chosen.truncation)
+        init_scale = _per_block("init_scale", options.init_scale, count, default=INIT_SCALE)
         blocks = tuple(
             BlockSpec(size=size, steps=steps, truncation=truncation[i], init_scale=init_scale[i])
             for i, (size, steps) in enumerate(zip(shape.block_sizes, shape.num_steps, strict=True))
         )
-        return BlockPlan(blocks=blocks, params=params, tail=_tail(chosen.tail, overrides))
+        return BlockPlan(blocks=blocks, params=params, tail=_with_options(chosen.tail, options))
 
-    def _shape(self, base: Shape, overrides: Mapping[str, Any], streaming: bool) -> Shape:
-        sizes: tuple[int, ...] = tuple(overrides.get("block_sizes", base.block_sizes))
-        steps = overrides.get("num_steps")
-        if steps is None:
-            if len(sizes) == len(base.num_steps):
-                steps = base.num_steps
-            elif streaming:
-                raise BadRequest(
-                    f"num_steps: needed when block_sizes has another length than the preset's {len(base.num_steps)}.",
-                    param="num_steps",
-                )
-            else:
-                steps = (base.num_steps[0],) * len(sizes)
-        elif isinstance(steps, int):
-            steps = (steps,) * len(sizes)
-        elif len(steps) != len(sizes):
-            raise BadRequest(f"num_steps: needs {len(sizes)} numbers, one per block.", param="num_steps")
-        if sum(sizes) > self.max_latents and "block_sizes" in overrides:
+    def _shape(self, base: Shape, options: SpeechOptions, streaming: bool) -> Shape:
+        sizes = base.block_sizes if options.block_sizes is None else options.block_sizes
+        steps = self._steps(base, options, len(sizes), streaming)
+        if options.block_sizes is not None and sum(sizes) > self.max_latents:
             raise BadRequest(
                 f"block_sizes: the sum must be at most {self.max_latents} latents for this model.",
                 param="block_sizes",
             )
-        limit = min(int(overrides.get("sequence_length", self.max_latents)), self.max_latents)
-        return _cut(sizes, tuple(steps), limit)
+        limit = self.max_latents if options.sequence_length is None else options.sequence_length
+        return _cut(sizes, steps, min(limit, self.max_latents))
+
+    def _steps(self, base: Shape, options: SpeechOptions, count: int, streaming: bool) -> tuple[int, ...]:
+        match options.num_steps:
+            case None if count == len(base.num_steps):
+                return base.num_steps
+            case None if streaming:
+                raise BadRequest(
+                    f"num_steps: needed when block_sizes has another length than the preset's {len(base.num_steps)}.",
+                    param="num_steps",
+                )
+            case None:
+                return (base.num_steps[0],) * count
+            case int(steps):
+                return (steps,) * count
+            case steps if len(steps) == count:
+                return steps
+        raise BadRequest(f"num_steps: needs {count} numbers, one per block.", param="num_steps")
 
 
 def load_presets(
@@ -150,15 +166,12 @@ def load_presets(
     return Presets(by_name=found, default=name, max_latents=max_latents, max_layers=max_layers)
 
 
-def chunk_rules(base: ChunkRules, overrides: Mapping[str, Any]) -> ChunkRules:
-    """Apply a request's chunking overrides to the engine's and operator's rules.
+def chunk_rules(base: ChunkRules, options: SpeechOptions) -> ChunkRules:
+    """Apply a request's options to the engine's and operator's chunk rules.
 
     A bound the client did not give follows the one it gave, so that one number alone is enough.
     """
-    if not overrides:
-        return base
-    target = overrides.get("chunk_target_seconds")
-    low, high = overrides.get("chunk_min_seconds"), overrides.get("chunk_max_seconds")
+    low, target, high = options.chunk_min_seconds, options.chunk_target_seconds, options.chunk_max_seconds
     target_s = target if target is not None else max(low or 0.0, min(base.target_s, high or base.target_s))
     min_s = low if low is not None else min(base.min_s, target_s)
     max_s = high if high is not None else max(base.max_s, target_s)
@@ -169,12 +182,12 @@ def chunk_rules(base: ChunkRules, overrides: Mapping[str, Any]) -> ChunkRules:
         )
     return replace(
         base,
-        enabled=overrides.get("chunking_enabled", base.enabled),
+        enabled=_given(options.chunking_enabled, base.enabled),
         target_s=target_s,
         min_s=min_s,
         max_s=max_s,
-        chars_per_s=overrides.get("chunk_chars_per_second", base.chars_per_s),
-        words_per_s=overrides.get("chunk_words_per_second", base.words_per_s),
+        chars_per_s=_given(options.chunk_chars_per_second, base.chars_per_s),
+        words_per_s=_given(options.chunk_words_per_second, base.words_per_s),
     )
 
 
@@ -182,40 +195,45 @@ def _preset(
     file: str, family: str, name: str, table: Mapping[str, Any], nonstream_steps: int | None, max_latents: int
 ) -> Preset:
     where = f"presets file {file}, [{family}.{name}]"
-    known = _SHAPE_NAMES | _PARAM_NAMES | set(_TAIL_NAMES) | {"truncation_factor"}
-    unknown = sorted(set(table) - known)
-    if unknown:
-        raise ConfigError(f"{where}: unknown key {unknown[0]!r}; known keys are {', '.join(sorted(known))}.")
+    if unknown := sorted(set(table) - _KNOWN_KEYS):
+        raise ConfigError(f"{where}: unknown key {unknown[0]!r}; known keys are {', '.join(sorted(_KNOWN_KEYS))}.")
     try:
         EngineOptions.model_validate({k: v for k, v in table.items() if not k.startswith("nonstream_")})
     except ValidationError as error:
         first = error.errors()[0]
         raise ConfigError(f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg']}.") from error
     stream = _table_shape(where, table.get("block_sizes"), table.get("num_steps"), max_latents)
-    steps = nonstream_steps if nonstream_steps is not None else table.get("nonstream_num_steps", 20)
-    sizes = table.get("nonstream_block_sizes", [min(NONSTREAM_BLOCK, max_latents)])
+    steps = nonstream_steps if nonstream_steps is not None else table.get("nonstream_num_steps", _NONSTREAM_STEPS)
+    # One large block unless the preset says otherwise, as the streaming variant's server does it.
+    sizes = table.get("nonstream_block_sizes", [max_latents])
     nonstream = _table_shape(where, sizes, steps, max_latents)
     return Preset(
         name=name,
         stream=stream,
         nonstream=nonstream,
-        params=SamplerParams(**{k: v for k, v in table.items() if k in _PARAM_NAMES}),
-        tail=_tail(TailRules(), table),
+        params=SamplerParams(**{k: v for k, v in table.items() if k in _PARAM_FIELDS}),
+        tail=TailRules(**{k: v for k, v in table.items() if k in _TAIL_FIELDS}),
         truncation=table.get("truncation_factor"),
     )
 
 
-def _tail(base: TailRules, values: Mapping[str, Any]) -> TailRules:
-    return replace(base, **{_TAIL_NAMES[name]: value for name, value in values.items() if name in _TAIL_NAMES})
+def _with_options(base: Rules, options: SpeechOptions) -> Rules:
+    """Replace the fields that the request set; options and rules have the same names."""
+    given = {f.name: value for f in fields(base) if (value := getattr(options, f.name, None)) is not None}
+    return replace(base, **given)
 
 
-def _per_block(name: str, value: Any, count: int) -> tuple[Any, ...]:
-    """One value per block; a list may be longer than a plan that sequence_length has cut, not shorter."""
-    if not isinstance(value, list):
-        return (value,) * count
+def _given(value: T | None, default: T) -> T:
+    return default if value is None else value
+
+
+def _per_block(name: str, value: T | tuple[T, ...] | None, count: int, *, default: T) -> tuple[T, ...]:
+    """One value per block; a tuple may be longer than a plan that sequence_length has cut, not shorter."""
+    if not isinstance(value, tuple):
+        return (default if value is None else value,) * count
     if len(value) < count:
         raise BadRequest(f"{name}: needs {count} numbers, one per block.", param=name)
-    return tuple(value[:count])
+    return value[:count]
 
 
 def _table_shape(where: str, sizes: Any, steps: Any, max_latents: int) -> Shape:

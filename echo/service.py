@@ -145,7 +145,7 @@ class SpeechService:
         limits, rules = self.rules.limits, self.rules.chunks
         text = request.text.strip()
         limits.check_text(text)
-        chunks = split(text, self.rules.text, chunk_rules(rules, request.chunking))
+        chunks = split(text, self.rules.text, chunk_rules(rules, request.options))
         limits.check_chunks(chunks)
         seed = request.seed if request.seed is not None and request.seed >= 0 else secrets.randbelow(_SEED_LIMIT)
         first, later = (self._plan(request, secondary=secondary) for secondary in (False, True))
@@ -182,7 +182,7 @@ class SpeechService:
 
     def _plan(self, request: SpeechRequest, *, secondary: bool) -> BlockPlan:
         return self.presets.plan(
-            request.sampler,
+            request.options,
             preset=request.preset,
             streaming=request.streaming,
             secondary=secondary and not self.rules.secondary_streaming,

@@ -21,7 +21,7 @@ from echo.model.files.weights import load_autoencoder, load_pca, shapes
 from echo.presets import load_presets
 from echo.settings import Settings, load_settings
 from echo.text import split
-from echo.types import SAMPLES_PER_LATENT, Audio, BlockPlan, TextRules, Utterance
+from echo.types import SAMPLES_PER_LATENT, Audio, BlockPlan, SpeechOptions, TextRules, Utterance
 from train.evaluation.heard import Heard, upsampled
 from train.evaluation.heldout import Item
 from train.tiny.corpus import Recording
@@ -77,7 +77,7 @@ class Voice:
             max_layers=info.num_layers,
         )
         self._engine = engine
-        self.plan: BlockPlan = presets.plan({}, streaming=True)
+        self.plan: BlockPlan = presets.plan(SpeechOptions(), streaming=True)
 
     def speak(self, text: str, reference: Recording | None, *, seed: int) -> Heard:
         """Say a text in the voice of a clip; a text of several chunks is joined without a pause."""

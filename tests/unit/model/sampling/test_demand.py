@@ -19,7 +19,7 @@ from echo.model.sampling.demand import estimate_demand
 from echo.types import BlockPlan, BlockSpec, SamplerParams, TailRules, Utterance
 from tests.unit.small_echo import small_autoencoder, small_dit, small_pca
 
-LOOSE = TailRules(early_stop=False)
+LOOSE = TailRules(early_stop_on_zero=False)
 
 
 def fresh() -> EchoModel:
