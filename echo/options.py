@@ -101,5 +101,8 @@ class EngineOptions(BaseModel):
 
     def options(self) -> SpeechOptions:
         """Return the options as the engine takes them, without those that are accepted and ignored."""
-        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(SpeechOptions)}
-        return SpeechOptions(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+        values: dict[str, Any] = {}
+        for field in fields(SpeechOptions):
+            value = getattr(self, field.name)
+            values[field.name] = tuple(value) if isinstance(value, list) else value
+        return SpeechOptions(**values)

@@ -9,13 +9,16 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 #: Echo-TTS and the S1-DAC decoder work at this rate (Hz), mono.
 SAMPLE_RATE = 44_100
+SampleRate = Literal[8000, 16000, 22050, 24000, 44100, 48000]
+"""Rates that the OpenAI-shaped route offers, in Hz."""
+SAMPLE_RATES: tuple[int, ...] = get_args(SampleRate)
 #: Audio samples per latent: encoder x512, quantiser x4.
 SAMPLES_PER_LATENT = 2_048
 #: Width of one latent after the PCA.
@@ -254,6 +257,20 @@ class Utterance:
     listener: Listener = field(default_factory=Listener)
     #: How long the text probably takes to speak; None = as long as the plan allows. Only for estimates of load.
     estimate_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """An utterance and the silences around it that the text asks for."""
+
+    utterance: Utterance
+    pause_before_ms: int = 0
+    pause_after_ms: int = 0
+
+    @property
+    def pauses_s(self) -> float:
+        """Both silences together, in seconds."""
+        return (self.pause_before_ms + self.pause_after_ms) / 1000
 
 
 @dataclass(frozen=True, slots=True)
