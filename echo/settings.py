@@ -13,6 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from echo.errors import ConfigError
+from echo.types import SampleRate
 
 log = logging.getLogger(__name__)
 
@@ -236,7 +237,7 @@ class Settings(BaseModel):
     )
 
     # -- output
-    pcm_sample_rate: Literal[8000, 16000, 22050, 24000, 44100, 48000] | None = _env(
+    pcm_sample_rate: SampleRate | None = _env(
         "ECHO_PCM_SAMPLE_RATE",
         None,
         "Rate of `pcm` where a request names none, in Hz. Unset: 24000 for OpenAI's model names, else 44100.",
