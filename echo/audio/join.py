@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from echo.audio.fade import rising
 from echo.audio.measure import silence_threshold, sound_span, window_levels
 from echo.types import Audio, AudioFrame
 
@@ -134,7 +133,7 @@ class Joiner:
 
 
 class _Tail:
-    """The end of what has come so far, still held: always enough to fade it out, after a last frame all its silence."""
+    """Holds back the end of the stream: the fade length, or after a chunk's last frame all trailing silence."""
 
     def __init__(self, fade: int) -> None:
         self._fade = fade
@@ -157,6 +156,12 @@ class _Tail:
         fade = min(max(self._fade, left // 2), len(kept))
         self._held, self._silence = _NOTHING, 0
         return np.concatenate([kept[: len(kept) - fade], kept[len(kept) - fade :] * rising(fade)[::-1]]), left
+
+
+def rising(length: int) -> Audio:
+    """Half a raised cosine, from exactly 0 up to nearly 1; backwards it fades out and ends on 0."""
+    curve: Audio = (0.5 - 0.5 * np.cos(np.pi / max(1, length) * np.arange(length))).astype(np.float32)
+    return curve
 
 
 def _faded_in(samples: Audio, fade: int) -> Audio:

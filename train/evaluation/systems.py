@@ -16,10 +16,11 @@ from echo.engines.base import Engine
 from echo.engines.load import load_engine
 from echo.model.autoencoder import Autoencoder
 from echo.model.autoencoder.pca import Pca
-from echo.model.files.hub import TINY, ModelFiles, locate
+from echo.model.files.hub import ModelFiles, locate
 from echo.model.files.weights import load_autoencoder, load_pca, shapes
 from echo.presets import load_presets
 from echo.settings import Settings, load_settings
+from echo.sources import TINY_MODEL
 from echo.text import split
 from echo.types import SAMPLES_PER_LATENT, Audio, BlockPlan, SpeechOptions, TextRules, Utterance
 from train.evaluation.heard import Heard, upsampled
@@ -40,7 +41,7 @@ class Checkpoint:
     @classmethod
     def named(cls, source: str) -> Checkpoint:
         """The embedded checkpoint for ``tiny``, else a folder in its layout, by the folder's name."""
-        return cls(SHIPPED, TINY) if source == TINY else cls(Path(source).resolve().name, source)
+        return cls(SHIPPED, TINY_MODEL) if source == TINY_MODEL else cls(Path(source).resolve().name, source)
 
     def files(self) -> ModelFiles:
         """Its files; raises LoadError for a folder that is no checkpoint."""

@@ -20,11 +20,7 @@ from huggingface_hub.errors import (
 )
 
 from echo.errors import LoadError
-
-#: The source that names the model inside the package.
-TINY = "tiny"
-#: The released decoder, for sources that bring none.
-FISH_REPO = "jordand/fish-s1-dac-min"
+from echo.sources import BASE_DECODER, TINY_MODEL
 
 #: File names of the release; a ``files`` section in ``config.json`` replaces them.
 _WEIGHTS = "pytorch_model.safetensors"
@@ -60,7 +56,7 @@ def locate(
         pca=_fetch(pca_source, _PCA, token) if pca_source else _fetch(source, names.get("pca", _PCA), token),
         autoencoder=_fetch(source, names["ae"], token)
         if brings_decoder
-        else _fetch(fish_source or FISH_REPO, _WEIGHTS, token),
+        else _fetch(fish_source or BASE_DECODER, _WEIGHTS, token),
         config=config,
     )
 
@@ -105,7 +101,7 @@ def _file_names(source: str, config: Mapping[str, Any]) -> dict[str, str]:
 
 def _folder(source: str) -> Path | None:
     """The local folder a source names; None for a hub repository."""
-    if source == TINY:
+    if source == TINY_MODEL:
         return Path(str(resources.files("echo") / "assets" / "tiny"))
     folder = Path(source).expanduser()
     return folder if folder.is_dir() else None
