@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import io
-import wave
 
+import numpy as np
 from fastapi import APIRouter
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
@@ -15,6 +14,7 @@ from starlette.responses import Response
 from compat.xtts.errors import DETAIL_RESPONSES
 from compat.xtts.openapi import IN_BODY, IN_QUERY, UPLOAD, WAV
 from compat.xtts.schemas import SpeakBody
+from echo.audio.wav import pcm_file
 from echo.errors import BadRequest, FeatureDisabled, VoiceNotFound
 from echo.runtime import Runtime
 from echo.types import SAMPLE_RATE, AudioFormat, Encoding, SpeechRequest, VoiceRef
@@ -149,10 +149,5 @@ def _names(runtime: Runtime) -> dict[str, str]:
 
 
 def _silence() -> Response:
-    target = io.BytesIO()
-    with wave.open(target, "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(SAMPLE_RATE)
-        file.writeframes(bytes(2 * int(_PING_S * SAMPLE_RATE)))
-    return Response(target.getvalue(), media_type="audio/wav")
+    silence = np.zeros(int(_PING_S * SAMPLE_RATE), np.float32)
+    return Response(pcm_file(silence, SAMPLE_RATE), media_type="audio/wav")
