@@ -18,7 +18,7 @@ test: $(VENV)/.dev teachers    ## set up and run every check and test
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 attack: $(VENV)/.dev           ## attack a running server on loopback, some ten minutes
-	ATTACK_SECONDS=60 $(BIN)/python -m pytest tests/attack
+	ATTACK_SECONDS=30 $(BIN)/python -m pytest tests/attack
 
 teachers:                      ## the synthesisers that the training's tests listen to, installed where that is allowed
 	@command -v flite >/dev/null && command -v espeak-ng >/dev/null || { apt-get update -qq && \

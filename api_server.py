@@ -32,7 +32,7 @@ from routes.errors import ErrorShapes
 from routes.json import JsonReader
 from routes.middleware import surround
 from routes.surface import Surface
-from server.serve import configure
+from server.serve import configure, worth_a_line
 
 log = logging.getLogger("echo.server")
 
@@ -139,8 +139,7 @@ def serve(runtime: Runtime) -> int:
 
     When the device has stopped, the process ends here: threads that hang would keep it.
     """
-    # What broke a response off has been logged with its reason by then.
-    logging.getLogger("uvicorn.error").addFilter(lambda line: "without completing" not in line.getMessage())
+    logging.getLogger("uvicorn.error").addFilter(worth_a_line)
     settings = runtime.settings
     server = _Server(configure(create_app(settings, runtime), settings, runtime.metrics), runtime)
     runtime.on_failure(server.stop)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import logging
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import ConfigDict, Field, StrictInt, ValidationError
 
 from echo.errors import BadRequest, ConfigError
-from echo.options import EngineOptions
+from echo.options import BlockSize, EngineOptions, Number, PerBlock, Steps
 from echo.types import (
     INIT_SCALE,
     MAX_LATENTS,
@@ -32,10 +32,9 @@ _NONSTREAM_STEPS = 20
 
 _PARAM_FIELDS = frozenset(f.name for f in fields(SamplerParams))
 _TAIL_FIELDS = frozenset(f.name for f in fields(TailRules))
-_SHAPE_FIELDS = frozenset({"block_sizes", "num_steps", "nonstream_block_sizes", "nonstream_num_steps"})
-_KNOWN_KEYS = _PARAM_FIELDS | _TAIL_FIELDS | _SHAPE_FIELDS | {"truncation_factor"}
 
 T = TypeVar("T")
+S = TypeVar("S")
 Rules = TypeVar("Rules", SamplerParams, TailRules)
 
 
@@ -56,7 +55,7 @@ class Preset:
     nonstream: Shape
     params: SamplerParams
     tail: TailRules
-    truncation: float | None = None
+    truncation: float | tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,8 +103,8 @@ class Presets:
                 param="speaker_kv_max_layers",
             )
         count = len(shape.block_sizes)
-        truncation = _per_block("truncation_factor", options.truncation_factor, count, default=chosen.truncation)
-        init_scale = _per_block("init_scale", options.init_scale, count, default=INIT_SCALE)
+        truncation = _per_block("truncation_factor", _given(options.truncation_factor, chosen.truncation), count)
+        init_scale = _per_block("init_scale", _given(options.init_scale, INIT_SCALE), count)
         blocks = tuple(
             BlockSpec(size=size, steps=steps, truncation=truncation[i], init_scale=init_scale[i])
             for i, (size, steps) in enumerate(zip(shape.block_sizes, shape.num_steps, strict=True))
@@ -141,29 +140,73 @@ class Presets:
         raise BadRequest(f"num_steps: needs {count} numbers, one per block.", param="num_steps")
 
 
+@dataclass(frozen=True, slots=True)
+class PresetFile:
+    """The presets of all engine families, checked as far as no engine is needed for it."""
+
+    name: str
+    tables: Mapping[str, Mapping[str, Mapping[str, Any]]]
+
+    def resolve(
+        self, family: str, preset: str, *, nonstream_steps: int | None, max_latents: int, max_layers: int
+    ) -> Presets:
+        """Return the presets of one engine family.
+
+        ``preset`` is the configured one; an unknown name is warned about and ``default`` used. ``nonstream_steps`` None
+        keeps what the file or the family says. Raises ConfigError for what does not fit the engine.
+        """
+        section = self.tables.get(family, {})
+        if "default" not in section:
+            raise ConfigError(f"presets file {self.name}: needs a table [{family}.default].")
+        found = {
+            key: _preset(self._where(family, key), key, {**section["default"], **table}, nonstream_steps, max_latents)
+            for key, table in section.items()
+        }
+        if preset not in found:
+            log.warning("unknown performance preset %r, using 'default'; known ones: %s", preset, ", ".join(found))
+            preset = "default"
+        presets = Presets(by_name=found, default=preset, max_latents=max_latents, max_layers=max_layers)
+        for key in found:
+            try:
+                for streaming in (True, False):
+                    presets.plan(SpeechOptions(), preset=key, streaming=streaming)
+            except BadRequest as error:
+                raise ConfigError(f"{self._where(family, key)}: {error.message}") from error
+        return presets
+
+    def _where(self, family: str, key: str) -> str:
+        return f"presets file {self.name}, [{family}.{key}]"
+
+
+def read_presets(path: Path) -> PresetFile:
+    """Read and check a presets file; raises ConfigError with file, preset and key for anything malformed."""
+    name = path.name or str(path)
+    try:
+        families = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"presets file {name}: cannot be read ({error.strerror}).") from error
+    except (ValueError, RecursionError) as error:
+        what = "it is nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())
+        raise ConfigError(f"presets file {name}: is not TOML in UTF-8 ({what}).") from error
+    for family, section in families.items():
+        if not isinstance(section, dict):
+            raise ConfigError(f"presets file {name}: {family} must be a table of presets, [{family}.default].")
+        for key, table in section.items():
+            _check_table(f"presets file {name}, [{family}.{key}]", table)
+    read = PresetFile(name, families)
+    for family in families:
+        if "default" in families[family]:  # what fits no engine at all is told now
+            read.resolve(family, "default", nonstream_steps=None, max_latents=MAX_LATENTS, max_layers=MAX_LAYERS)
+    return read
+
+
 def load_presets(
     path: Path, family: str, name: str, *, nonstream_steps: int | None, max_latents: int, max_layers: int
 ) -> Presets:
-    """Read the presets of one engine family.
-
-    ``name`` is the configured preset; an unknown one is warned about and ``default`` used. ``nonstream_steps`` None
-    keeps what the file or the family says. Raises ConfigError with file, preset and key for anything malformed.
-    """
-    try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"presets file {path.name}: cannot be read ({error}).") from error
-    section = tables.get(family)
-    if not isinstance(section, dict) or "default" not in section:
-        raise ConfigError(f"presets file {path.name}: needs a table [{family}.default].")
-    found = {
-        key: _preset(path.name, family, key, {**section["default"], **table}, nonstream_steps, max_latents)
-        for key, table in section.items()
-    }
-    if name not in found:
-        log.warning("unknown performance preset %r, using 'default'; known ones: %s", name, ", ".join(found))
-        name = "default"
-    return Presets(by_name=found, default=name, max_latents=max_latents, max_layers=max_layers)
+    """Read a file and return the presets of one engine family; see ``read_presets`` and ``PresetFile.resolve``."""
+    return read_presets(path).resolve(
+        family, name, nonstream_steps=nonstream_steps, max_latents=max_latents, max_layers=max_layers
+    )
 
 
 def chunk_rules(base: ChunkRules, options: SpeechOptions) -> ChunkRules:
@@ -191,29 +234,55 @@ def chunk_rules(base: ChunkRules, options: SpeechOptions) -> ChunkRules:
     )
 
 
-def _preset(
-    file: str, family: str, name: str, table: Mapping[str, Any], nonstream_steps: int | None, max_latents: int
-) -> Preset:
-    where = f"presets file {file}, [{family}.{name}]"
-    if unknown := sorted(set(table) - _KNOWN_KEYS):
-        raise ConfigError(f"{where}: unknown key {unknown[0]!r}; known keys are {', '.join(sorted(_KNOWN_KEYS))}.")
+class _Table(EngineOptions):
+    """The keys of a preset: the options of a request, and what only a preset has."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    nonstream_block_sizes: PerBlock[BlockSize] | None = None
+    nonstream_num_steps: Steps | PerBlock[Steps] | None = None
+    flat_window: Annotated[StrictInt, Field(ge=1, le=MAX_LATENTS)] | None = None
+    flat_std: Annotated[Number, Field(ge=0, le=10)] | None = None
+    flat_mean: Annotated[Number, Field(ge=0, le=10)] | None = None
+    flat_max: Annotated[Number, Field(ge=0, le=10)] | None = None
+
+
+#: What a preset may set: no chunking and no length, which are the operator's and the request's.
+_KEYS = frozenset(
+    {"block_sizes", "num_steps", "nonstream_block_sizes", "nonstream_num_steps", "truncation_factor"}
+    | _PARAM_FIELDS
+    | _TAIL_FIELDS
+)
+
+
+def _check_table(where: str, table: object) -> None:
+    if not isinstance(table, dict):
+        raise ConfigError(f"{where}: must be a table.")
+    if unknown := sorted(set(table) - _KEYS):
+        raise ConfigError(f"{where}: unknown key {unknown[0]!r}; known keys are {', '.join(sorted(_KEYS))}.")
     try:
-        EngineOptions.model_validate({k: v for k, v in table.items() if not k.startswith("nonstream_")})
+        _Table.model_validate(table)
     except ValidationError as error:
         first = error.errors()[0]
-        raise ConfigError(f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg']}.") from error
+        key = "".join(f"{part}: " for part in first["loc"][:1])
+        message = first["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"{where}: {key}{message}.") from error
+
+
+def _preset(where: str, name: str, table: Mapping[str, Any], nonstream_steps: int | None, max_latents: int) -> Preset:
     stream = _table_shape(where, table.get("block_sizes"), table.get("num_steps"), max_latents)
     steps = nonstream_steps if nonstream_steps is not None else table.get("nonstream_num_steps", _NONSTREAM_STEPS)
     # One large block unless the preset says otherwise, as the streaming variant's server does it.
     sizes = table.get("nonstream_block_sizes", [max_latents])
     nonstream = _table_shape(where, sizes, steps, max_latents)
+    truncation = table.get("truncation_factor")
     return Preset(
         name=name,
         stream=stream,
         nonstream=nonstream,
         params=SamplerParams(**{k: v for k, v in table.items() if k in _PARAM_FIELDS}),
         tail=TailRules(**{k: v for k, v in table.items() if k in _TAIL_FIELDS}),
-        truncation=table.get("truncation_factor"),
+        truncation=tuple(truncation) if isinstance(truncation, list) else truncation,
     )
 
 
@@ -223,21 +292,21 @@ def _with_options(base: Rules, options: SpeechOptions) -> Rules:
     return replace(base, **given)
 
 
-def _given(value: T | None, default: T) -> T:
+def _given(value: T | None, default: S) -> T | S:
     return default if value is None else value
 
 
-def _per_block(name: str, value: T | tuple[T, ...] | None, count: int, *, default: T) -> tuple[T, ...]:
+def _per_block(name: str, value: T | tuple[T, ...], count: int) -> tuple[T, ...]:
     """One value per block; a tuple may be longer than a plan that sequence_length has cut, not shorter."""
     if not isinstance(value, tuple):
-        return (default if value is None else value,) * count
+        return (value,) * count
     if len(value) < count:
         raise BadRequest(f"{name}: needs {count} numbers, one per block.", param=name)
     return value[:count]
 
 
 def _table_shape(where: str, sizes: Any, steps: Any, max_latents: int) -> Shape:
-    if not isinstance(sizes, Sequence) or steps is None:
+    if sizes is None or steps is None:
         raise ConfigError(f"{where}: needs block_sizes (a list) and num_steps.")
     counts = (steps,) * len(sizes) if isinstance(steps, int) else tuple(steps)
     if len(counts) != len(sizes):

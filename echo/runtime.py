@@ -20,7 +20,7 @@ from echo.decoding.pool import DecoderPool
 from echo.engines.base import Engine
 from echo.errors import BadRequest, ConfigError, DeviceStopped, EchoError, NotReady
 from echo.limits import RequestLimits
-from echo.presets import load_presets
+from echo.presets import read_presets
 from echo.service import ServiceRules, SpeechService
 from echo.settings import Settings, child_environment
 from echo.telemetry import Metrics
@@ -54,10 +54,17 @@ class Status(StrEnum):
 
 
 class Runtime:
-    """Everything with a lifetime. Entering it starts the loading and returns at once; leaving it frees the device."""
+    """Everything with a lifetime. Entering it starts the loading and returns at once; leaving it frees the device.
+
+    Raises ConfigError for settings that contradict what is there, as far as that is known without the model.
+    """
 
     def __init__(self, settings: Settings, load_engine: EngineLoader | None = None) -> None:
         self.settings = settings
+        #: Checked first: who has written them wrong should not have to wait for the model to hear of it.
+        self._presets = read_presets(settings.presets_path)
+        if not split(settings.warmup_text, _text_rules(settings), ChunkRules()):
+            raise ConfigError(f"ECHO_WARMUP_TEXT={settings.warmup_text!r}: there is nothing to speak in it.")
         self.status = Status.LOADING
         #: Why loading failed, or why nothing is spoken any more: one line for the operator.
         self.failure: str | None = None
@@ -198,8 +205,7 @@ class Runtime:
         engine = self._load_engine(settings, gate)
         self._engine = engine
         info = engine.info
-        presets = load_presets(
-            settings.presets_path,
+        presets = self._presets.resolve(
             info.preset_family,
             settings.performance_preset,
             nonstream_steps=settings.num_steps_nonstream,
@@ -269,11 +275,7 @@ def _service_rules(settings: Settings, engine: ChunkRules) -> ServiceRules:
         words_per_s=settings.chunk_words_per_second,
     )
     return ServiceRules(
-        text=TextRules(
-            normalize_exclamation=settings.normalize_exclamation,
-            strip_markup=settings.strip_markup,
-            keep_uppercase=_uppercase_words(settings),
-        ),
+        text=replace(_text_rules(settings), keep_uppercase=_uppercase_words(settings)),
         chunks=chunks,
         join=JoinRules(),
         limits=RequestLimits(
@@ -285,6 +287,10 @@ def _service_rules(settings: Settings, engine: ChunkRules) -> ServiceRules:
         ),
         secondary_streaming=settings.secondary_streaming,
     )
+
+
+def _text_rules(settings: Settings) -> TextRules:
+    return TextRules(normalize_exclamation=settings.normalize_exclamation, strip_markup=settings.strip_markup)
 
 
 def _uppercase_words(settings: Settings) -> frozenset[str]:

@@ -6,6 +6,7 @@ import difflib
 import ipaddress
 import logging
 import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -39,6 +40,11 @@ Dtype = Literal["float32", "float16", "bfloat16"]
 _DTYPE_NAMES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
 
+_DEVICE = re.compile(r"auto|cpu|mps|cuda(?::[0-9]{1,3})?")
+
+#: Of a wrong value, and of what is said of it, as many characters are shown.
+_LONGEST_SHOWN = 200
+
 #: Written with commas in the environment.
 CommaList = tuple[str, ...]
 
@@ -50,7 +56,9 @@ def _env(name: str, default: Any, description: str, **limits: Any) -> Any:
 class Settings(BaseModel):
     """The server's settings. Names of existing Echo servers keep their name, default and meaning."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_by_name=True, validate_by_alias=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_by_name=True, validate_by_alias=True, allow_inf_nan=False
+    )
 
     # -- where to listen
     host: str = _env("HOST", "127.0.0.1", "Address to listen on; 0.0.0.0 for every interface (the container's value).")
@@ -423,6 +431,35 @@ class Settings(BaseModel):
             raise ValueError(f"{wrong[0]!r} is not of the form name=voice")
         return value
 
+    @field_validator("voices_dir")
+    @classmethod
+    def _folders(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value:
+            raise ValueError("must name at least one folder")
+        for folder in value:
+            _usable(Path(folder))
+        return value
+
+    @field_validator("cache_dir", "presets_file", "uppercase_words_file")
+    @classmethod
+    def _path(cls, value: Path | None) -> Path | None:
+        return _usable(value) if value is not None else None
+
+    @field_validator("model_repo", "pca_repo", "fish_repo")
+    @classmethod
+    def _source(cls, value: str) -> str:
+        if not value.isprintable():
+            raise ValueError("holds a character that is not printable")
+        _usable(Path(value))  # it may be a folder
+        return value
+
+    @field_validator("api_keys")
+    @classmethod
+    def _keys(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        if not value:  # it was set, or this would not be called: nobody means to open the server like that
+            raise ValueError("holds no key; leave it unset to ask for none")
+        return value
+
     @field_validator("trusted_proxies")
     @classmethod
     def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -436,8 +473,7 @@ class Settings(BaseModel):
     @field_validator("device", "fish_device")
     @classmethod
     def _device_name(cls, value: str) -> str:
-        kind, _, index = value.partition(":")
-        if kind not in {"auto", "cuda", "mps", "cpu"} or (index and not index.isdigit()):
+        if not _DEVICE.fullmatch(value):
             raise ValueError("must be auto, cuda, cuda:<number>, mps or cpu")
         return value
 
@@ -476,9 +512,13 @@ def load_settings(environ: Mapping[str, str] | None = None, **overrides: Any) ->
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0])
-        shown = "***" if "KEY" in name else repr(values.get(name))
-        message = first["msg"].removeprefix("Value error, ")
+        shown = "***" if "KEY" in name else _short(repr(values.get(name)))
+        message = _short(first["msg"].removeprefix("Value error, "))
         raise ConfigError(f"{name}={shown}: {message}.") from None
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
 
 
 def env_name(field: str) -> str:
@@ -509,8 +549,20 @@ def describe(settings: Settings) -> list[str]:
             value = ",".join(str(part) for part in value)
         elif isinstance(value, bool):
             value = int(value)
-        lines.append(f"{env_name(field)}={'' if value is None else value}")
+        shown = "" if value is None else str(value)
+        lines.append(f"{env_name(field)}={' '.join(shown.splitlines())}")
     return lines
+
+
+def _usable(path: Path) -> Path:
+    """Return the path if it can be looked up, whether or not anything is there; raises ValueError."""
+    try:
+        path.expanduser().exists()
+    except RuntimeError:
+        raise ValueError(f"there is no such home directory as that of {path}") from None
+    except OSError as error:
+        raise ValueError(f"the path cannot be used: {error.strerror}") from None
+    return path
 
 
 def child_environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -29,6 +29,8 @@ class Framing:
     """
 
     def __init__(self, head_bytes: int, headers: int) -> None:
+        #: Requests that may have been begun.
+        self.allowed = 1
         self._most_bytes = head_bytes
         self._most_headers = headers
         self._parser: httptools.HttpRequestParser | None = httptools.HttpRequestParser(self)
@@ -107,6 +109,8 @@ class Framing:
         self._pending = self._quiet = 0
         if self._socket and self._parser is not None and self._parser.should_upgrade():
             self._check_socket(self._parser.get_method())
+        if self.begun >= self.allowed and self.refusal is None:
+            self.refusal = Refusal(400, "pipelined", "Too many requests were sent at once.")
         if self.refusal is None:
             self.begun += 1
             self.in_body = True

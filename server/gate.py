@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable
 from http import HTTPStatus
+from socket import SO_SNDBUF, SOL_SOCKET
 from typing import TYPE_CHECKING, cast
 
 from server.address import network
@@ -49,6 +50,10 @@ class Gate(asyncio.Protocol):
         self._waiting_since = time.monotonic()
         self._head_since: float | None = None
         self._thrown_away = 0
+        #: What has come and was not passed on yet; nothing more is read meanwhile.
+        self._waiting = bytearray()
+        self._next_turn: asyncio.Handle | None = None
+        self._paused = False
         #: Bytes that have left since the answers of this connection began; -1 while none have to.
         self._delivered = -1
         self._progress_at = self._waiting_since
@@ -60,6 +65,8 @@ class Gate(asyncio.Protocol):
         self._socket = socket = cast(asyncio.Transport, transport)
         self.address = self.client = network(transport.get_extra_info("peername"))
         self._waiting_since = self._progress_at = time.monotonic()
+        if (system := socket.get_extra_info("socket")) is not None:
+            system.setsockopt(SOL_SOCKET, SO_SNDBUF, self._limits.send_buffer)
         if (refusal := self._connections.admit(self)) is not None:
             self._refuse(refusal)
             return
@@ -68,34 +75,16 @@ class Gate(asyncio.Protocol):
         self._inner.connection_made(self._transport)
 
     def data_received(self, data: bytes) -> None:
-        """Pass on what the client has sent."""
+        """Take what the client has sent; it is passed on in pieces, one in a turn of the event loop."""
         if self.closing or self._inner is None:
-            if self._framing.in_body:
-                self._framing.feed(data)
-                if not self._framing.in_body and self._socket is not None:
-                    self._socket.close()
-            self._throw_away(len(data))
-            return
-        if self._is_socket:
-            self._frames_bytes += len(data)
-            if self._frames_bytes > self._limits.frames_bytes:
-                self.end("endless_message")
-                return
-            self._inner.data_received(data)
-            return
-        if self._framing.opaque:
-            return  # what follows something that the HTTP server has given up on
-        self._framing.feed(data)
-        if self._framing.refusal is not None:
-            self._refuse(self._framing.refusal)
-            return
-        if not self.idle:
-            self._head_since = None
-        elif self._framing.in_body:
-            self._throw_away(len(data))  # of a body whose request has been answered without it
-        elif self._head_since is None:
-            self._head_since = time.monotonic()
-        self._inner.data_received(data)
+            self._receive_unwanted(data)
+        elif not self._waiting and not self._paused and len(data) <= self._turn:
+            self._pass_on(data)
+        else:
+            self._waiting += data
+            if self._socket is not None:
+                self._socket.pause_reading()
+            self._schedule()
 
     def eof_received(self) -> bool | None:
         """The client sends no more; the connection ends."""
@@ -114,6 +103,9 @@ class Gate(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection has ended."""
         self.closing = True
+        self._waiting.clear()
+        if self._next_turn is not None:
+            self._next_turn.cancel()
         self._connections.remove(self)
         self._framing.close()
         inner, self._inner = self._inner, None
@@ -136,6 +128,20 @@ class Gate(asyncio.Protocol):
         """Hand what is received to another protocol from now on."""
         self._inner = cast(asyncio.Protocol, protocol)
         self._is_socket = True
+
+    def pause(self) -> None:
+        """Hand on nothing for now."""
+        self._paused = True
+        if self._socket is not None:
+            self._socket.pause_reading()
+
+    def resume(self) -> None:
+        """Hand on again what is received."""
+        self._paused = False
+        if self._waiting:
+            self._schedule()
+        elif self._socket is not None:
+            self._socket.resume_reading()
 
     def close(self) -> None:
         """End the connection once everything has been sent.
@@ -234,6 +240,58 @@ class Gate(asyncio.Protocol):
         elif now - self._waiting_since > self._limits.receive_s:
             self.end("silent")
 
+    @property
+    def _turn(self) -> int:
+        return self._limits.socket_turn_bytes if self._is_socket else self._limits.turn_bytes
+
+    def _schedule(self) -> None:
+        if self._next_turn is None and self._waiting and not self._paused:
+            self._next_turn = asyncio.get_running_loop().call_soon(self._take_turn)
+
+    def _take_turn(self) -> None:
+        self._next_turn = None
+        if self._paused or not self._waiting:
+            return
+        piece = bytes(self._waiting[: self._turn])
+        del self._waiting[: len(piece)]
+        self._pass_on(piece)
+        if self._waiting:
+            self._schedule()
+        elif not self._paused and self._socket is not None and not self._socket.is_closing():
+            self._socket.resume_reading()
+
+    def _pass_on(self, data: bytes) -> None:
+        if self._inner is None:
+            return
+        if self._is_socket:
+            self._frames_bytes += len(data)
+            if self._frames_bytes > self._limits.frames_bytes:
+                self.end("endless_message")
+            else:
+                self._inner.data_received(data)
+            return
+        if self._framing.opaque:
+            return  # what follows something that the HTTP server has given up on
+        self._framing.allowed = self._finished + 1 + self._limits.pipelined
+        self._framing.feed(data)
+        if self._framing.refusal is not None:
+            self._refuse(self._framing.refusal)
+            return
+        if not self.idle:
+            self._head_since = None
+        elif self._framing.in_body:
+            self._throw_away(len(data))  # of a body whose request has been answered without it
+        elif self._head_since is None:
+            self._head_since = time.monotonic()
+        self._inner.data_received(data)
+
+    def _receive_unwanted(self, data: bytes) -> None:
+        if self._framing.in_body:
+            self._framing.feed(data)
+            if not self._framing.in_body and self._socket is not None:
+                self._socket.close()
+        self._throw_away(len(data))
+
     def _throw_away(self, count: int) -> None:
         self._thrown_away += count
         if self._thrown_away > self._limits.linger_bytes:
@@ -254,7 +312,9 @@ class Gate(asyncio.Protocol):
         self.closing = True
         self._waiting_since = time.monotonic()
         self._thrown_away = 0
-        if self._socket is not None:
+        waiting, self._waiting = self._waiting, bytearray()
+        self._receive_unwanted(bytes(waiting))
+        if self._socket is not None and not self._socket.is_closing():
             self._socket.resume_reading()
             if self._socket.can_write_eof():
                 self._socket.write_eof()

@@ -38,8 +38,16 @@ class ConnectionLimits:
     head_bytes: int = 64 * 1024
     #: Header lines of a request; Apache's default.
     headers: int = 100
-    #: Bytes of a socket's frames that have not made up a message yet: four of the largest messages.
-    frames_bytes: int = 4 * 2**20
+    #: Bytes of a socket's frames that have not made up a message yet: two of the largest messages.
+    frames_bytes: int = 2 * 2**20
+    #: Requests on one connection that wait for the one before them.
+    pipelined: int = 16
+    #: What the HTTP server, or a socket, gets in one turn of the event loop, in bytes: a piece full of tiny chunks or
+    #: frames takes some 10 ms.
+    turn_bytes: int = 32 * 1024
+    socket_turn_bytes: int = 4 * 1024
+    #: The system's buffer of a connection, which takes megabytes otherwise, before anybody has read anything.
+    send_buffer: int = 256 * 1024
 
 
 def connection_limits(settings: Settings) -> ConnectionLimits:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import Any
 
@@ -31,6 +32,15 @@ def configure(app: ASGIApp, settings: Settings, metrics: Metrics, **more: Any) -
         "ws_max_size": MAX_MESSAGE,
     }
     return uvicorn.Config(Reporting(app), settings.host, settings.port, **(options | more))
+
+
+def worth_a_line(record: logging.LogRecord) -> bool:
+    """Tell whether a line of uvicorn's belongs into the log; takes the trace from those about what clients send."""
+    message = record.getMessage()
+    if message.startswith("Invalid UTF-8"):
+        record.exc_info = record.exc_text = None
+    # What broke a response off has been logged with its reason by then.
+    return "without completing" not in message
 
 
 class Reporting:

@@ -20,6 +20,14 @@ class Closer(Protocol):
         """Hand what is received to another protocol from now on."""
         ...
 
+    def pause(self) -> None:
+        """Hand on nothing for now."""
+        ...
+
+    def resume(self) -> None:
+        """Hand on again what is received."""
+        ...
+
 
 class CountingTransport(asyncio.Transport):
     """Passes everything on to a connection's own transport, and counts the bytes that are written."""
@@ -34,7 +42,9 @@ class CountingTransport(asyncio.Transport):
     # -- writing
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Write, or buffer what the system does not take now."""
+        """Write, or buffer what the system does not take now; nothing once the connection is about to end."""
+        if self._gate.closing:
+            return
         self.written += len(data)
         self._inner.write(data)
 
@@ -71,12 +81,12 @@ class CountingTransport(asyncio.Transport):
     def pause_reading(self) -> None:
         """Take nothing from the client for now; not while the rest of a body is being thrown away."""
         if not self.is_closing():
-            self._inner.pause_reading()
+            self._gate.pause()
 
     def resume_reading(self) -> None:
         """Take from the client again."""
         if not self.is_closing():
-            self._inner.resume_reading()
+            self._gate.resume()
 
     # -- the connection
 

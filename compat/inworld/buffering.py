@@ -8,8 +8,7 @@ from dataclasses import dataclass
 #: Text that a context holds at most before it is spoken whatever its settings say (Inworld's limit, in characters).
 MAX_BUFFERED = 1_000
 
-_SENTENCE_END = re.compile(r"""[.!?…]+["'”’»)\]]*(?=\s)|[。！？]+["”’」』]*""")
-_LAST_WORD = re.compile(r"\S*$")
+_SENTENCE_END = re.compile(r"""(?<![.!?…])[.!?…]++["'”’»)\]]*+(?=\s)|[。！？]+["”’」』]*""")
 #: A dot after these ends no sentence.
 _ABBREVIATIONS = frozenset({"mr", "mrs", "ms", "dr", "prof", "st", "sr", "jr", "vs", "e.g", "i.e", "approx"})
 
@@ -88,8 +87,10 @@ def _is_abbreviation(word: str) -> bool:
 
 
 def _word_before(text: str, place: int) -> str:
-    found = _LAST_WORD.search(text, 0, place)
-    return found.group() if found else ""
+    start = place
+    while start and not text[start - 1].isspace():
+        start -= 1
+    return text[start:place]
 
 
 def _word_end(text: str) -> int:

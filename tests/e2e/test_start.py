@@ -48,6 +48,9 @@ def test_it_tells_its_settings_but_no_secret_and_that_a_preview_speaks(start: St
         ([], {"ECHO_MAX_QUEUE": "many"}, ["ECHO_MAX_QUEUE", "'many'", "integer"]),
         ([], {"ECHO_DEVICE": "gpu"}, ["ECHO_DEVICE", "'gpu'", "auto, cuda, cuda:<number>, mps or cpu"]),
         (["--preset", "x", "--device", "tpu"], {}, ["ECHO_DEVICE", "'tpu'"]),
+        ([], {"ECHO_VOICES_DIR": ","}, ["ECHO_VOICES_DIR", "at least one folder"]),
+        ([], {"ECHO_PRESETS_FILE": "no-such-presets.toml"}, ["no-such-presets.toml", "cannot be read"]),
+        ([], {"ECHO_WARMUP_TEXT": "*sighs*"}, ["ECHO_WARMUP_TEXT", "nothing to speak"]),
         ([], {"ECHO_FISH_DTYPE": "int8"}, ["ECHO_FISH_DTYPE", "'int8'", "'float32', 'float16' or 'bfloat16'"]),
     ],
 )

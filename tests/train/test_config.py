@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from echo.errors import ConfigError
+from echo.model.autoencoder import AutoencoderConfig
 from train.tiny import config
 from train.tiny.__main__ import main, share_out
 from train.tiny.budget import Budget, Stopwatch
-from train.tiny.stages import STAGES
+from train.tiny.stages import HALVES, ORDER, STAGES
 
 
 def written(folder: Path, text: str) -> Path:
@@ -137,3 +139,18 @@ def test_the_minutes_are_shared_out_and_the_last_are_for_polishing() -> None:
         assert found["polish"] == pytest.approx(found["codec"] * (1 - encoder) + 100 * share)
         assert shares[device, ("polish",)]["polish"] == found["polish"]
         assert shares[device, ("dit",)]["dit"] == 100
+
+
+def test_halves_of_the_codec_run_between_what_they_need_and_what_needs_them() -> None:
+    assert set(ORDER) == {*STAGES, *HALVES}
+    assert [stage for stage in ORDER if stage in STAGES] == list(STAGES)
+    assert ORDER.index("analysis") < ORDER.index("decoder") < ORDER.index("encoder") < ORDER.index("dit")
+
+
+def test_the_natural_model_is_one_that_the_server_accepts() -> None:
+    chosen = config.load(config.DEFAULT.with_name("natural.toml"))
+    assert chosen.corpus.cast == "natural"
+    assert chosen.dit.start_from == chosen.codec.start_from == ""
+    shape = chosen.codec.shape.config()
+    assert shape.spectral is not None
+    assert AutoencoderConfig.from_dict(json.loads(json.dumps(asdict(shape)))) == shape

@@ -60,3 +60,25 @@ def test_closing_refuses_new_requests_and_keeps_open_ones() -> None:
         admission.enter()
     ticket.release()
     assert admission.open == 0
+
+
+def test_one_client_has_its_share_and_no_more() -> None:
+    admission = Admission(5, client_share=0.5)
+    tickets = [admission.enter(client="one") for _ in range(3)]
+    with pytest.raises(Overloaded, match="You have 3 requests open, 3 are allowed"):
+        admission.enter(client="one")
+    admission.enter(client="two")
+    tickets[0].release()
+    tickets[0].release()
+    admission.enter(client="one")
+    assert admission.open == 4
+
+
+def test_whoever_has_no_name_is_nobodys_rival() -> None:
+    admission = Admission(3, client_share=0.5)
+    for _ in range(3):
+        admission.enter()
+
+
+def test_a_share_is_one_slot_at_least() -> None:
+    Admission(1, client_share=0.1).enter(client="one")

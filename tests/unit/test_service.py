@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from echo.telemetry import Metrics
 from echo.types import AudioFormat, ChunkRules, Encoding, SpeechOptions, SpeechRequest, TextRules, VoiceRef
 from echo.voices.cache import VoiceCache
 from echo.voices.library import VoiceLibrary
+from echo.voices.turns import Turns
 
 SENTENCE = "This is one sentence of the text. "
 SHORT_CHUNKS = ChunkRules(target_s=2, min_s=1, max_s=4)
@@ -284,6 +285,23 @@ async def test_what_was_done_is_counted() -> None:
         text = service._metrics.render().decode()
     assert 'echo_requests_total{outcome="done"} 1.0' in text
     assert 'echo_requests_total{outcome="cancelled"} 1.0' in text
+
+
+async def test_a_new_voice_is_read_in_the_turn_of_the_requests_client() -> None:
+    class Noting(Turns):
+        clients: list[str] = []  # noqa: RUF012 - one instance
+
+        def take(self, client: str, nbytes: int = 0) -> AbstractAsyncContextManager[None]:
+            self.clients.append(client)
+            return super().take(client, nbytes)
+
+    turns = Noting()
+    async with speech() as service:
+        service._cache = VoiceCache(2**20, turns=turns)
+        for _ in range(2):  # the second time it is no new one
+            await (await service.open(request(client="key 1"))).collect()
+    assert turns.clients == ["key 1"]
+    assert (turns.running, turns.waiting) == (0, 0)
 
 
 def limited(**limits: Any) -> dict[str, Any]:

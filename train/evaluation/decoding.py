@@ -13,6 +13,7 @@ import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import soundfile
@@ -27,7 +28,7 @@ from train.tiny import state
 from train.tiny.codec import CodecOptions
 from train.tiny.codec_model import embedded, trainable
 from train.tiny.config import DEFAULT, load
-from train.tiny.corpus import RATE, Corpus, Recording
+from train.tiny.corpus import RATE, Corpus, Recording, Split
 from train.tiny.latents import Analysis
 from train.tiny.start import ANALYSIS
 
@@ -47,7 +48,27 @@ def decoder_of(folder: Path, options: CodecOptions) -> tuple[Autoencoder, int] |
     return model.requires_grad_(False).eval(), int(found[1]["step"])
 
 
-def chosen(corpus: Corpus, count: int) -> list[Recording]:
+class Speech(Protocol):
+    """As much of a corpus as is needed to choose from it."""
+
+    def __getitem__(self, index: int, /) -> Recording:
+        """One recording."""
+        ...
+
+    def split(self, name: Split, /) -> Sequence[int]:
+        """Numbers of the recordings of one part."""
+        ...
+
+    def seconds(self, index: int, /) -> float:
+        """Duration of a recording."""
+        ...
+
+    def describe(self, index: int, /) -> tuple[str, str, str]:
+        """Key, text and speaker of a recording."""
+        ...
+
+
+def chosen(corpus: Speech, count: int) -> list[Recording]:
     """Recordings of held-out speakers, each by another one as far as there are enough."""
     order: dict[str, list[int]] = {}
     for index in corpus.split("heldout_speaker"):

@@ -16,7 +16,7 @@ import torch
 from echo.errors import ConfigError, LoadError
 from train.tiny import config
 from train.tiny.budget import Budget
-from train.tiny.stages import HALVES, STAGES, Run
+from train.tiny.stages import HALVES, ORDER, STAGES, Run
 from train.tiny.teacher.library import TeacherMissing
 
 
@@ -49,7 +49,7 @@ def _run(options: argparse.Namespace) -> None:
     if options.steps:
         budgets = {name: Budget(steps=options.steps) for name in budgets}
     run = Run(chosen, device, budgets)
-    for stage in (*HALVES, *STAGES):
+    for stage in ORDER:
         if stage in stages and not (both and device.type == "cpu" and stage in {"codec", "dit"}):
             run.stage(stage)
         elif stage == "codec" and both:

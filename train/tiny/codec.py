@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from echo.errors import ConfigError
 from echo.model.autoencoder import Autoencoder, AutoencoderConfig
 from echo.model.autoencoder.config import QuantizerConfig, SourceConfig, SpectralDecoderConfig, TransformerConfig
 from train.tiny import state
@@ -186,7 +187,14 @@ def train_codec(
         task: Task
         if part == _DECODER and options.shape.spectral:
             task = SpectralTask(
-                model, material, options.spectral, seed=seed, held_out=held_out, start=start, remade=remade
+                model,
+                material,
+                options.spectral,
+                seed=seed,
+                held_out=held_out,
+                start=start,
+                remade=remade,
+                analysis=analysis,
             )
         elif part == _DECODER:
             task = DecoderTask(
@@ -249,6 +257,11 @@ def _start(options: CodecOptions, analysis: Analysis, part: str) -> Mapping[str,
     if not options.start_from:
         return None
     model, whole = starting_codec(options.start_from, analysis)
+    if part == _DECODER and (model.config.spectral is None) != (options.shape.spectral is None):
+        raise ConfigError(
+            f"[codec]: start_from = {options.start_from!r} has the other kind of decoder; leave it empty, or leave out "
+            "or give [codec.shape.spectral]."
+        )
     return model.state_dict() if part == _DECODER or whole else None
 
 

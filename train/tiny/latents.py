@@ -45,6 +45,8 @@ PHASE = slice(72, 80)
 _LOWEST_HZ = 40.0
 _MEL_WINDOW, _MEL_FFT = 512, 1_024
 _FLOOR = 4e-8  # mean power of a band below which everything is silence
+SILENCE = 0.5 * math.log(_FLOOR)
+"""Natural logarithm of the amplitude at which the log-mel spectra begin to count."""
 _WINDOW = 1_024  # samples around the end of a sub-frame for pitch and phase
 _PITCH_RANGE = (67.0, 400.0)  # Hz
 _PITCH_FFT = 2_048

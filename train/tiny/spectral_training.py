@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from echo.model.autoencoder import Autoencoder
 from echo.model.autoencoder.conv import ConvNeXtBlock
-from echo.model.autoencoder.spectral import SpectralDecoder
+from echo.model.autoencoder.spectral import FIRST_LEVEL, SpectralDecoder
 from echo.types import SAMPLE_RATE
 from train.tiny import optim
 from train.tiny.codec_data import Material, Segments, draw
@@ -21,8 +21,11 @@ from train.tiny.codec_losses import DecoderWeights, SpectralLoss, log_distance, 
 from train.tiny.codec_model import Fresh, embedded
 from train.tiny.corpus import RATE
 from train.tiny.discriminator import Discriminators
-from train.tiny.latents import HOP, LATENT_SIZE, PHASE, VOICING
+from train.tiny.latents import HOP, LATENT_SIZE, MEL, PHASE, SILENCE, SUB_FRAMES, VOICING, Analysis, mel_filters
 from train.tiny.loop import advance
+
+#: Logarithm of the noise's first loudness against the pulses'; it fills up what voiced speech leaves.
+_NOISE_BELOW = -1.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +92,8 @@ class SpectralPath(nn.Module):
 class SpectralTask:
     """The spectral decoder's training; ``held_out`` are (latents, samples at 44.1 kHz) of whole utterances.
 
-    ``remade`` is the same material with the transformer's latents.
+    ``remade`` is the same material with the transformer's latents. ``analysis`` made the latents; with it the decoder
+    knows from the beginning how loud every bin is.
     """
 
     def __init__(
@@ -102,6 +106,7 @@ class SpectralTask:
         held_out: Sequence[tuple[Tensor, Tensor]],
         start: Mapping[str, Tensor] | None = None,
         remade: Material | None = None,
+        analysis: Analysis | None = None,
     ) -> None:
         self._options = options
         self._material = material
@@ -109,7 +114,7 @@ class SpectralTask:
         self._seed = seed
         self._held_out = held_out
         self._device = material.samples.device
-        set_first_filters(model)
+        set_first_filters(model, analysis)
         self._path = SpectralPath(model).to(self._device)
         if start is not None:
             self._path.load_state_dict({key: start[key] for key in self._path.state_dict()})
@@ -202,8 +207,11 @@ class SpectralTask:
 
 
 @torch.no_grad()
-def set_first_filters(model: Autoencoder) -> None:
-    """Draw the spectral decoder's weights: small residual branches, and filters that hardly depend on the latents."""
+def set_first_filters(model: Autoencoder, analysis: Analysis | None = None) -> None:
+    """Draw the spectral decoder's weights: small residual branches, and filters that hardly depend on the latents.
+
+    With ``analysis`` the loudness of every bin is what its mel bands tell.
+    """
     decoder = model.decoder
     assert isinstance(decoder, SpectralDecoder)
     for module in decoder.modules():
@@ -215,3 +223,13 @@ def set_first_filters(model: Autoencoder) -> None:
             module.gamma.fill_(0.25)
     for weight in (decoder.embed.conv.weight, decoder.expand.weight):
         nn.init.normal_(weight, std=weight[0].numel() ** -0.5)
+    nn.init.zeros_(decoder.direct.weight)
+    if analysis is not None:
+        filters = mel_filters(analysis.bands)[: decoder.config.fft // 2]
+        per_bin = filters / filters.sum(1, keepdim=True).clamp(min=1e-6)
+        bands = analysis.inverse.reshape(-1, SUB_FRAMES, analysis.bands.count)
+        loudness = torch.einsum("csb,fb->sfc", bands, per_bin)
+        decoder.direct.weight[:, MEL] = loudness.flatten(0, 1)
+        # The analysis counts from silence, the decoder from its own first level.
+        decoder.direct.bias.fill_(SILENCE - FIRST_LEVEL)
+        decoder.head.bias[-filters.shape[0] :] = _NOISE_BELOW

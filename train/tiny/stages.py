@@ -35,6 +35,8 @@ from train.tiny.start import ANALYSIS, TEXTS, starting_weights
 STAGES = ("corpus", "analysis", "codec", "dit", "polish", "export", "evaluate")
 #: Halves of the stage ``codec``, each with the whole budget; run only where they are named.
 HALVES = ("decoder", "encoder")
+#: The order in which what is named runs.
+ORDER = ("corpus", "analysis", *HALVES, "codec", "dit", "polish", "export", "evaluate")
 #: Spoken for the page of spectrograms.
 _PICTURED = 4
 _PICTURED_LATENTS = 96
@@ -233,6 +235,8 @@ class Run:
 
     def _evaluate(self) -> None:
         command = [sys.executable, "-m", "train.evaluation", str(self.model_folder)]
+        if self._options.corpus.cast == "natural":
+            command += ["--teacher", "kokoro"]
         if status := subprocess.run([*command, "--work", str(self._work)]).returncode:
             raise SystemExit(status)
 

@@ -31,7 +31,7 @@ _OVERLAPPED = 1.5
 #: Samples of noise before it repeats: three seconds at half the rate.
 _NOISE = 1 << 16
 #: Logarithm of the filters' magnitudes before training, and the most that they may reach.
-_FIRST_LEVEL, _HIGHEST_LEVEL = -5.0, 3.0
+FIRST_LEVEL, _HIGHEST_LEVEL = -5.0, 3.0
 #: Least voicing for the pitch to count; the phase is followed fully from ``_SURE`` on.
 _LEAST_VOICING, _SURE = 0.1, 0.4
 #: Octaves that the pitch may be away from its reference.
@@ -59,6 +59,9 @@ class SpectralDecoder(nn.Module):
         self.expand = nn.Linear(dim, config.frames_per_latent * dim)
         self.blocks = nn.ModuleList(ConvNeXtBlock(dim) for _ in range(config.layers))
         self.norm = nn.LayerNorm(dim, eps=1e-6)
+        #: The loudness of every bin straight from the latents; the network adds to it. Where latents are linear in the
+        #: logarithm of a spectrum, as computed ones are, most of what there is to say is said here.
+        self.direct = nn.Linear(latent_dim, config.frames_per_latent * config.fft // 2)
         #: Per bin: the pulses' filter (logarithm of magnitude, real and imaginary part of its direction), the noise's.
         self.head = nn.Linear(dim, 4 * config.fft // 2)
 
@@ -77,6 +80,8 @@ class SpectralDecoder(nn.Module):
         """
         filters = self._filters(z_q, history).float()
         level, real, imaginary, hiss = filters.chunk(4, -1)
+        loudness = self._loudness(z_q, history).float()
+        level, hiss = level + loudness, hiss + loudness
         pulses, noise = self._excitation(source.float(), history)
         real = real + 1.0
         direction = torch.complex(real, imaginary) * (real.square() + imaginary.square() + 1e-4).rsqrt()
@@ -107,6 +112,12 @@ class SpectralDecoder(nn.Module):
             x = block(x, history)
         filters: Tensor = self.head(self.norm(x.transpose(1, 2)))
         return filters
+
+    def _loudness(self, z_q: Tensor, history: History) -> Tensor:
+        """[batch, latent_dim, n] -> [batch, frames, bins]; a frame's middle lies in the sub-frame before its own."""
+        told: Tensor = self.direct(z_q.to(self.direct.weight.dtype).transpose(1, 2))
+        told = told.reshape(told.shape[0], -1, self.config.fft // 2)
+        return history.prepend(told, 1, dim=1)[:, :-1]
 
     def _excitation(self, z_q: Tensor, history: History) -> tuple[Tensor, Tensor]:
         """Spectra of pulses and noise, each [batch, frames, bins]."""
@@ -171,7 +182,7 @@ class SpectralDecoder(nn.Module):
 
 
 def _magnitude(level: Tensor) -> Tensor:
-    return (level + _FIRST_LEVEL).clamp(max=_HIGHEST_LEVEL).exp()
+    return (level + FIRST_LEVEL).clamp(max=_HIGHEST_LEVEL).exp()
 
 
 def _pulse_train(phase: Tensor, count: Tensor) -> Tensor:

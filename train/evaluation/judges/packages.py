@@ -35,6 +35,20 @@ class JudgeMissing(RuntimeError):
     """A judge is not installed; the message says what installs it."""
 
 
+#: What `make judge` installs, by module.
+_JUDGES = ("faster_whisper", "distillmos", "speechmos", "resemblyzer", "librosa", *list(_PACKAGES)[1:])
+
+
+def judges() -> list[str]:
+    """Packages of the judges."""
+    return [_PACKAGES.get(name, name) for name in _JUDGES]
+
+
+def missing() -> list[str]:
+    """Those of them that are not installed."""
+    return [_PACKAGES.get(name, name) for name in _JUDGES if importlib.util.find_spec(name) is None]
+
+
 def package(module: str) -> Any:
     """Import a judge's module.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -119,3 +121,17 @@ def test_nothing_is_lost_or_doubled(rules: BufferRules, pieces: list[str]) -> No
     letters = "".join(char for char in "".join(pieces) if char.isalnum())
     assert "".join(char for char in "".join([*spoken, left]) if char.isalnum()) == letters
     assert all(text == text.strip() for text in spoken)
+
+
+def test_a_word_without_an_end_does_not_make_each_further_letter_slower() -> None:
+    def seconds(length: int) -> float:
+        buffer = TextBuffer(BufferRules(sentences=True))
+        buffer.append("a" * length + " ", 0.0)
+        start = time.thread_time()
+        for _ in range(20):
+            buffer.append(". ", 0.0)
+            buffer._text = "a" * length + " "
+        return time.thread_time() - start
+
+    took = [min(seconds(length) for _ in range(5)) for length in (100, 900)]
+    assert took[1] < 30 * max(took[0], 0.0005)  # in proportion: 9 times, by the square: 81

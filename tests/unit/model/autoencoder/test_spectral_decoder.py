@@ -149,8 +149,8 @@ def test_pulses_have_the_pitch_and_the_phase_that_the_latents_tell(follow: float
 
 def test_a_flat_filter_gives_the_source_back_three_frames_later() -> None:
     decoder = SpectralDecoder(SPECTRAL, LATENT).requires_grad_(False).eval()
-    torch.nn.init.zeros_(decoder.head.weight)
-    torch.nn.init.zeros_(decoder.head.bias)
+    for parameter in (*decoder.head.parameters(), *decoder.direct.parameters()):
+        parameter.zero_()
     decoder.head.bias[:512] = 5.0  # the pulses' filter is 1, for its level before training is exp(-5)
     decoder.head.bias[3 * 512 :] = -20.0
     z_q = tone(150.0, 10).T[None]
