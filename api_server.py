@@ -30,7 +30,7 @@ from echo.telemetry import set_up_log
 from routes import models, ops, speech, voices
 from routes.errors import ErrorShapes
 from routes.json import JsonReader
-from routes.middleware import surround
+from routes.middleware import middleware_stack
 from routes.surface import Surface
 from server.serve import configure, worth_a_line
 
@@ -73,7 +73,7 @@ def create_app(settings: Settings | None = None, runtime: Runtime | None = None)
         lifespan=lifespan,
         redirect_slashes=False,
         exception_handlers={HTTPException: shapes.handle, RequestValidationError: shapes.handle},
-        middleware=surround(settings, runtime.metrics, shapes, limits, costly),
+        middleware=middleware_stack(settings, runtime.metrics, shapes, limits, costly),
     )
     app.state.runtime = runtime
     app.state.created = int(time.time())

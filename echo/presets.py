@@ -34,7 +34,6 @@ _PARAM_FIELDS = frozenset(f.name for f in fields(SamplerParams))
 _TAIL_FIELDS = frozenset(f.name for f in fields(TailRules))
 
 T = TypeVar("T")
-S = TypeVar("S")
 Rules = TypeVar("Rules", SamplerParams, TailRules)
 
 
@@ -103,8 +102,10 @@ class Presets:
                 param="speaker_kv_max_layers",
             )
         count = len(shape.block_sizes)
-        truncation = _per_block("truncation_factor", _given(options.truncation_factor, chosen.truncation), count)
-        init_scale = _per_block("init_scale", _given(options.init_scale, INIT_SCALE), count)
+        factor = chosen.truncation if options.truncation_factor is None else options.truncation_factor
+        truncation: tuple[float | None, ...] = _per_block("truncation_factor", factor, count)
+        start: float | tuple[float, ...] = INIT_SCALE if options.init_scale is None else options.init_scale
+        init_scale: tuple[float, ...] = _per_block("init_scale", start, count)
         blocks = tuple(
             BlockSpec(size=size, steps=steps, truncation=truncation[i], init_scale=init_scale[i])
             for i, (size, steps) in enumerate(zip(shape.block_sizes, shape.num_steps, strict=True))
@@ -195,7 +196,7 @@ def read_presets(path: Path) -> PresetFile:
             _check_table(f"presets file {name}, [{family}.{key}]", table)
     read = PresetFile(name, families)
     for family in families:
-        if "default" in families[family]:  # what fits no engine at all is told now
+        if "default" in families[family]:  # what fits no engine is refused at once
             read.resolve(family, "default", nonstream_steps=None, max_latents=MAX_LATENTS, max_layers=MAX_LAYERS)
     return read
 
@@ -292,7 +293,7 @@ def _with_options(base: Rules, options: SpeechOptions) -> Rules:
     return replace(base, **given)
 
 
-def _given(value: T | None, default: S) -> T | S:
+def _given(value: T | None, default: T) -> T:
     return default if value is None else value
 
 

@@ -1,4 +1,4 @@
-"""Names of models that are known without being told."""
+"""Names of the models that the server knows by itself."""
 
 from __future__ import annotations
 

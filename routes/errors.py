@@ -48,7 +48,7 @@ from echo.errors import (
     Unauthorized,
     VoiceNotFound,
 )
-from routes.paths import owner
+from routes.paths import longest_prefix
 
 log = logging.getLogger(__name__)
 
@@ -136,7 +136,7 @@ class ErrorShapes:
 
     def find(self, path: str) -> ErrorShape:
         """Return the shape in charge of a path."""
-        return owner(path, self._shapes, openai_shape)
+        return longest_prefix(path, self._shapes, openai_shape)
 
     def respond(self, path: str, error: Exception) -> Response:
         """Answer any exception; one that no client may be told about becomes a generic 500."""
@@ -220,11 +220,13 @@ def validation_error(errors: Sequence[Mapping[str, Any]], *, skip: int = 0) -> B
     param = str(place[0])
     # The alternatives of a union each report: what has the right type but a wrong value says most.
     same = [e for e in errors if e["loc"][: skip + 1] == first["loc"][: skip + 1]]
-    told = next((e for e in same if _code(e["type"]) != "invalid_type"), None)
-    if told is None:
+    wrong_value = next((e for e in same if _code(e["type"]) != "invalid_type"), None)
+    if wrong_value is None:
         message = " or ".join(dict.fromkeys(_text(e) for e in same))
         return BadRequest(f"{param}: {message}.", param=param, code="invalid_type")
-    return BadRequest(f"{param}: {_text(told).removeprefix(param + ': ')}.", param=param, code=_code(told["type"]))
+    return BadRequest(
+        f"{param}: {_text(wrong_value).removeprefix(param + ': ')}.", param=param, code=_code(wrong_value["type"])
+    )
 
 
 def _about_the_body(error: Mapping[str, Any]) -> BadRequest:
