@@ -45,11 +45,16 @@ _FREEING_S = 10.0
 _FLAGS = dict(host="host", port="port", model="model_repo", device="device", preset="performance_preset")
 
 
-def create_app(settings: Settings | None = None, runtime: Runtime | None = None) -> FastAPI:
-    """Build the application; the runtime opens and closes with it. Without settings the environment's are read."""
+def create_app(
+    settings: Settings | None = None, runtime: Runtime | None = None, more: Sequence[Surface] = ()
+) -> FastAPI:
+    """Build the application; the runtime opens and closes with it.
+
+    Without settings the environment's are read. ``more`` are wire formats beside the server's own.
+    """
     settings = settings or (runtime.settings if runtime else load_settings())
     runtime = runtime or Runtime(settings)
-    surfaces = [speech.surface(settings), *(Surface(router=own.router) for own in (voices, models, ops))]
+    surfaces = [speech.surface(settings), *(Surface(router=own.router) for own in (voices, models, ops)), *more]
     if settings.inworld_compat:
         surfaces.append(inworld.surface(settings))
     if settings.xtts_compat:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, StrictBool, StrictInt, StrictStr, ValidationError, WithJsonSchema
+from pydantic import BeforeValidator, Field, StrictBool, StrictInt, StrictStr, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from echo.errors import BadRequest
 from echo.options import EngineOptions, Number
 from echo.types import SAMPLE_RATES, SampleRate
-from routes.errors import validation_error
+from routes.errors import validated
 
 #: Seeds of torch and numpy generators go up to here.
 _MAX_SEED = 2**63 - 1
@@ -79,10 +79,7 @@ def parse_body(body: object, sample_rate: str | None = None) -> SpeechBody:
         rate = _rate(sample_rate)
         if fields.get("sample_rate") is None:
             fields["sample_rate"] = rate
-    try:
-        return SpeechBody.model_validate(fields)
-    except ValidationError as error:
-        raise validation_error(error.errors(include_url=False, include_input=False)) from None
+    return validated(SpeechBody, fields)
 
 
 def _rate(text: str) -> int:

@@ -22,7 +22,7 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
@@ -49,6 +49,8 @@ from echo.errors import (
     VoiceNotFound,
 )
 from routes.paths import longest_prefix
+
+Model = TypeVar("Model", bound=BaseModel)
 
 log = logging.getLogger(__name__)
 
@@ -148,6 +150,14 @@ class ErrorShapes:
     async def handle(self, request: Request, error: Exception) -> Response:
         """Answer what the framework raises; registered in place of its own handlers."""
         return self.respond(request.scope["path"], error)
+
+
+def validated(model: type[Model], data: object) -> Model:
+    """Return decoded JSON as a ``model``; raises BadRequest naming the first field that is wrong."""
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise validation_error(error.errors(include_url=False, include_input=False)) from None
 
 
 class ErrorBoundary:
