@@ -1,13 +1,5 @@
 """Failures to HTTP answers: one place decides status and headers, a *shape* per family of paths writes the body.
 
-How another wire format hooks in::
-
-    def error_shape(failure: Failure) -> Response:
-        return JSONResponse({"detail": failure.error.message}, failure.status, headers=failure.headers)
-
-    def surface(settings: Settings) -> Surface:          # see routes/surface.py; api_server.py mounts it
-        return Surface(router=router, error_shapes={"/my/prefix": error_shape})
-
 Routes simply ``raise`` any :class:`echo.errors.EchoError`. Also shaped: framework validation errors (as BadRequest with
 ``code`` and ``param``), 404 and 405 below the prefix, refused keys, bodies that are too large, and uncaught exceptions
 (logged once; the client gets a generic 500). A shape may answer with another status than ``failure.status``, by the
