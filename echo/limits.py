@@ -1,4 +1,4 @@
-"""What a request may ask for: checked before any device work, and what only the audio can tell, while it is made."""
+"""Limits of one request: checked before any device work, and again on the audio as it is made."""
 
 from __future__ import annotations
 

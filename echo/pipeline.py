@@ -21,8 +21,8 @@ from echo.types import Audio, Segment, UtteranceStats
 _SLICE_S = 1.0
 #: Louder than this counts as audible when the speech span is measured (-40 dBFS).
 _AUDIBLE = 0.01
-#: What a text sounds like in which there is nothing to speak ("*sighs*", "."), or of which the model made nothing: Home
-#: Assistant checks a server with such a text, game mods send them, and both take an error or no audio for a fault.
+#: Length of the silence that answers a text with nothing to speak ("*sighs*", "."), or of which the model made nothing.
+#: Home Assistant checks a server with such a text and game mods send them; both take an error or no audio for a fault.
 _UNSPEAKABLE_S = 0.1
 
 
@@ -143,7 +143,7 @@ class Pipeline:
         self.stats.early_stops += done.early_stopped
 
     def _measure(self, samples: Audio) -> None:
-        """Follow where sound begins and ends, on the time axis of what the listener hears."""
+        """Update the span of audible sound and the length so far, in seconds of playback."""
         rate = self._engine.info.sample_rate * self._speed
         loud = np.flatnonzero(np.abs(samples) > _AUDIBLE)
         if len(loud):

@@ -61,7 +61,7 @@ class ServiceRules:
 class SpeechService:
     """Turns requests into streams of encoded audio. One per runtime; used from the event loop.
 
-    ``on_open`` is shown every stream before it begins.
+    ``on_open`` is called with every stream before its first bytes are awaited.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class SpeechService:
 
     async def _open(self, request: SpeechRequest, *, whole: bool) -> SpeechStream:
         started = time.monotonic()
-        # Long texts take a while to clean up, and others are being served meanwhile.
+        # In a worker: cleaning up a long text would block the event loop.
         segments, seed = await self._run(self._prepare, request)
         output = open_output(request.format, self.engine.info.sample_rate, request.speed)
         try:
@@ -122,8 +122,8 @@ class SpeechService:
                 segments = [replace(each, utterance=replace(each.utterance, voice=voice)) for each in segments]
             else:
                 await self._run(self.voices.resolve, request.voice)  # it has nothing to speak, but must be known
-            # Others may have come meanwhile. From here to the hand-over of the first utterance nothing is awaited, so
-            # what passes is never refused later.
+            # Other requests may have entered meanwhile. Nothing is awaited between this check and the first
+            # ``engine.speak``, so a request that passes it is not refused later.
             self.admission.check_wait(self._queue_wait(segments))
         except BaseException:
             ticket.release()
@@ -148,7 +148,7 @@ class SpeechService:
         return stream
 
     def _prepare(self, request: SpeechRequest) -> tuple[list[Segment], int]:
-        """Everything before the device: clean and split the text, check it, plan its chunks, draw a seed."""
+        """Clean, split and check the text, plan its chunks, draw a seed; all that needs no device."""
         limits, rules = self.rules.limits, self.rules.chunks
         text = request.text.strip()
         limits.check_text(text)

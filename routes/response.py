@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
+from typing_extensions import override
 
 from echo.errors import EchoError
 from echo.service import SpeechService, SpeechStream
@@ -95,8 +96,8 @@ class SpeechResponse(Response):
         self.background = None
         self.init_headers({"Content-Type": media_type, **STREAM_HEADERS, **(headers or {})})
 
+    @override
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the stream; returns when it has ended or the client has left."""
         gone = asyncio.Event()
         watcher = asyncio.create_task(self._watch(receive, gone))
         try:

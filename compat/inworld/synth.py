@@ -9,6 +9,7 @@ from functools import partial
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from typing_extensions import override
 
 from compat.inworld.errors import RPC_RESPONSES, late_status
 from compat.inworld.payload import payloads, whole
@@ -18,7 +19,7 @@ from echo.runtime import Runtime
 from echo.service import SpeechStream
 from routes.deps import RuntimeDep, client_of
 from routes.json import read_json
-from routes.response import answer_streamed, answer_whole
+from routes.response import ByteStream, answer_streamed, answer_whole
 
 router = APIRouter(tags=["Inworld"], responses=RPC_RESPONSES)
 
@@ -45,13 +46,14 @@ async def synthesize_stream(request: Request, runtime: RuntimeDep) -> Response:
     return await answer_streamed(request, runtime.service, speech, media_type="application/json", envelope=lines)
 
 
-class Lines:
+class Lines(ByteStream):
     """A speech stream as newline-delimited JSON; a late failure becomes a last line with an ``error`` key."""
 
     def __init__(self, stream: SpeechStream, body: SynthesizeBody) -> None:
         self._stream = stream
         self._body = body
 
+    @override
     async def __aiter__(self) -> AsyncIterator[bytes]:
         try:
             async for payload in payloads(self._stream, self._body, self._body.text):
@@ -59,8 +61,8 @@ class Lines:
         except Exception as error:
             yield _line({"error": late_status(error, "Inworld stream")})
 
+    @override
     def close(self) -> None:
-        """Stop speaking."""
         self._stream.close()
 
 

@@ -1,4 +1,4 @@
-"""The frames of one request as one stream of samples: natural pauses between chunks, no clicks, speech never held."""
+"""Joins a request's frames into one stream of samples: natural pauses between chunks, no clicks, no delay of speech."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class JoinRules:
     """How chunks are put together; times in milliseconds.
 
     ``pause_ms`` is the silence from the last sound of a chunk to the first of the next, where the text asks for none.
-    Of the silence that was generated, ``lead_ms`` before a later chunk's first sound and ``tail_ms`` after the last
-    sound of the stream stay at most. Both are margins as well: for consonants too soft to be told from silence.
+    Of the generated silence at most ``lead_ms`` stay before a later chunk's first sound, and ``tail_ms`` after the last
+    sound of the stream. Both are also margins for consonants too soft to be distinguished from silence.
     The first ``settle_ms`` of every chunk are muted: a causal decoder that starts on nothing ticks before it settles.
     """
 
