@@ -89,7 +89,7 @@ def measure(settings: Settings) -> dict[str, Any]:
     engine = open_engine(settings)
     try:
         checks += batch_checks(engine, plan_of(settings, engine.info), pick_dtype(settings.model_dtype, device))
-        recompiles = engine.load().shape_misses
+        recompiles = engine.workload().shape_misses
     finally:
         engine.close()
     rows = [{**asdict(check), "passed": check.passed} for check in checks]
@@ -213,7 +213,7 @@ def batch_checks(engine: Engine, plan: BlockPlan, dtype: torch.dtype) -> list[Ch
         for i in range(OTHERS + 1)
     ]
     engine.warm_up(utterances[0])
-    engine.warmed()
+    engine.finish_warm_up()
     alone = _audio(engine.speak(utterances[0]))
     found = [difference(_among_others(engine, utterances, place), alone) for place in (0, OTHERS)]
     bounds = _EXACT if on_cpu else _GPU[dtype]

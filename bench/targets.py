@@ -217,7 +217,7 @@ class Service:
 
     async def recompiles(self) -> int:
         """See ``Target``."""
-        return self._engine.load().shape_misses
+        return self._engine.workload().shape_misses
 
     def take_started(self) -> list[FrameStream]:
         """Return the stream of the first chunk of every request since the last call."""

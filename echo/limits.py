@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from echo.errors import BadRequest
-from echo.types import SAMPLE_RATE, SAMPLES_PER_LATENT, Segment, Utterance
+from echo.types import LATENT_S, Segment, Utterance
 
 _MB = 2**20
 
@@ -91,7 +91,7 @@ def expected_seconds(segments: Sequence[Segment], speed: float) -> float:
 
 
 def _spoken_s(utterance: Utterance) -> float:
-    longest_s = utterance.plan.latents * SAMPLES_PER_LATENT / SAMPLE_RATE
+    longest_s = utterance.plan.latents * LATENT_S
     return longest_s if utterance.estimate_s is None else min(longest_s, utterance.estimate_s)
 
 

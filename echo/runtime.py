@@ -18,6 +18,7 @@ from echo.audio.join import JoinRules
 from echo.debug import Recorder
 from echo.decoding.pool import DecoderPool
 from echo.engines.base import Engine
+from echo.engines.table import EngineLoader, find_engine
 from echo.errors import BadRequest, ConfigError, DeviceStopped, EchoError, NotReady
 from echo.limits import RequestLimits
 from echo.presets import read_presets
@@ -34,8 +35,6 @@ from echo.voices.library import VoiceLibrary, VoiceRules
 from echo.voices.turns import TurnRules, Turns
 
 log = logging.getLogger(__name__)
-
-EngineLoader = Callable[[Settings, "SilenceGate | None"], Engine]
 
 #: Seconds between two looks at whether the device is still there.
 _WATCH_S = 0.5
@@ -63,6 +62,7 @@ class Runtime:
         self.settings = settings
         #: Checked first: who has written them wrong should not have to wait for the model to hear of it.
         self._presets = read_presets(settings.presets_path)
+        self._load_engine = load_engine or find_engine(settings.engine)
         if not split(settings.warmup_text, _text_rules(settings), ChunkRules()):
             raise ConfigError(f"ECHO_WARMUP_TEXT={settings.warmup_text!r}: there is nothing to speak in it.")
         self.status = Status.LOADING
@@ -83,7 +83,6 @@ class Runtime:
             observe=self.metrics.voice_read,
         )
         self.metrics.watch_voices(self.voice_turns, self.cache.stats, lambda: len(self.decoders.pids))
-        self._load_engine = load_engine or _load_engine
         self._when_failed: list[Callable[[], None]] = []
         self._engine: Engine | None = None
         self._service: SpeechService | None = None
@@ -173,7 +172,7 @@ class Runtime:
             self._fail(Status.FAILED, message, None if isinstance(error, EchoError) else error)
             return
         self._service = service
-        self.metrics.watch(service.engine.load, lambda: service.admission.open)
+        self.metrics.watch(service.engine.workload, lambda: service.admission.open)
         if self.status is Status.LOADING:
             self.status = Status.READY
             log.info("ready after %.1f s", time.monotonic() - started)
@@ -201,7 +200,7 @@ class Runtime:
         gate = None
         if settings.vad_reroll_enabled:
             rules = SilenceRules(threshold_ms=settings.vad_silence_threshold_ms, max_rerolls=settings.vad_max_rerolls)
-            gate = SilenceGate(rules, SpeechDetector())
+            gate = SilenceGate(rules, SpeechDetector().silences)
         engine = self._load_engine(settings, gate)
         self._engine = engine
         info = engine.info
@@ -237,7 +236,7 @@ class Runtime:
             plan = service.presets.plan(SpeechOptions(), streaming=streaming)
             utterance = Utterance(text=chunk.text, plan=plan, seed=0, voice=voice)
             await asyncio.to_thread(service.engine.warm_up, utterance)
-        await asyncio.to_thread(service.engine.warmed)
+        await asyncio.to_thread(service.engine.finish_warm_up)
 
     async def _warm_up_voice(self, service: SpeechService) -> VoiceState | None:
         """Return the voice of the warm-up; a file that cannot be read is no reason not to serve the others."""
@@ -301,9 +300,3 @@ def _uppercase_words(settings: Settings) -> frozenset[str]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError("ECHO_UPPERCASE_WORDS_FILE: the file cannot be read as UTF-8 text.") from error
     return parse_uppercase_words(lines)
-
-
-def _load_engine(settings: Settings, gate: SilenceGate | None) -> Engine:
-    from echo.engines.load import load_engine  # imports torch: only a runtime that serves a real model pays for it
-
-    return load_engine(settings, gate)

@@ -21,7 +21,7 @@ from echo.pipeline import Pipeline, SpeechStats
 from echo.presets import Presets, chunk_rules
 from echo.telemetry import Metrics
 from echo.text import split
-from echo.text.estimate import estimate_seconds
+from echo.text.pack import estimate_seconds
 from echo.types import (
     Audio,
     BlockPlan,

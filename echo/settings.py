@@ -65,6 +65,12 @@ class Settings(BaseModel):
     port: int = _env("PORT", 8000, "Port to listen on; 0 picks a free one.", ge=0, le=65535)
 
     # -- model and devices
+    engine: str = _env(
+        "ECHO_ENGINE",
+        "echo",
+        "What speaks: `echo` (Echo-TTS), or the name of an engine that an installed package brings. The settings of "
+        "model and devices are for `echo`.",
+    )
     model_repo: str = _env(
         "ECHO_MODEL_REPO",
         "",
@@ -99,7 +105,7 @@ class Settings(BaseModel):
         "ECHO_COMPILE_AE", True, "Compile the decoder at start-up, where a compiler and CUDA are there."
     )
     cuda_graphs: bool = _env(
-        "ECHO_CUDA_GRAPHS", True, "Record the model's steps as CUDA graphs at start-up, and replay them."
+        "ECHO_CUDA_GRAPHS", True, "Capture the model's steps as CUDA graphs at start-up, and replay them."
     )
     compile_lora_only: bool = _env(
         "ECHO_COMPILE_LORA_ONLY", False, "Accepted for old set-ups; has no effect without a LoRA."
@@ -222,7 +228,7 @@ class Settings(BaseModel):
 
     # -- silence re-roll
     vad_reroll_enabled: bool = _env(
-        "ECHO_VAD_REROLL_ENABLED", False, "Draw a block again when it holds a long silence."
+        "ECHO_VAD_REROLL_ENABLED", False, "Generate a block again when it holds a long silence."
     )
     vad_silence_threshold_ms: int = _env(
         "ECHO_VAD_SILENCE_THRESHOLD_MS",
@@ -234,7 +240,7 @@ class Settings(BaseModel):
     vad_max_rerolls: int = _env(
         "ECHO_VAD_MAX_REROLLS",
         3,
-        "Most draws beyond the first for one block; the least silent is kept.",
+        "Most attempts at one block beyond the first; the one with the shortest silence is kept.",
         ge=0,
         le=20,
     )

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
-from echo.types import EngineLoad
+from echo.types import Workload
 from echo.voices.cache import CacheStats
 from echo.voices.turns import Turns
 
@@ -32,20 +32,20 @@ class Metrics:
         r = self.registry
         self.requests = Counter("echo_requests", "Speech requests by outcome.", ["outcome"], registry=r)
         self.audio_seconds = Counter("echo_audio_seconds", "Audio generated, in seconds.", registry=r)
-        self.rerolls = Counter("echo_rerolls", "Blocks drawn again because of a silence.", registry=r)
+        self.rerolls = Counter("echo_rerolls", "Blocks generated again because of a silence.", registry=r)
         self.first_frame = Histogram(
             "echo_first_frame_seconds", "Request to first audio.", buckets=_LATENCY_BUCKETS, registry=r
         )
         self.open_streams = Gauge("echo_open_streams", "Requests that hold a slot.", registry=r)
-        self.active = Gauge("echo_active_utterances", "Utterances in work.", registry=r)
-        self.waiting = Gauge("echo_waiting_utterances", "Utterances that wait for room.", registry=r)
+        self.active = Gauge("echo_active_utterances", "Utterances being generated.", registry=r)
+        self.waiting = Gauge("echo_waiting_utterances", "Utterances that wait for capacity.", registry=r)
         self.queue_wait = Gauge("echo_queue_wait_seconds", "Estimated wait of a request that came now.", registry=r)
-        self.kv_bytes = Gauge("echo_kv_bytes", "Device memory reserved for utterances in work.", registry=r)
+        self.kv_bytes = Gauge("echo_kv_bytes", "Device memory reserved for active utterances.", registry=r)
         self.shape_misses = Gauge(
-            "echo_shape_misses", "Calls of a shape that nothing was compiled or recorded for before.", registry=r
+            "echo_shape_misses", "Calls since the warm-up whose shape was neither compiled nor captured.", registry=r
         )
         self.device_busy = Gauge(
-            "echo_device_busy_seconds", "How long the device has been at its oldest piece of work.", registry=r
+            "echo_device_busy_seconds", "Time that the oldest piece of work on the device has taken so far.", registry=r
         )
         self.kv_budget = Gauge("echo_kv_budget_bytes", "The most that may be reserved.", registry=r)
         self.voices_read = Counter(
@@ -78,16 +78,16 @@ class Metrics:
         # Memory, processor time and descriptors of the process, under Prometheus' own names; Linux only.
         ProcessCollector(registry=r)
 
-    def watch(self, load: Callable[[], EngineLoad], open_streams: Callable[[], int]) -> None:
+    def watch(self, workload: Callable[[], Workload], open_streams: Callable[[], int]) -> None:
         """Have the gauges show what these functions return whenever they are read."""
         self.open_streams.set_function(open_streams)
-        self.active.set_function(lambda: load().active)
-        self.waiting.set_function(lambda: load().waiting)
-        self.queue_wait.set_function(lambda: load().queue_wait_s)
-        self.kv_bytes.set_function(lambda: load().nbytes)
-        self.shape_misses.set_function(lambda: load().shape_misses)
-        self.device_busy.set_function(lambda: load().busy_s)
-        self.kv_budget.set_function(lambda: load().max_nbytes)
+        self.active.set_function(lambda: workload().active)
+        self.waiting.set_function(lambda: workload().waiting)
+        self.queue_wait.set_function(lambda: workload().queue_wait_s)
+        self.kv_bytes.set_function(lambda: workload().nbytes)
+        self.shape_misses.set_function(lambda: workload().shape_misses)
+        self.device_busy.set_function(lambda: workload().busy_s)
+        self.kv_budget.set_function(lambda: workload().max_nbytes)
 
     def watch_voices(self, turns: Turns, cache: Callable[[], CacheStats], decoders: Callable[[], int]) -> None:
         """Have the gauges of voices show how things stand whenever they are read."""

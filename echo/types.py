@@ -21,6 +21,8 @@ SampleRate = Literal[8000, 16000, 22050, 24000, 44100, 48000]
 SAMPLE_RATES: tuple[int, ...] = get_args(SampleRate)
 #: Audio samples per latent: encoder x512, quantiser x4.
 SAMPLES_PER_LATENT = 2_048
+#: Seconds of one latent. Plans count in latents for every engine, whatever its own sample rate.
+LATENT_S = SAMPLES_PER_LATENT / SAMPLE_RATE
 #: Width of one latent after the PCA.
 LATENT_SIZE = 80
 #: Longest generation the model was trained for, in latents (29.72 s); continuation and new blocks together.
@@ -148,10 +150,6 @@ class TextRules:
     normalize_exclamation: bool = True
     strip_markup: bool = True
     keep_uppercase: frozenset[str] = frozenset()
-    #: Stage marks the model performs, lower case without brackets ("laughs"): kept, in the form ``(laughs)``.
-    keep_marks: frozenset[str] = frozenset()
-    #: Drop everything that is not ASCII, as the reference streaming server does.
-    ascii_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +159,6 @@ class TextChunk:
     index: int
     text: str
     pause_after_ms: int = 0
-    is_last: bool = False
     pause_before_ms: int = 0
 
 
@@ -298,20 +295,20 @@ class UtteranceStats:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EngineLoad:
-    """What an engine has to do at a moment; bytes are estimates of device memory."""
+class Workload:
+    """Current queue and memory use of an engine; bytes are estimates of device memory."""
 
-    #: Utterances in work, and those that wait for room.
+    #: Utterances being generated, and those that wait for capacity.
     active: int = 0
     waiting: int = 0
-    #: Reserved for those in work, and the most that may be.
+    #: Reserved for the active ones, and the budget.
     nbytes: int = 0
     max_nbytes: float = math.inf
-    #: Seconds that an utterance handed in now would wait.
+    #: Seconds that an utterance submitted now would wait.
     queue_wait_s: float = 0.0
-    #: Seconds that the device has been at its oldest piece of work.
+    #: Seconds that the oldest piece of work on the device has taken so far.
     busy_s: float = 0.0
-    #: Calls, since the warm-up, of a shape that nothing was compiled or recorded for; 0 when all is as it should be.
+    #: Calls since the warm-up whose shape was neither compiled nor captured; 0 when all is as it should be.
     shape_misses: int = 0
 
 
@@ -325,9 +322,8 @@ class EngineInfo:
     device: str
     backend: str
     license: str
-    preview: bool = False
     max_latents: int = MAX_LATENTS
     num_layers: int = MAX_LAYERS
-    #: Utterances that the engine makes at the same time when the operator does not say.
+    #: Utterances that the engine generates at the same time, unless ECHO_MAX_CONCURRENT says otherwise.
     concurrent: int = 1
     chunk_rules: ChunkRules = field(default_factory=ChunkRules)

@@ -1,14 +1,14 @@
-"""Silences inside generated speech, found by the Silero voice activity detector, and the verdict on a block."""
+"""Find silences in generated speech with the Silero voice activity detector (VAD)."""
 
 from __future__ import annotations
 
 import math
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from echo.audio.resample import resample
 from echo.types import Audio
@@ -24,20 +24,12 @@ Span = tuple[float, float]
 """Start and end in seconds."""
 
 
-class SilenceDetector(Protocol):
-    """Anything that finds the silences of a clip."""
-
-    def silences(self, samples: Audio, rate: int) -> Sequence[Span]:
-        """Spans without speech, in order, in seconds from the start of the clip."""
-        ...
-
-
 class SpeechDetector:
     """Silero VAD with the weights that come in its package: nothing is downloaded.
 
     Thread-safe. Works in ``threads`` threads of its own, each with its own model and one torch thread: the model's
-    steps are far too small to be shared out, and would only disturb the other work on a busy machine (7 ms per second
-    of audio each). They start with :meth:`load` or the first use; both block, so use neither on an event loop.
+    steps are too small for several threads, which would only slow down other work on a busy machine (7 ms per second of
+    audio). They start with :meth:`load` or the first use; both block, so use neither on an event loop.
     """
 
     def __init__(self, threads: int = 2) -> None:
@@ -123,29 +115,25 @@ class SilenceRules:
     max_rerolls: int = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What was heard in one attempt at a block: its longest silence that counts, and whether it may be sent."""
-
-    longest_silence_ms: float
-    accept: bool
-
-
 class SilenceGate:
-    """Judges finished blocks before they are sent. Thread-safe if its detector is."""
+    """Measures the silence of finished blocks before they are sent. Thread-safe if ``find_silences`` is.
 
-    def __init__(self, rules: SilenceRules, detector: SilenceDetector) -> None:
+    ``find_silences`` takes samples and their rate, and returns the spans without speech, in order: the method
+    ``silences`` of a SpeechDetector.
+    """
+
+    def __init__(self, rules: SilenceRules, find_silences: Callable[[Audio, int], Sequence[Span]]) -> None:
         self._rules = rules
-        self._detector = detector
+        self._find_silences = find_silences
 
     @property
     def threshold_ms(self) -> float:
-        """A silence at least this long is too long."""
+        """A block with a silence of at least this length is generated again."""
         return self._rules.threshold_ms
 
     @property
     def max_rerolls(self) -> int:
-        """How many more attempts a block gets after its first."""
+        """Most attempts at a block beyond the first."""
         return self._rules.max_rerolls
 
     def longest_silence_ms(
@@ -154,17 +142,12 @@ class SilenceGate:
         """Longest silence of a block that counts, in milliseconds.
 
         Silences count inside the block and at both its edges, since speech goes on in the next block. In the block
-        that ends the utterance (``is_last``) the silence at its very end is natural and does not count. A block that
-        must hold speech (``needs_speech``: the first one, and a redraw) and does not is silent without end, so that
-        no shorter silence is given up for it.
+        that ends the utterance (``is_last``), the silence at its very end is natural and does not count. A block that
+        must hold speech (``needs_speech``: the first one, and any retry) and does not has an infinite silence, so that
+        an attempt with speech is always preferred to it.
         """
         end = len(samples) / rate
-        spans = self._detector.silences(samples, rate) if len(samples) else [(0.0, 0.0)]
+        spans = self._find_silences(samples, rate) if len(samples) else [(0.0, 0.0)]
         if needs_speech and any(start <= 0 and stop >= end for start, stop in spans):
             return math.inf
         return max((1000.0 * (stop - start) for start, stop in spans if not (is_last and stop >= end)), default=0.0)
-
-    def judge(self, samples: Audio, rate: int, *, is_last: bool = False, needs_speech: bool = False) -> Verdict:
-        """Judge one attempt at a block."""
-        longest = self.longest_silence_ms(samples, rate, is_last=is_last, needs_speech=needs_speech)
-        return Verdict(longest, accept=longest < self.threshold_ms)

@@ -1,24 +1,23 @@
-"""When text that arrives in pieces is spoken: the buffering rules of one socket context, without clock or socket."""
+"""When a context speaks the text that it has been sent: Inworld's own settings, without clock or socket."""
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
+
+from echo.text import Boundary, TextStream
 
 #: Text that a context holds at most before it is spoken whatever its settings say (Inworld's limit, in characters).
 MAX_BUFFERED = 1_000
 
-_SENTENCE_END = re.compile(r"""(?<![.!?…])[.!?…]++["'”’»)\]]*+(?=\s)|[。！？]+["”’」』]*""")
-#: A dot after these ends no sentence.
-_ABBREVIATIONS = frozenset({"mr", "mrs", "ms", "dr", "prof", "st", "sr", "jr", "vs", "e.g", "i.e", "approx"})
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BufferRules:
-    """When a buffer is spoken without being told to.
+    """When text is spoken without a flush.
 
-    ``threshold`` is in characters, ``max_delay_s`` counts from the last text (None = never). ``phrases``: every text
-    is a phrase of its own, spoken at once. ``sentences``: raw tokens, spoken sentence by sentence.
+    threshold    from this many characters on: as many whole sentences as there are, else clauses, else words
+    max_delay_s  all of it, this long after the last text; None = never
+    phrases      every text is a phrase of its own and is spoken at once
+    sentences    sentence by sentence
     """
 
     threshold: int = MAX_BUFFERED
@@ -28,75 +27,42 @@ class BufferRules:
 
 
 class TextBuffer:
-    """Collects text and says which of it to speak now. Times are seconds of any one clock."""
+    """The text of one context. Times are seconds of any one clock. ``markup`` as for :class:`TextStream`."""
 
-    def __init__(self, rules: BufferRules) -> None:
+    def __init__(self, rules: BufferRules, *, markup: bool = True) -> None:
         self.rules = rules
-        self._text = ""
-        self._last = 0.0
+        self._stream = TextStream(markup=markup)
+        self._last_text_at = 0.0
 
     @property
     def deadline(self) -> float | None:
         """When the buffered text is due even if nothing more comes; None = never."""
-        if self.rules.max_delay_s is None or not _speakable(self._text):
+        if self.rules.max_delay_s is None or not self._stream.speakable:
             return None
-        return self._last + self.rules.max_delay_s
+        return self._last_text_at + self.rules.max_delay_s
 
     def append(self, text: str, now: float) -> str:
-        """Add text; return what to speak now, "" for nothing. Words are never cut."""
-        self._text += text
-        self._last = now
-        cut = self._due()
-        if not _speakable(self._text[:cut]):
-            # A lone blank or dot waits for the words it belongs to, but not for ever.
-            return "" if len(self._text) <= 2 * MAX_BUFFERED else self.flush()
-        spoken, self._text = self._text[:cut], self._text[cut:]
-        return spoken.strip()
+        """Add text; return what to speak now, "" for nothing."""
+        self._stream.feed(text)
+        self._last_text_at = now
+        return self._due().strip()
 
     def flush(self) -> str:
         """Empty the buffer and return what was in it; "" when there is nothing to speak."""
-        text, self._text = self._text, ""
-        return text.strip() if _speakable(text) else ""
+        speakable = self._stream.speakable
+        text = self._stream.flush().source.strip()
+        return text if speakable else ""
 
-    def _due(self) -> int:
-        if self.rules.phrases:
-            return len(self._text)
+    def _due(self) -> str:
+        stream = self._stream
+        if self.rules.phrases and stream.speakable:
+            return stream.flush().source
+        due = stream.take().source if self.rules.sentences else ""
         threshold = min(self.rules.threshold, MAX_BUFFERED)
-        full = len(self._text) >= threshold
-        if full and not self._text[-1].isalnum():
-            return len(self._text)
-        cut = _sentence_end(self._text) if full or self.rules.sentences else 0
-        if len(self._text) - cut >= threshold:
-            cut = _word_end(self._text)
-        return cut
-
-
-def _sentence_end(text: str) -> int:
-    """Return where the last complete sentence ends, 0 when none does; a mark at the very end may go on ("3.5")."""
-    end = 0
-    for mark in _SENTENCE_END.finditer(text):
-        if mark.group() != "." or not _is_abbreviation(_word_before(text, mark.start())):
-            end = mark.end()
-    return end
-
-
-def _is_abbreviation(word: str) -> bool:
-    """Tell whether a single dot after ``word`` is part of it: "Mr.", "J.", "3."."""
-    word = word.lstrip("\"'“‘(").lower()
-    return word in _ABBREVIATIONS or (len(word) == 1 and word != "i") or word.isdigit()
-
-
-def _word_before(text: str, place: int) -> str:
-    start = place
-    while start and not text[start - 1].isspace():
-        start -= 1
-    return text[start:place]
-
-
-def _word_end(text: str) -> int:
-    """Return where the last complete word ends; the whole length where there is only one word."""
-    return len(text) - len(_word_before(text, len(text))) or len(text)
-
-
-def _speakable(text: str) -> bool:
-    return any(char.isalnum() for char in text)
+        while len(stream.pending) >= threshold and (passage := stream.take(Boundary.WORD, eager=True)):
+            due += passage.source
+        if len(stream.pending) >= MAX_BUFFERED:
+            due += stream.flush(hold_word=True).source
+        if len(stream.pending) >= MAX_BUFFERED:
+            due += stream.flush().source
+        return due

@@ -1,4 +1,4 @@
-"""One context of the socket: its text buffer, its settings, and the task that speaks flush after flush in order."""
+"""One context of the socket: its text buffer, its settings, and the task that speaks one flush after the other."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ class _Close:
 class Context:
     """A voice, a format and a text buffer on a socket.
 
-    The methods return at once; what they cause is done by the context's own task, in order. They raise Exhausted, and
-    do nothing, while too much is waiting to be spoken. ``closed`` is called before ``contextClosed`` is sent, so that
-    the id is free again when the client hears of it.
+    The methods return at once; the context's own task does the work, in order. They raise Exhausted, and do nothing,
+    while too much text is waiting. ``closed`` is called before ``contextClosed`` is sent, so that the id is free again
+    when the client receives it.
     """
 
     def __init__(
@@ -61,15 +61,15 @@ class Context:
     ) -> None:
         self.id = id
         self.config = config
-        #: Something is being spoken, or waits for it.
+        #: Something is being spoken or waits to be spoken.
         self.busy = False
-        #: No more messages are taken.
+        #: Takes no more messages.
         self.closing = False
         self._service = service
         self._send = send
         self._closed = closed
         self._client = client
-        self._buffer = TextBuffer(buffer_rules(config))
+        self._buffer = TextBuffer(buffer_rules(config), markup=service.rules.text.strip_markup)
         self._timer: asyncio.TimerHandle | None = None
         self._waiting_chars = 0
         self._header_sent_for: AudioConfig | None = None
@@ -78,7 +78,7 @@ class Context:
         self._task.add_done_callback(_log_failure)
 
     def append(self, text: str) -> None:
-        """Take text, and speak what is due now. Raises BadRequest, and takes nothing, if it is too long."""
+        """Take text and speak what is due. Raises BadRequest, and takes nothing, if it is too long."""
         if len(text) > MAX_BUFFERED:
             raise BadRequest(f"text: {len(text)} characters; at most {MAX_BUFFERED} per message.", param="text")
         self._require_room(len(text))
@@ -86,7 +86,7 @@ class Context:
         self._set_timer()
 
     def flush(self) -> None:
-        """Speak all that is buffered; ``flushCompleted`` follows even if that is nothing."""
+        """Speak what is buffered; ``flushCompleted`` follows even if that is nothing."""
         self._require_room(0)
         self._stop_timer()
         self._put(_Flush(self._buffer.flush(), self.config))
@@ -101,14 +101,14 @@ class Context:
         self._put(_Updated(config))
 
     def close(self) -> None:
-        """Speak what is buffered, then end; nothing may follow."""
+        """Speak what is buffered, then end."""
         self.closing = True
         self._stop_timer()
         self._speak(self._buffer.flush())
         self._put(_Close())
 
     async def cancel(self) -> None:
-        """Stop speaking, drop everything, end without a message; returns when the work has been given up."""
+        """Stop speaking, drop all text, and end without a message; return when the work has stopped."""
         self._stop_timer()
         self._task.cancel()
         await asyncio.wait((self._task,))
@@ -161,7 +161,7 @@ class Context:
             self.busy = not self._work.empty()
 
     async def _generate(self, text: str, config: ContextConfig) -> None:
-        """Speak one flush: a generation of its own, whose timestamps start at 0."""
+        """Speak one flush. Its timestamps start at 0."""
         if text:
             # livekit feeds a whole context to one WAV parser: a second header would be played as a click.
             audio = config.audio_config.streamed(header=config.audio_config != self._header_sent_for)
@@ -183,11 +183,11 @@ class Context:
 
 def _log_failure(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
-        log.error("an Inworld context broke down", exc_info=error)
+        log.error("Inworld context failed", exc_info=error)
 
 
 def buffer_rules(config: ContextConfig) -> BufferRules:
-    """Return when a context with these settings speaks; a threshold or delay of 0 means: not set."""
+    """Return the buffering rules of a context's settings; a threshold or delay of 0 means unset."""
     sentences = config.auto_mode is not False and config.auto_mode_strategy == "SENTENCE_BOUNDARY"
     return BufferRules(
         threshold=config.buffer_char_threshold or MAX_BUFFERED,

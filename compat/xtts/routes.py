@@ -36,7 +36,7 @@ async def tts_to_audio(request: Request, runtime: RuntimeDep) -> Response:
     """Speak a text; the answer is one complete WAV file."""
     body = SpeakBody.parse(await read_json(request))
     if body.is_ping:
-        return _silence()
+        return _silence(runtime)
     speech = await _to_request(runtime, body, client_of(request), unsized=False)
     return await answer_whole(request, runtime.service, speech, headers=_headers(body))
 
@@ -105,7 +105,7 @@ async def create_and_store_latents(request: Request, runtime: RuntimeDep) -> dic
 
 async def _stream(request: Request, runtime: Runtime, body: SpeakBody) -> Response:
     if body.is_ping:
-        return _silence()
+        return _silence(runtime)
     speech = await _to_request(runtime, body, client_of(request), unsized=True)
     return await answer_streamed(request, runtime.service, speech, headers=_headers(body))
 
@@ -148,6 +148,6 @@ def _names(runtime: Runtime) -> dict[str, str]:
     return names
 
 
-def _silence() -> Response:
-    silence = np.zeros(int(_PING_S * SAMPLE_RATE), np.float32)
-    return Response(pcm_file(silence, SAMPLE_RATE), media_type="audio/wav")
+def _silence(runtime: Runtime) -> Response:
+    rate = runtime.info.sample_rate if runtime.info else SAMPLE_RATE
+    return Response(pcm_file(np.zeros(int(_PING_S * rate), np.float32), rate), media_type="audio/wav")

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
-from torch import nn
 
+from echo.model.autoencoder.dac import Autoencoder
 from echo.model.cuda.compile import Artifacts, Compiler, artifact_key, obstacle
-from echo.model.cuda.graphs import BUCKETS, Capture, CapturedForward, Kernel, flash
+from echo.model.cuda.graphs import BUCKETS, CapturedForward
 from echo.model.echo import EchoModel
 from echo.model.network.arena import Arena
+from echo.model.network.dit import EchoDiT
 from echo.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -73,31 +73,19 @@ class Acceleration:
         return uncaptured + sum(compiler.misses for compiler in self._compilers)
 
 
-def accelerate(
-    settings: Settings,
-    model: EchoModel,
-    source: str,
-    *,
-    max_rows: int,
-    budget: int,
-    compile: Callable[..., Any] = torch.compile,
-    anywhere: bool = False,
-    kernel: Kernel = flash,
-    capture: Capture | None = None,
-    buckets: Sequence[int] = BUCKETS,
-    pieces: Sequence[int] = PIECES,
-) -> Acceleration:
+def accelerate(settings: Settings, model: EchoModel, source: str, *, max_rows: int, budget: int) -> Acceleration:
     """Prepare what the settings ask for and the device can do.
 
     source    of the model; each source has its own artifacts
     max_rows  of a step
-    budget    bytes that utterances in work may take; all of them may be K/V
-    buckets   see CapturedForward
-    pieces    lengths, in latents, for which the decoder is compiled
-    anywhere  compile and capture on every device, not only on CUDA
+    budget    bytes that active utterances may take; all of them may be K/V
     """
-    dit = model.dit
-    compilers = _compilers(settings, model, compile, pieces, anywhere=anywhere)
+    dit, autoencoder = model.dit, model.autoencoder
+    compilers = []
+    if settings.compile and _can_compile("the model", dit.device):
+        compilers.append(compile_blocks(dit, Compiler("the model")))
+    if settings.compile_ae and _can_compile("the decoder", autoencoder.device):
+        compilers.append(compile_decoder(autoencoder, Compiler("the decoder"), PIECES))
     artifacts = None
     if compilers:
         device_name = torch.cuda.get_device_name(dit.device) if dit.device.type == "cuda" else dit.device.type
@@ -105,37 +93,47 @@ def accelerate(
         artifacts = Artifacts(folder / f"{artifact_key(device_name, source)}.bin")
         artifacts.load()
     forward = None
-    if settings.cuda_graphs and (anywhere or dit.device.type == "cuda"):
-        config = dit.config
-        keys = int(_SLACK * budget) // (config.num_layers * 2 * config.model_size * dit.dtype.itemsize) + buckets[-1]
-        dit.arena = Arena(
-            config.num_layers, config.num_heads, config.head_dim, keys, dtype=dit.dtype, device=dit.device
-        )
-        forward = CapturedForward(dit, dit.arena, max_rows=max_rows, buckets=buckets, kernel=kernel, capture=capture)
+    if settings.cuda_graphs and dit.device.type == "cuda":
+        dit.arena = make_arena(dit, budget, BUCKETS[-1])
+        forward = CapturedForward(dit, dit.arena, max_rows=max_rows)
     return Acceleration(model, compilers, artifacts, forward)
 
 
-def _compilers(
-    settings: Settings, model: EchoModel, compile: Callable[..., Any], pieces: Sequence[int], *, anywhere: bool
-) -> list[Compiler]:
-    dit, autoencoder = model.dit, model.autoencoder
-    # Parts of a block, not the whole: its attention fills and reads overlapping views of the keys, which torch.compile
-    # refuses, and takes a list as long as the batch, for each length of which it would compile anew.
-    block_methods = [(block, method) for block in dit.blocks for method in ("before_attention", "after_attention")]
-    parts: list[tuple[str, bool, torch.device, list[tuple[nn.Module, str]]]] = [
-        ("the model", settings.compile, dit.device, block_methods),
-        ("the decoder", settings.compile_ae, autoencoder.device, [(autoencoder, "decode_piece")]),
-    ]
-    compilers = []
-    for name, wanted, device, methods in parts:
-        reason = None if anywhere else obstacle(device)
-        if wanted and reason is not None:
-            log.info("%s is not compiled: %s", name, reason)
-        elif wanted:
-            compiler = Compiler(name, compile)
-            for owner, method in methods:
-                compiler.add(owner, method)
-            compilers.append(compiler)
-            if owner is autoencoder:
-                autoencoder.piece_lengths = pieces
-    return compilers
+def compile_blocks(dit: EchoDiT, compiler: Compiler) -> Compiler:
+    """Add the compilable parts of the transformer's blocks to a compiler, and return it.
+
+    Not the whole block: its attention fills and reads overlapping views of the keys, which torch.compile refuses, and
+    takes a list as long as the batch, for each length of which it would compile anew.
+    """
+    for block in dit.blocks:
+        compiler.add(block, "before_attention")
+        compiler.add(block, "after_attention")
+    return compiler
+
+
+def compile_decoder(autoencoder: Autoencoder, compiler: Compiler, pieces: Sequence[int]) -> Compiler:
+    """Add the decoder to a compiler, and return it.
+
+    pieces  lengths in latents, for which the decoder is compiled; it then takes no others
+    """
+    compiler.add(autoencoder, "decode_piece")
+    autoencoder.piece_lengths = pieces
+    return compiler
+
+
+def make_arena(dit: EchoDiT, budget: int, largest_step: int) -> Arena:
+    """Allocate the buffer of all K/V.
+
+    budget        bytes that active utterances may take
+    largest_step  latents over all rows of the largest captured step, whose own keys come on top
+    """
+    config = dit.config
+    keys = int(_SLACK * budget) // (config.num_layers * 2 * config.model_size * dit.dtype.itemsize) + largest_step
+    return Arena(config.num_layers, config.num_heads, config.head_dim, keys, dtype=dit.dtype, device=dit.device)
+
+
+def _can_compile(name: str, device: torch.device) -> bool:
+    reason = obstacle(device)
+    if reason is not None:
+        log.info("%s is not compiled: %s", name, reason)
+    return reason is None

@@ -5,56 +5,39 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import replace
-from typing import Protocol
 
+from typing_extensions import override
+
+from echo.engines.accelerate import Acceleration
 from echo.engines.base import Engine
-from echo.engines.cores import Cores
 from echo.model.base import BlockModel
-from echo.scheduler.errands import Sliced
+from echo.scheduler.cores import CoreThreads
 from echo.scheduler.loop import STALL_S, Scheduler
 from echo.scheduler.policy import Limits
-from echo.scheduler.runner import Gate
 from echo.stream import FrameStream
-from echo.types import Audio, EngineInfo, EngineLoad, Utterance, VoiceState
-
-
-class SpeakingModel(BlockModel, Protocol):
-    """A block model that also encodes reference voices."""
-
-    def encode_voice_in_slices(self, audio: Audio) -> Sliced[VoiceState]:
-        """Encode a reference clip, mono at the engine's rate; yields wherever other work may come between."""
-        ...
-
-
-class Acceleration(Protocol):
-    """What makes a model fast once it is warm."""
-
-    @property
-    def misses(self) -> int:
-        """How often, since ``finish``, something had a shape that was not ready and took the slow way."""
-        ...
-
-    def finish(self) -> None:
-        """Make everything ready; on the device's thread."""
-        ...
+from echo.types import Audio, EngineInfo, Utterance, VoiceState, Workload
+from echo.vad import SilenceGate
 
 
 class BlockEngine(Engine):
-    """Speaks with a block model; see the engine interface for the methods.
+    """Speaks with a block model.
 
-    ``acceleration`` is finished on the device thread between the last warm-up and the first request. ``stall_s`` is the
-    longest that the device may take for one piece of work before it counts as stuck.
+    gate          rejects blocks with a long silence; needs ``workers``
+    workers       threads for the gate, and for waiting for copies from the device
+    cores         threads that compute, for a small model on a CPU; closed with the engine
+    acceleration  of the model; finished on the device thread after the warm-up
+    stall_s       the longest that one piece of work may take before the device counts as stuck
     """
 
     def __init__(
         self,
-        model: SpeakingModel,
+        model: BlockModel,
         info: EngineInfo,
         limits: Limits,
         *,
-        gate: Gate | None = None,
+        gate: SilenceGate | None = None,
         workers: Executor | None = None,
-        cores: Cores | None = None,
+        cores: CoreThreads | None = None,
         acceleration: Acceleration | None = None,
         stall_s: float = STALL_S,
     ) -> None:
@@ -73,48 +56,48 @@ class BlockEngine(Engine):
         )
 
     @property
+    @override
     def info(self) -> EngineInfo:
-        """Name, rate, device and limits of this engine."""
         return self._info
 
-    def load(self) -> EngineLoad:
-        """Ask the scheduler, and how often a shape was met that nothing was made ready for."""
+    @override
+    def workload(self) -> Workload:
         misses = self._acceleration.misses if self._acceleration is not None else 0
-        return replace(self._scheduler.load(), shape_misses=misses)
+        return replace(self._scheduler.workload(), shape_misses=misses)
 
+    @override
     def queue_wait(self, work: Sequence[Utterance]) -> float:
-        """Ask the scheduler."""
         return self._scheduler.queue_wait(work)
 
+    @override
     def encode_voice(self, audio: Audio) -> Future[VoiceState]:
-        """Encode a reference clip on the device thread, between the steps of those who are being served."""
         return self._scheduler.submit_sliced(self._model.encode_voice_in_slices(audio))
 
+    @override
     def speak(self, utterance: Utterance) -> FrameStream:
-        """Queue one utterance and return its stream at once."""
         return self._scheduler.submit(utterance)
 
+    @override
     def warm_up(self, utterance: Utterance) -> None:
-        """Speak an utterance to its end, so that every shape of its plan has run once."""
         for _ in self.speak(utterance):
             pass
 
-    def warmed(self) -> None:
-        """Finish what makes the model fast, and begin to measure the device's pace."""
+    @override
+    def finish_warm_up(self) -> None:
         if self._acceleration is not None:
             self._scheduler.run(self._acceleration.finish)
-        self._scheduler.forget_pace()
+        self._scheduler.reset_pace()
 
+    @override
     def healthy(self) -> bool:
-        """False after the device thread has died or got stuck."""
         return self._scheduler.healthy()
 
+    @override
     def give_up(self) -> None:
-        """Fail all that was handed in."""
         self._scheduler.give_up()
 
+    @override
     def close(self) -> None:
-        """Fail what is queued and end the threads."""
         self._scheduler.close()
         if self._cores is not None:
             self._cores.close()

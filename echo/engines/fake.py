@@ -1,4 +1,4 @@
-"""An engine without a model: a sine per chunk, with scripted delays and failures; for tests and overhead figures."""
+"""An engine without a model: a sine per chunk, with scripted delays and failures; for tests and benchmarks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 import numpy as np
+from typing_extensions import override
 
+from echo.engines.base import Engine
 from echo.errors import EngineFailed, Overloaded
 from echo.stream import FrameStream
 from echo.types import (
@@ -18,15 +20,15 @@ from echo.types import (
     Audio,
     AudioFrame,
     EngineInfo,
-    EngineLoad,
     Utterance,
     VoiceState,
+    Workload,
 )
 
 
 @dataclass(frozen=True, slots=True)
 class FakeVoice:
-    """The state of a fake voice: only its length."""
+    """A fake voice: only the length of its clip."""
 
     samples: int
     nbytes: int
@@ -34,7 +36,7 @@ class FakeVoice:
 
 @dataclass(slots=True)
 class FakeScript:
-    """What the fake does: seconds per block, how much of a plan's audio it makes, when it fails."""
+    """What the fake does: seconds per block, how much audio it makes, when it fails."""
 
     block_s: float = 0.0
     #: Seconds of audio per character of text; the plan's blocks are the upper limit.
@@ -42,19 +44,19 @@ class FakeScript:
     fail_before: bool = False
     fail_after_blocks: int | None = None
     refuse: bool = False
-    #: What the fake says an utterance would wait.
+    #: The estimated wait that it reports.
     queue_wait_s: float = 0.0
     #: Replaces the sine: (utterance, block index, samples) -> audio.
     render: Callable[[Utterance, int, int], Audio] | None = None
     #: Every utterance the engine was given, in order.
     spoken: list[Utterance] = field(default_factory=list)
-    #: What it was asked to foretell the wait of.
+    #: The requests that it has estimated the wait of.
     asked: list[Sequence[Utterance]] = field(default_factory=list)
     cancelled: list[Utterance] = field(default_factory=list)
 
 
-class FakeEngine:
-    """Implements the engine interface with sines: frequency from the seed and chunk, amplitude 0.3."""
+class FakeEngine(Engine):
+    """Speaks sines: frequency from seed and chunk, amplitude 0.3."""
 
     def __init__(self, script: FakeScript | None = None, info: EngineInfo | None = None) -> None:
         self.script = script or FakeScript()
@@ -68,49 +70,37 @@ class FakeEngine:
         )
 
     @property
+    @override
     def info(self) -> EngineInfo:
-        """Describe the fake as an Echo engine on the CPU."""
         return self._info
 
-    def load(self) -> EngineLoad:
-        """Say what the script says."""
-        return EngineLoad(queue_wait_s=self.script.queue_wait_s)
+    @override
+    def workload(self) -> Workload:
+        return Workload(queue_wait_s=self.script.queue_wait_s)
 
+    @override
     def queue_wait(self, work: Sequence[Utterance]) -> float:
-        """Say what the script says, or refuse when it says so."""
         if self.script.refuse:
             raise Overloaded("The server is busy. Try again shortly.", retry_after_s=1.0)
         self.script.asked.append(work)
         return self.script.queue_wait_s if work else 0.0
 
+    @override
     def encode_voice(self, audio: Audio) -> Future[VoiceState]:
-        """Remember only the size of the clip."""
         done: Future[VoiceState] = Future()
         done.set_result(FakeVoice(samples=len(audio), nbytes=max(1, len(audio) // 100)))
         return done
 
+    @override
     def speak(self, utterance: Utterance) -> FrameStream:
-        """Speak in a thread of its own, block by block."""
         stream = FrameStream()
         self.script.spoken.append(utterance)
         threading.Thread(target=self._run, args=(utterance, stream), daemon=True).start()
         return stream
 
-    def warm_up(self, utterance: Utterance) -> None:
-        """Do nothing: there is nothing to compile."""
-
-    def warmed(self) -> None:
-        """Do nothing: nothing was prepared."""
-
-    def healthy(self) -> bool:
-        """Report health; a fake has no device to lose."""
-        return True
-
-    def give_up(self) -> None:
-        """Do nothing: there is no device to wait for."""
-
+    @override
     def close(self) -> None:
-        """Do nothing: threads end with their utterance."""
+        pass  # threads end with their utterance
 
     def _run(self, utterance: Utterance, stream: FrameStream) -> None:
         script = self.script

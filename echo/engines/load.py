@@ -1,4 +1,4 @@
-"""Settings -> a loaded engine: which model, on which devices, in which number format."""
+"""Settings -> the Echo engine: which model, on which devices, in which number format."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import torch
 
 from echo.engines.accelerate import accelerate
 from echo.engines.block import BlockEngine
-from echo.engines.cores import Cores, available_cores
 from echo.errors import ConfigError
 from echo.model.echo import EchoModel
 from echo.model.files.weights import LoadedEcho, load_echo
+from echo.scheduler.cores import CoreThreads, available_cores
 from echo.scheduler.loop import STALL_S
 from echo.scheduler.policy import Limits
 from echo.settings import Settings
@@ -31,24 +31,23 @@ _PREVIEW = """
     set ECHO_MODEL_REPO=jordand/echo-tts-base (5.6 GB; slow without a GPU; CC-BY-NC-SA-4.0).
     ------------------------------------------------------------------------------------------"""
 
-#: Utterances in work at a time where the operator does not say: beyond this a CPU only shares its time out thinner.
+#: Default of ECHO_MAX_CONCURRENT. With more, a CPU only makes each utterance slower.
 _CONCURRENT = {"cpu": 8, "mps": 8, "cuda": 64}
 
 #: A step of the released model in its largest block takes minutes on a small CPU.
 _SLOW_STALL_S = 600.0
 
-#: Parameters below which one core is quick enough for an utterance, so that several utterances get one each.
+#: Parameters below which one core is fast enough for an utterance, so that each utterance gets a core of its own.
 _SMALL = 100_000_000
 
-#: Row-latents of a step from which on every further one costs a CPU the same time (seen with the embedded model).
-_CPU_TOKENS = 384
-#: Memory for utterances in work where the operator does not say: on a CPU; and on a GPU, as a share of what the model
-#: leaves free. The rest is for what passes: activations, graphs, pieces of decoding, voices being encoded.
+#: Row-latents of a step beyond which a CPU's time grows in proportion (measured with the embedded model).
+_CPU_ROW_LATENTS = 384
+#: Default of ECHO_KV_BUDGET_MB: on a CPU in bytes, on a GPU as a share of what the model leaves free. The rest is for
+#: activations, CUDA graphs, decoding, and the encoding of voices.
 _BUDGET_BYTES = 4096 * 2**20
 _BUDGET_SHARE = 0.6
 
-
-#: Instructions with which a CPU multiplies matrices of bfloat16 faster than those of float32.
+#: Instructions that make matrix products in bfloat16 faster than in float32 on a CPU.
 _BFLOAT16 = ("avx512_bf16", "amx_bf16", "sve_bf16")
 
 
@@ -70,7 +69,7 @@ def load_weights(settings: Settings) -> LoadedEcho:
 
 
 def load_engine(settings: Settings, gate: SilenceGate | None, loaded: LoadedEcho | None = None) -> BlockEngine:
-    """Build the engine that the settings describe.
+    """Build the Echo engine that the settings describe; an EngineLoader.
 
     loaded  a model that is in memory already, on the devices of the settings; None = ``load_weights(settings)``
 
@@ -92,7 +91,7 @@ def load_engine(settings: Settings, gate: SilenceGate | None, loaded: LoadedEcho
     log.info("%s on %s: %.1f M parameters", source, device, parameters / 1e6)
     on_cpu = device.type == decoder_device.type == "cpu"
     workers = None if on_cpu and gate is None else ThreadPoolExecutor(2, thread_name_prefix="echo-worker")
-    cores = Cores(settings.cpu_threads or available_cores()) if on_cpu and parameters < _SMALL else None
+    cores = CoreThreads(settings.cpu_threads or available_cores()) if on_cpu and parameters < _SMALL else None
     limits = job_limits(settings, device, info.concurrent)
     acceleration = accelerate(settings, model, source, max_rows=limits.max_rows, budget=memory_budget(settings, device))
     return BlockEngine(
@@ -112,36 +111,35 @@ def _source(settings: Settings, device: torch.device) -> str:
 
 
 def _encode_sentence(text: str) -> list[int]:
-    """Tokenize for a model that has only seen sentences with an end mark, and is silent for a bare word."""
+    """Tokenize for a model that was trained on sentences with an end mark only, and is silent for a bare word."""
     return encode(f"{text}." if text[-1:].isalnum() else text)
 
 
 def describe(loaded: LoadedEcho, device: torch.device, concurrent: int) -> EngineInfo:
-    """Return what an engine says of itself: the ``engine`` table of the model's config.json, else Echo-TTS's own."""
-    said = loaded.config.get("engine", {})
+    """Describe the engine: the ``engine`` table of the model's config.json, by default Echo-TTS's own values."""
+    given = loaded.config.get("engine", {})
     return EngineInfo(
-        name=said.get("name", "echo-tts"),
-        preset_family=said.get("presets", "echo"),
+        name=given.get("name", "echo-tts"),
+        preset_family=given.get("presets", "echo"),
         sample_rate=SAMPLE_RATE,
         device=str(device),
         backend=f"torch {torch.__version__}",
-        license=said.get("license", "CC-BY-NC-SA-4.0"),
-        preview=said.get("preview", False),
-        max_latents=said.get("max_latents", MAX_LATENTS),
+        license=given.get("license", "CC-BY-NC-SA-4.0"),
+        max_latents=given.get("max_latents", MAX_LATENTS),
         num_layers=loaded.dit.config.num_layers,
-        chunk_rules=ChunkRules(**said.get("chunks", {})),
+        chunk_rules=ChunkRules(**given.get("chunks", {})),
         concurrent=concurrent,
     )
 
 
 def job_limits(settings: Settings, device: torch.device, concurrent: int) -> Limits:
-    """Return what the device takes on at a time; asked for once the model is loaded."""
+    """Return how many jobs share the device; call it once the model is loaded, when the free memory is known."""
     limits = Limits(max_jobs=concurrent, max_bytes=memory_budget(settings, device), mix_sizes=device.type == "cuda")
-    return replace(limits, max_tokens=_CPU_TOKENS) if device.type == "cpu" else limits
+    return replace(limits, max_row_latents=_CPU_ROW_LATENTS) if device.type == "cpu" else limits
 
 
 def memory_budget(settings: Settings, device: torch.device) -> int:
-    """Return the bytes of device memory that utterances in work may take."""
+    """Return the bytes of device memory that active utterances may take."""
     if settings.kv_budget_mb:
         return settings.kv_budget_mb * 2**20
     if device.type != "cuda":
@@ -156,8 +154,8 @@ def pick_device(name: str, variable: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     device = torch.device(name)
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if not there[device.type]:
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if not available[device.type]:
         raise ConfigError(f"{variable}={name}: this machine has no such device; use auto or cpu.")
     return device
 
@@ -176,5 +174,5 @@ def pick_dtype(name: str | None, device: torch.device) -> torch.dtype:
         return dtype
     if device.type != "cpu":
         return torch.bfloat16
-    can = torch.cpu.get_capabilities()
-    return torch.bfloat16 if any(can.get(name) for name in _BFLOAT16) else torch.float32
+    capabilities = torch.cpu.get_capabilities()
+    return torch.bfloat16 if any(capabilities.get(name) for name in _BFLOAT16) else torch.float32

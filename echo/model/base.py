@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -50,14 +50,14 @@ class Sampler(Protocol):
 
 
 class BlockModel(Protocol):
-    """A model that generates speech block by block.
+    """A model that generates speech block by block, and encodes reference voices.
 
     Used by one thread, except ``demand``. ``step`` and ``decode`` of different blocks may run at the same time.
     """
 
     @property
-    def decodes_later(self) -> bool:
-        """Whether ``decode`` may return before the samples are there."""
+    def decodes_asynchronously(self) -> bool:
+        """Whether ``decode`` may return before the samples are computed."""
         ...
 
     def demand(self, utterance: Utterance) -> Demand:
@@ -77,9 +77,9 @@ class BlockModel(Protocol):
         ...
 
     def sampler(
-        self, conditions: Conditions, prefix: Prefix, spec: BlockSpec, params: SamplerParams, draw: tuple[int, ...]
+        self, conditions: Conditions, prefix: Prefix, spec: BlockSpec, params: SamplerParams, noise_key: tuple[int, ...]
     ) -> Sampler:
-        """Start a block; ``draw`` is (seed, chunk, block, attempt), on which alone its noise depends."""
+        """Start a block. Its noise depends on ``noise_key`` alone, which is (seed, chunk, block, attempt)."""
         ...
 
     def step(self, samplers: Sequence[Any]) -> None:
@@ -98,7 +98,14 @@ class BlockModel(Protocol):
     ) -> Callable[[], Sequence[tuple[Audio, DecodeState]]]:
         """Decode the next latents of several utterances, equally many each; None = the utterance's start.
 
-        May return before the device is done (``decodes_later``): the function returned, to be called from any thread,
-        waits for it.
+        May return before the device is done (``decodes_asynchronously``): the returned function, which any thread may
+        call, waits for it.
+        """
+        ...
+
+    def encode_voice_in_slices(self, audio: Audio) -> Generator[None, None, VoiceState]:
+        """Encode a reference clip, mono 44.1 kHz; yields wherever other work may run in between.
+
+        Raises BadRequest for a clip that is too short.
         """
         ...

@@ -8,10 +8,11 @@ from collections.abc import Callable, Generator, Sequence
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from echo.model.autoencoder.speaker import run_to_end, sliced_speaker_latents
 from echo.model.autoencoder.streaming import DecodeState, StreamingDecoder
-from echo.model.base import Demand
+from echo.model.base import BlockModel, Demand
 from echo.model.files.weights import LoadedEcho
 from echo.model.network.dit import EchoDiT
 from echo.model.network.kv import KV, copy_into, key_count
@@ -66,8 +67,8 @@ class EchoVoice:
         return kv
 
 
-class EchoModel:
-    """Implements ``BlockModel`` for Echo-TTS, and encodes reference voices.
+class EchoModel(BlockModel):
+    """``BlockModel`` for Echo-TTS.
 
     ``tokenize`` maps a text to byte ids, BOS first.
     """
@@ -94,16 +95,17 @@ class EchoModel:
         self._voices_on_device = voices_on_device
 
     @property
-    def decodes_later(self) -> bool:
-        """Whether ``decode`` may return before the samples are there."""
+    @override
+    def decodes_asynchronously(self) -> bool:
         return self.autoencoder.device.type == "cuda"
 
     def encode_voice(self, audio: Audio) -> EchoVoice:
         """Encode a reference clip, mono 44.1 kHz; raises BadRequest for one that is too short."""
         return run_to_end(self.encode_voice_in_slices(audio))
 
+    @override
     def encode_voice_in_slices(self, audio: Audio) -> Generator[None, None, EchoVoice]:
-        """``encode_voice`` with pauses: a generator whose slices cost the same however long the reference is."""
+        # Every slice costs the same, however long the reference is.
         latents, valid = yield from sliced_speaker_latents(
             self.autoencoder,
             self.pca,
@@ -114,8 +116,8 @@ class EchoModel:
         kv = yield from self.dit.encode_speaker_in_slices(latents, valid, _SLICE_PATCHES)
         return EchoVoice(kv, self.dit, keep_on_device=self._voices_on_device)
 
+    @override
     def demand(self, utterance: Utterance) -> Demand:
-        """Estimate memory and work of an utterance from its text, plan and voice."""
         voice = utterance.voice
         return estimate_demand(
             self.dit.config,
@@ -127,30 +129,31 @@ class EchoModel:
             estimate_s=utterance.estimate_s,
         )
 
+    @override
     def conditions(self, text: str, voice: VoiceState | None) -> Conditions:
-        """Encode a normalised text."""
         ids = torch.tensor(self._tokenize(text), dtype=torch.int32)
         assert voice is None or isinstance(voice, EchoVoice), "a voice of another engine"
         return make_conditions(self.dit, ids, voice.kv() if voice is not None else None)
 
+    @override
     def empty_prefix(self) -> Prefix:
-        """Return the prefix of an utterance that has not begun."""
         return Prefix(self.dit)
 
+    @override
     def extend(self, prefix: Prefix, latents: Tensor) -> Prefix:
-        """Return the prefix with a finished block behind it."""
         return prefix.append(latents)
 
+    @override
     def sampler(
-        self, conditions: Conditions, prefix: Prefix, spec: BlockSpec, params: SamplerParams, draw: tuple[int, ...]
+        self, conditions: Conditions, prefix: Prefix, spec: BlockSpec, params: SamplerParams, noise_key: tuple[int, ...]
     ) -> BlockSampler:
-        """Start a block with the noise of (seed, chunk, block, attempt)."""
-        seed, chunk, block, attempt = draw
+        seed, chunk, block, attempt = noise_key
         noise = draw_noise(seed, chunk, block, attempt, spec.size)
         return BlockSampler(self.dit, conditions, prefix, spec, params, noise, tables=self._tables)
 
+    @override
     def step(self, samplers: Sequence[BlockSampler]) -> None:
-        """Take one Euler step of several blocks; their sizes may differ.
+        """Take one Euler step of several blocks.
 
         Returns when all but the last steps have completed on the device. So its queue stays short, and a new request,
         which waits behind the queue, starts soon.
@@ -163,8 +166,8 @@ class EchoModel:
             if len(self._steps) > _STEPS_AHEAD:
                 self._steps.popleft().synchronize()
 
+    @override
     def speech_end(self, spoken: Sequence[Tensor], rules: TailRules, *, last: bool) -> int | None:
-        """Return where speech ends, in latents; None when it goes on after this block."""
         if not last and not (rules.early_stop_on_zero and ends_in_silence(spoken[-1], rules)):
             return None
         latents = torch.cat(list(spoken))
@@ -172,14 +175,12 @@ class EchoModel:
         end = flat_tail_start(latents, rules.flat_window, rules.flat_std, mean=rules.flat_mean, largest=rules.flat_max)
         return max(emitted, end)
 
+    @override
     def decode(
         self, states: Sequence[DecodeState | None], latents: Sequence[Tensor]
     ) -> Callable[[], Sequence[tuple[Audio, DecodeState]]]:
-        """Decode the next latents of several utterances, equally many each.
-
-        On a CPU one after the other: batching convolutions saves nothing there, and their rounding would depend on
-        who else is being served.
-        """
+        # One after the other on a CPU: batched convolutions save nothing there, and their rounding would depend on the
+        # other utterances in the batch.
         if self.autoencoder.device.type == "cpu":
             decoded = [self._decoder.decode(state, new) for state, new in zip(states, latents, strict=True)]
             self._decode_bytes = decoded[0][1].nbytes

@@ -1,4 +1,4 @@
-"""BlockJob: one utterance on the device, from its text to its last frame. Touched by the device thread alone."""
+"""BlockJob: one utterance on the device, from its text to its last frame. Only the device thread changes it."""
 
 from __future__ import annotations
 
@@ -12,13 +12,17 @@ from echo.scheduler.policy import Phase
 from echo.stream import FrameStream
 from echo.types import Audio, AudioFrame, BlockSpec, Utterance
 
-#: Latents that are decoded in one go; a long block takes several, so that nobody waits for all of it.
+#: Most latents decoded in one tick. A longer block takes several ticks, so that other jobs run in between.
 DECODE_PIECE = 128
 
 
 @dataclass(slots=True)
-class Draw:
-    """One draw of a block, decoded: what a verdict is passed on, and what the listener gets."""
+class BlockAttempt:
+    """A generated and decoded block that the silence gate may still reject.
+
+    state       of the decoder behind the block
+    silence_ms  its longest silence, once the detector has run
+    """
 
     latents: Latents
     samples: Audio
@@ -28,10 +32,10 @@ class Draw:
 
 
 class BlockJob:
-    """State machine of an utterance: prepare, step until the block is done, decode, deliver; then the next block.
+    """State machine of an utterance. For each block: prepare, step until done, decode, deliver.
 
-    The runner calls ``prepare``, ``step_taken``, ``decoded``, ``judged`` and ``deliver`` as ``phase`` asks for.
-    ``order``, ``due``, ``nbytes`` and ``work`` may be read from any thread.
+    The runner calls ``prepare``, ``step_taken``, ``decoded``, ``vad_finished`` and ``deliver`` as ``phase`` asks for.
+    ``order``, ``deadline``, ``nbytes`` and ``work`` may be read from any thread.
     """
 
     def __init__(
@@ -42,7 +46,7 @@ class BlockJob:
         *,
         order: int,
         arrived: float,
-        first_due: float,
+        first_deadline: float,
         rate: int,
     ) -> None:
         self.utterance = utterance
@@ -50,41 +54,43 @@ class BlockJob:
         self.order = order
         self.arrived = arrived
         self.nbytes = demand.nbytes
-        #: Row-latents that are probably still to be done.
+        #: Estimated row-latents still to be computed.
         self.work = demand.work
         self.phase = Phase.PREPARE
-        self.verdict: Future[float] | None = None
+        #: Longest silence of the current attempt in milliseconds, computed by a worker thread.
+        self.vad_result: Future[float] | None = None
+        #: Number of the attempt at the current block, from 0.
         self.attempt = 0
-        self._first_due = first_due
+        self._first_deadline = first_deadline
         self._rate = rate
         self._block = 0
         self._conditions: Conditions | None = None
         self._prefix: Prefix | None = None
-        #: Latents of the finished blocks, the last one perhaps still to be judged.
+        #: Latents of the blocks so far; the last one may still be rejected.
         self._spoken: list[Latents] = []
-        #: The finished block that the prefix lacks.
-        self._fresh: Latents | None = None
+        #: The finished block that is not in the prefix yet.
+        self._new_block: Latents | None = None
         self._sampler: Sampler | None = None
         self._pending: Latents | None = None
         self._ends = False
         self._decode_state: DecodeState | None = None
-        #: What is decoded of the block so far, and what the decoder remembers behind it.
+        #: The decoded part of the current block, and the decoder's state behind it.
         self._pieces: list[Audio] = []
         self._piece_state: DecodeState | None = None
-        self._draw: Draw | None = None
-        self._best: Draw | None = None
+        self._current: BlockAttempt | None = None
+        self._best: BlockAttempt | None = None
 
-    # -- what the policy sees
+    # -- what the policy reads
 
     @property
-    def due(self) -> float:
-        """When the listener is owed audio."""
+    def deadline(self) -> float:
+        """When the listener needs the next audio: at the buffer underrun, or for the first audio as promised."""
         runs_out = self.utterance.listener.runs_out()
-        return self._first_due if runs_out is None else runs_out
+        return self._first_deadline if runs_out is None else runs_out
 
     @property
     def size(self) -> int:
-        """Latents of the current block, or those waiting to be decoded."""
+        """Latents of the current block, or those to decode next."""
         return len(self.pending) if self._pending is not None else self._spec.size
 
     @property
@@ -99,37 +105,37 @@ class BlockJob:
 
     @property
     def unread_s(self) -> float:
-        """Seconds of audio in the mailbox."""
+        """Seconds of audio that the consumer has not taken yet."""
         return (self.stream.produced_samples - self.stream.consumed_samples) / self._rate
 
     @property
     def needs_speech(self) -> bool:
-        """Whether the block has to hold speech: the first one has, and a redraw has, or words would be lost."""
+        """Whether a block without speech must be rejected: the first block, and any retry, or words would be lost."""
         return self._block == 0 or self.attempt > 0
 
     # -- transitions
 
     def prepare(self, model: BlockModel) -> None:
-        """Encode what is new since the last block and start the next one (or a redraw of this one)."""
+        """Encode what is new since the last block, and start the next block or a retry of this one."""
         if self._conditions is None:
             self._conditions = model.conditions(self.utterance.text, self.utterance.voice)
             self._prefix = model.empty_prefix()
-        if self._fresh is not None:
-            self._prefix = model.extend(self._prefix, self._fresh)
-            self._fresh = None
-        draw = (self.utterance.seed, self.utterance.chunk, self._block, self.attempt)
+        if self._new_block is not None:
+            self._prefix = model.extend(self._prefix, self._new_block)
+            self._new_block = None
+        noise_key = (self.utterance.seed, self.utterance.chunk, self._block, self.attempt)
         params = self.utterance.plan.params
-        self._sampler = model.sampler(self._conditions, self._prefix, self._spec, params, draw)
+        self._sampler = model.sampler(self._conditions, self._prefix, self._spec, params, noise_key)
         self.phase = Phase.STEP
 
     @property
     def sampler(self) -> Sampler:
-        """The block in work."""
+        """The sampler of the current block."""
         assert self._sampler is not None
         return self._sampler
 
     def step_taken(self, model: BlockModel, row_latents: int) -> None:
-        """Count a step of so much work; after the last one find out where speech ends and what is left to decode."""
+        """Count a step of ``row_latents``; after the last one, find where speech ends and what to decode."""
         self.stream.stats.steps += 1
         self.work = max(0.0, self.work - row_latents)
         if not self.sampler.done:
@@ -146,7 +152,7 @@ class BlockJob:
 
     @property
     def decode_state(self) -> DecodeState | None:
-        """What the decoder remembers; None at the utterance's start."""
+        """The decoder's state for ``pending``; None at the utterance's start."""
         return self._piece_state if self._pieces else self._decode_state
 
     @property
@@ -155,8 +161,8 @@ class BlockJob:
         assert self._pending is not None
         return self._pending[:DECODE_PIECE]
 
-    def decoded(self, samples: Audio, state: DecodeState | None) -> Draw | None:
-        """Take what ``pending`` was decoded to; the block as a draw, to be judged or delivered, once it is whole."""
+    def decoded(self, samples: Audio, state: DecodeState | None) -> BlockAttempt | None:
+        """Store the audio of ``pending``; returns the attempt once the whole block is decoded."""
         assert self._pending is not None
         self._pieces.append(samples)
         self._piece_state = state
@@ -164,52 +170,52 @@ class BlockJob:
         if len(self._pending):
             return None
         self._pending = None
-        self.phase = Phase.JUDGE
+        self.phase = Phase.AWAIT_VAD
         whole = self._pieces[0] if len(self._pieces) == 1 else np.concatenate(self._pieces)
         self._pieces = []
-        self._draw = Draw(self._spoken[-1], whole, state, self._ends)
-        return self._draw
+        self._current = BlockAttempt(self._spoken[-1], whole, state, self._ends)
+        return self._current
 
-    def judged(self) -> Draw:
-        """Note the verdict on the current draw and return it."""
-        assert self._draw is not None
-        assert self.verdict is not None
-        self._draw.silence_ms = self.verdict.result()
-        self.verdict = None
-        if self._best is None or self._draw.silence_ms < self._best.silence_ms:
-            self._best = self._draw
-        return self._draw
+    def vad_finished(self) -> BlockAttempt:
+        """Store the detector's result in the current attempt and return the attempt."""
+        assert self._current is not None
+        assert self.vad_result is not None
+        self._current.silence_ms = self.vad_result.result()
+        self.vad_result = None
+        if self._best is None or self._current.silence_ms < self._best.silence_ms:
+            self._best = self._current
+        return self._current
 
     @property
-    def best(self) -> Draw:
-        """The least silent draw so far."""
+    def best(self) -> BlockAttempt:
+        """The attempt with the shortest silence so far."""
         assert self._best is not None
         return self._best
 
-    def redraw(self) -> None:
-        """Draw the block again from the same prefix."""
+    def retry(self) -> None:
+        """Generate the block again from the same prefix, with new noise."""
         self._spoken.pop()
         self.attempt += 1
         self.stream.stats.rerolls += 1
         self.phase = Phase.PREPARE
 
-    def deliver(self, draw: Draw, now: float) -> bool:
-        """Hand a draw to the listener; returns whether the utterance is finished."""
+    def deliver(self, attempt: BlockAttempt, now: float) -> bool:
+        """Send an attempt's audio to the listener; returns whether the utterance is finished."""
         listener, stats = self.utterance.listener, self.stream.stats
         if stats.blocks == 0:
             stats.first_frame_s = now - self.arrived
         stats.blocks += 1
         if listener.started is None:
             listener.started = now
-        listener.produced_s += len(draw.samples) / self._rate
-        self.stream.put(AudioFrame(draw.samples, self._rate, self.utterance.chunk, self._block, draw.is_last))
-        if draw.is_last:
+        listener.produced_s += len(attempt.samples) / self._rate
+        self.stream.put(AudioFrame(attempt.samples, self._rate, self.utterance.chunk, self._block, attempt.is_last))
+        if attempt.is_last:
             stats.early_stopped = self._block + 1 < len(self.utterance.plan.blocks)
             stats.total_s = now - self.arrived
             return True
-        self._decode_state = draw.state
-        self._spoken[-1] = self._fresh = draw.latents
-        self._draw = self._best = None
+        self._decode_state = attempt.state
+        self._spoken[-1] = self._new_block = attempt.latents
+        self._current = self._best = None
         self._block += 1
         self.attempt = 0
         self.phase = Phase.PREPARE

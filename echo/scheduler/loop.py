@@ -1,4 +1,4 @@
-"""The device thread: takes utterances and errands in, does a slice of each kind of work in turn, until it is closed."""
+"""The device thread: alternates between a slice of the side tasks and a tick of the jobs, until it is closed."""
 
 from __future__ import annotations
 
@@ -16,21 +16,23 @@ from typing import TypeVar
 
 from echo.errors import DeviceStopped, NotReady, TooLarge
 from echo.model.base import BlockModel, Demand
-from echo.scheduler.errands import Errands, Sliced
+from echo.scheduler.cores import CoreThreads
 from echo.scheduler.job import BlockJob
 from echo.scheduler.policy import Limits
-from echo.scheduler.runner import Cores, Gate, JobRunner
-from echo.scheduler.wait import Newcomer, Pace, work_ahead
+from echo.scheduler.runner import JobRunner
+from echo.scheduler.side_tasks import SideTasks, Sliced
+from echo.scheduler.wait import Candidate, Pace, work_ahead
 from echo.stream import FrameStream
-from echo.types import EngineLoad, Utterance
+from echo.types import Utterance, Workload
+from echo.vad import SilenceGate
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-#: A tick takes well under a second on an accelerator; a thread that is at one for this long is stuck.
+#: A tick takes well under a second on an accelerator; a thread that takes this long for one is stuck.
 STALL_S = 60.0
-#: How long ``close`` waits for the thread to finish what it is at.
+#: Seconds that ``close`` waits for the current tick.
 _CLOSE_S = 5.0
 
 
@@ -39,7 +41,7 @@ def _closing() -> NotReady:
 
 
 class Scheduler:
-    """Owns the device. Work is submitted from any thread; everything else happens in the scheduler's own.
+    """Owns the device and its thread. Work is submitted from any thread and runs in that one.
 
     ``stall_s`` is the longest that one piece of work may take before the device counts as stuck.
     """
@@ -50,9 +52,9 @@ class Scheduler:
         *,
         sample_rate: int,
         limits: Limits,
-        gate: Gate | None = None,
+        gate: SilenceGate | None = None,
         workers: Executor | None = None,
-        cores: Cores | None = None,
+        cores: CoreThreads | None = None,
         stall_s: float = STALL_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -64,7 +66,7 @@ class Scheduler:
         self._orders = itertools.count()
         self._changed = threading.Condition()
         self._inbox: deque[BlockJob] = deque()
-        self._errands = Errands()
+        self._side_tasks = SideTasks()
         self._runner = JobRunner(
             model,
             sample_rate=sample_rate,
@@ -76,12 +78,12 @@ class Scheduler:
             clock=clock,
         )
         self._pace = Pace()
-        #: What is said to those who come too late, once nothing more is taken.
+        #: Set when no more work is accepted: the error that new work gets.
         self._refusal: NotReady | None = None
-        #: Nobody waits for the thread any more.
+        #: The device is stuck, and nobody waits for the thread any more.
         self._given_up = False
         self._busy_since: float | None = None
-        #: Until when time has been told to the pace.
+        #: Clock time up to which ``_pace`` has been updated.
         self._counted = clock()
         self.ticks = 0
         self._thread = threading.Thread(target=self._run, name="echo-device", daemon=True)
@@ -90,7 +92,7 @@ class Scheduler:
     # -- from any thread
 
     def submit(self, utterance: Utterance) -> FrameStream:
-        """Queue an utterance; its stream ends with NotReady when the scheduler is closing or the device has stopped.
+        """Queue an utterance. Its stream ends with NotReady when the scheduler is closing or the device has stopped.
 
         Raises TooLarge for one that does not fit into the device's memory even alone.
         """
@@ -103,7 +105,7 @@ class Scheduler:
             demand,
             order=next(self._orders),
             arrived=now,
-            first_due=now + self._limits.first_sound_s,
+            first_deadline=now + self._limits.first_sound_s,
             rate=self._rate,
         )
         with self._changed:
@@ -115,22 +117,22 @@ class Scheduler:
         return stream
 
     def queue_wait(self, work: Sequence[Utterance]) -> float:
-        """Return the seconds that the first of a request's utterances, handed in now, is likely to wait.
+        """Estimate how long the first of a request's utterances, submitted now, would wait, in seconds.
 
         0 for a request without any. Raises TooLarge when one of them does not fit into the device's memory even alone.
         """
         if not work:
             return 0.0
-        # Of those that share plan and voice, the longest text needs most; a request may have hundreds of utterances.
+        # Among utterances with the same plan and voice, the longest text needs most; a request may have hundreds.
         longest = {(id(each.plan), id(each.voice)): each for each in sorted(work, key=lambda each: len(each.text))}
         for utterance in longest.values():
             self._demand(utterance)
         return self._wait(self._demand(work[0]))
 
-    def load(self) -> EngineLoad:
-        """Return how much is in work and how much waits."""
+    def workload(self) -> Workload:
+        """Current queue and memory use."""
         active, waiting = self._jobs()
-        return EngineLoad(
+        return Workload(
             active=len(active),
             waiting=len(waiting),
             nbytes=sum(job.nbytes for job in active),
@@ -139,62 +141,58 @@ class Scheduler:
             busy_s=self._busy_s(),
         )
 
-    def run(self, errand: Callable[[], T]) -> T:
+    def run(self, function: Callable[[], T]) -> T:
         """Run a function on the device thread, between two ticks, and wait for its result."""
 
-        def whole() -> Generator[None, None, T]:
-            return errand()
+        def in_one_slice() -> Generator[None, None, T]:
+            return function()
             yield
 
-        return self.run_sliced(whole())
+        return self.submit_sliced(in_one_slice()).result()
 
-    def submit_sliced(self, errand: Sliced[T]) -> Future[T]:
-        """Have a generator run on the device thread, one slice between two ticks.
+    def submit_sliced(self, task: Sliced[T]) -> Future[T]:
+        """Run a generator on the device thread, one slice between two ticks.
 
-        The future gets its result, or NotReady when the scheduler is closing or the device has stopped. Cancelling it
-        ends the generator.
+        The future gets its result, or NotReady when the scheduler is closing or the device has stopped. Cancelling the
+        future ends the generator.
         """
         with self._changed:
             if self._refusal is not None:
-                errand.close()
+                task.close()
                 refused: Future[T] = Future()
                 refused.set_exception(copy(self._refusal))
                 return refused
-            done = self._errands.add(errand)
+            result = self._side_tasks.add(task)
             self._changed.notify()
-        return done
+        return result
 
-    def run_sliced(self, errand: Sliced[T]) -> T:
-        """Run a generator as ``submit_sliced`` does, and wait for its result."""
-        return self.submit_sliced(errand).result()
-
-    def forget_pace(self) -> None:
-        """Measure the device's pace afresh: what came before (a warm-up) says nothing of what is to come."""
+    def reset_pace(self) -> None:
+        """Measure the device's pace afresh; called after the warm-up, which runs slower than later work."""
         self._pace = Pace()
 
     @property
     def jobs(self) -> int:
-        """Utterances that wait or are in work."""
+        """Number of utterances that are active or waiting."""
         return sum(map(len, self._jobs()))
 
     def healthy(self) -> bool:
-        """False when the thread has died, or has been at one piece of work for too long."""
+        """False when the thread has died, or one piece of work has taken longer than ``stall_s``."""
         return self._thread.is_alive() and not self._given_up and self._busy_s() < self._stall_s
 
     def give_up(self) -> None:
-        """Fail everything at once, without waiting for the device, which does not answer any more."""
-        log.error("the device thread is given up; it is at\n%s", self._where())
+        """Fail everything at once, without waiting for a device that does not answer any more."""
+        log.error("the device thread is stuck and is abandoned; its stack:\n%s", self._stack())
         self._abandon(DeviceStopped())
 
     def close(self) -> None:
-        """Fail what is left and end the thread; one that does not come back in a few seconds is left behind."""
+        """Fail what is left and end the thread; a thread that does not end in a few seconds is abandoned."""
         with self._changed:
             self._refusal = self._refusal or _closing()
             self._changed.notify()
         if not self._given_up:
             self._thread.join(_CLOSE_S)
         if self._thread.is_alive():
-            log.warning("the device thread does not end; it is at\n%s", self._where())
+            log.warning("the device thread does not end; its stack:\n%s", self._stack())
             self._abandon(_closing())
 
     def _abandon(self, error: NotReady) -> None:
@@ -202,19 +200,19 @@ class Scheduler:
             self._refusal = self._refusal or error
             jobs = (*self._runner.active, *self._runner.waiting, *self._inbox)
             self._given_up = True
-            self._errands.abandon(error)
+            self._side_tasks.abandon(error)
             self._changed.notify()
         for job in jobs:
             job.stream.finish(error)
 
     def _busy_s(self) -> float:
         """Seconds that the oldest piece of work has taken so far; 0 when there is none."""
-        began = [since for since in (self._busy_since, self._runner.busy_since) if since is not None]
-        return max(0.0, self._clock() - min(began)) if began else 0.0
+        starts = [since for since in (self._busy_since, self._runner.busy_since) if since is not None]
+        return max(0.0, self._clock() - min(starts)) if starts else 0.0
 
-    def _where(self) -> str:
+    def _stack(self) -> str:
         frame = sys._current_frames().get(self._thread.ident or 0)
-        return "".join(traceback.format_stack(frame)) if frame is not None else "nothing: it has ended"
+        return "".join(traceback.format_stack(frame)) if frame is not None else "none: it has ended"
 
     def _demand(self, utterance: Utterance) -> Demand:
         demand = self._model.demand(utterance)
@@ -226,12 +224,12 @@ class Scheduler:
         return demand
 
     def _wait(self, demand: Demand) -> float:
-        due = self._clock() + self._limits.first_sound_s
-        newcomer = Newcomer(due, next(self._orders), demand.nbytes, demand.work)
-        return work_ahead(newcomer, *self._jobs(), self._limits) * self._pace.seconds_per_work
+        deadline = self._clock() + self._limits.first_sound_s
+        candidate = Candidate(deadline, next(self._orders), demand.nbytes, demand.work)
+        return work_ahead(candidate, *self._jobs(), self._limits) * self._pace.seconds_per_work
 
     def _jobs(self) -> tuple[Sequence[BlockJob], Sequence[BlockJob]]:
-        """Those in work and those that wait."""
+        """The active and the waiting jobs."""
         with self._changed:
             return self._runner.active, (*self._runner.waiting, *self._inbox)
 
@@ -243,43 +241,43 @@ class Scheduler:
 
     def _run(self) -> None:
         try:
-            while self._take_in():
+            while self._wait_for_work():
                 self._busy_since = self._clock()
                 self._tick()
                 self._busy_since = None
         except BaseException:
-            log.exception("the device's thread has failed; nothing more can be spoken")
-            self._end(DeviceStopped())
+            log.exception("the device thread has failed; no more speech can be generated")
+            self._shut_down(DeviceStopped())
             raise
-        self._end(_closing())
+        self._shut_down(_closing())
 
-    def _end(self, error: NotReady) -> None:
-        """Refuse what comes from now on and fail what is left."""
+    def _shut_down(self, error: NotReady) -> None:
+        """Refuse new work and fail what is left."""
         with self._changed:
             self._refusal = self._refusal or error
             left = list(self._inbox)
             self._inbox.clear()
-        self._runner.take_in(left)
-        self._runner.end_all(error)
-        self._errands.end_all(error)
+        self._runner.update(left)
+        self._runner.fail_all(error)
+        self._side_tasks.fail_all(error)
         self._busy_since = None
 
-    def _take_in(self) -> bool:
-        """Wait until there is work and sort the arrivals in; False once closing."""
+    def _wait_for_work(self) -> bool:
+        """Wait until there is work, and hand arrivals to the runner; False once closing."""
         with self._changed:
-            while not (self._refusal or self._inbox or self._errands or self._runner.has_work()):
+            while not (self._refusal or self._inbox or self._side_tasks or self._runner.has_work()):
                 self._changed.wait(timeout=None if not self._runner.active else 0.5)
                 if self._runner.busy_since is None:
-                    self._counted = self._clock()  # nobody's work was being done
+                    self._counted = self._clock()  # idle time is not part of the pace
             arrivals = list(self._inbox)
             self._inbox.clear()
-            self._runner.take_in(arrivals)
+            self._runner.update(arrivals)
         return self._refusal is None
 
     def _tick(self) -> None:
-        """A slice of an errand, then a tick of the jobs: neither keeps the other waiting for longer than that."""
-        if self._errands:
-            self._errands.advance()
+        """Run a slice of a side task, then a tick of the jobs, so that neither delays the other for longer."""
+        if self._side_tasks:
+            self._side_tasks.run_slice()
         done = self._runner.tick()
         if done is not None:
             self.ticks += 1

@@ -1,8 +1,9 @@
 """Which work the device does next: pure decisions on plain values. No tensors, no clock of its own.
 
-The order is earliest due first. A listener who has heard nothing is due a second after arrival, one who is being served
-when the audio made so far has been played. So first sounds overtake everybody who is safely ahead, yet not a stream
-that is about to run dry, and a due time never moves back, so nobody starves.
+Earliest deadline first. Before its first audio, a request's deadline is ``first_sound_s`` after its arrival; from then
+on, it is the buffer underrun: the time at which the audio made so far has been played. So a first sound goes before
+streams that have audio in reserve, but not before one that is close to an underrun. A deadline never moves back, so no
+job starves.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Generic, Protocol, TypeVar
 
-W = TypeVar("W", bound="Waiting")
+Q = TypeVar("Q", bound="Queued")
 J = TypeVar("J", bound="Job")
 
 
@@ -24,15 +25,15 @@ class Phase(Enum):
     PREPARE = auto()  # encode text or prefix, start the block
     STEP = auto()
     DECODE = auto()
-    JUDGE = auto()  # waits for a verdict on its silence; nothing for the device to do
+    AWAIT_VAD = auto()  # waits for the voice activity detector, which needs no device
 
 
-class Waiting(Protocol):
-    """What the policy looks at in a job that is not worked on yet; times in seconds of the caller's clock."""
+class Queued(Protocol):
+    """What the policy reads of a job that is not active yet; times in seconds of the caller's clock."""
 
     @property
-    def due(self) -> float:
-        """When its listener is owed audio."""
+    def deadline(self) -> float:
+        """When the listener needs the next audio."""
         ...
 
     @property
@@ -42,12 +43,12 @@ class Waiting(Protocol):
 
     @property
     def nbytes(self) -> int:
-        """Device memory that the job may come to need."""
+        """Upper bound of the device memory that the job needs."""
         ...
 
 
-class Job(Waiting, Protocol):
-    """What the policy looks at in a job that is worked on."""
+class Job(Queued, Protocol):
+    """What the policy reads of an active job."""
 
     @property
     def phase(self) -> Phase:
@@ -66,115 +67,115 @@ class Job(Waiting, Protocol):
 
     @property
     def unread_s(self) -> float:
-        """Seconds of audio made that nobody has taken yet."""
+        """Seconds of audio that the consumer has not taken yet."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """How much shares a tick, and how far a job may run ahead of a reader who does not read."""
+    """How many jobs share the device, and how far a job may run ahead of a consumer who does not read."""
 
-    #: Jobs that are worked on at all; 1 is lock-step: one utterance after another.
+    #: Active jobs; 1 means one utterance after another.
     max_jobs: int
-    #: Device memory of all jobs that are worked on.
+    #: Device memory of all active jobs.
     max_bytes: float = math.inf
     #: Rows of one forward.
     max_rows: int = 64
-    #: Row-latents of one forward beyond which another job only waits with the first (the device is full).
-    max_tokens: int = 2048
-    #: Whether blocks of several sizes share a forward. That serves more listeners, and a first sound comes later where
+    #: Row-latents of one forward. Beyond this the device is saturated, and a larger batch only delays its first job.
+    max_row_latents: int = 2048
+    #: Whether blocks of different sizes share a forward. That raises the throughput, and delays first sounds where
     #: every latent costs the same time, as on a CPU.
     mix_sizes: bool = False
-    #: Latents decoded in one call, of all streams together: a few milliseconds of a large GPU.
+    #: Latents decoded in one call, over all streams: a few milliseconds of a large GPU.
     max_decode: int = 256
     #: Unread seconds beyond which a job is skipped.
     max_unread_s: float = 60.0
-    #: Seconds after arrival at which the first sound is due. It comes sooner where nobody else is due before; with less
-    #: than this, a burst of arrivals makes those run dry who are almost out of audio.
+    #: Deadline of the first audio, in seconds after arrival. It comes sooner unless another deadline is earlier. With a
+    #: smaller value, a burst of arrivals causes buffer underruns in streams that have little audio in reserve.
     first_sound_s: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Work(Generic[J]):
-    """One tick: what to do, and for whom, the most urgent first."""
+    """One tick: what to do, and for which jobs, the most urgent first."""
 
     phase: Phase
     jobs: tuple[J, ...]
 
 
-def urgency(job: Waiting) -> tuple[float, int]:
-    """Sort key: the smaller, the sooner."""
-    return (job.due, job.order)
+def urgency(job: Queued) -> tuple[float, int]:
+    """Sort key; the most urgent job has the smallest."""
+    return (job.deadline, job.order)
 
 
-class Room:
-    """What the jobs that are worked on leave free: places and memory."""
+class Capacity:
+    """Job slots and memory that the active jobs leave free."""
 
-    def __init__(self, limits: Limits, active: Iterable[Waiting] = ()) -> None:
-        self._places = limits.max_jobs
+    def __init__(self, limits: Limits, active: Iterable[Queued] = ()) -> None:
+        self._slots = limits.max_jobs
         self._bytes = limits.max_bytes
         for job in active:
-            self._take(job)
+            self._subtract(job)
 
-    def admit(self, job: Waiting) -> bool:
-        """Take the job in if there is room for it."""
-        fits = self._places > 0 and job.nbytes <= self._bytes
+    def take(self, job: Queued) -> bool:
+        """Reserve what the job needs; False, with nothing reserved, when it does not fit."""
+        fits = self._slots > 0 and job.nbytes <= self._bytes
         if fits:
-            self._take(job)
+            self._subtract(job)
         return fits
 
-    def leave(self, job: Waiting) -> None:
-        """Free what an admitted job took."""
-        self._places += 1
+    def release(self, job: Queued) -> None:
+        """Free what a job has reserved."""
+        self._slots += 1
         self._bytes += job.nbytes
 
-    def _take(self, job: Waiting) -> None:
-        self._places -= 1
+    def _subtract(self, job: Queued) -> None:
+        self._slots -= 1
         self._bytes -= job.nbytes
 
 
-def activate(waiting: Iterable[W], active: Iterable[Waiting], limits: Limits) -> list[W]:
+def activate(waiting: Iterable[Q], active: Iterable[Queued], limits: Limits) -> list[Q]:
     """Return which waiting jobs become active, the most urgent first.
 
-    Nobody overtakes a job for which there is no room yet, or a large one might wait forever.
+    No job overtakes one that does not fit yet, or a large job might wait forever.
     """
-    room = Room(limits, active)
-    return list(itertools.takewhile(room.admit, sorted(waiting, key=urgency)))
+    capacity = Capacity(limits, active)
+    return list(itertools.takewhile(capacity.take, sorted(waiting, key=urgency)))
 
 
 def next_work(jobs: Sequence[J], limits: Limits, *, after: Phase | None = None) -> Work[J] | None:
     """Choose the next tick among the active jobs; None when none of them needs the device now.
 
-    The most urgent job decides what is done; others in the same phase and of a size that goes with it join it, in order
-    of urgency, as far as the batch has room. Preparing comes first, so that an arrival joins the next step, but only
-    every other tick (``after`` is the previous tick's phase), so that a burst of arrivals halts nobody.
+    The most urgent job decides the phase. Other jobs in that phase, and of a compatible size, join it in order of
+    urgency until the batch is full. Preparing comes first, so that an arrival joins the next step, but only every other
+    tick (``after`` is the previous tick's phase), so that a burst of arrivals does not stop the other jobs.
     """
     ready = sorted(
-        (job for job in jobs if job.phase is not Phase.JUDGE and job.unread_s <= limits.max_unread_s), key=urgency
+        (job for job in jobs if job.phase is not Phase.AWAIT_VAD and job.unread_s <= limits.max_unread_s), key=urgency
     )
     if not ready:
         return None
     preparing = [job for job in ready if job.phase is Phase.PREPARE]
     others = [job for job in ready if job.phase is not Phase.PREPARE]
     first = preparing[0] if preparing and not (others and after is Phase.PREPARE) else others[0]
-    mates = [job for job in ready if job is not first and job.phase is first.phase]
-    alike = [job for job in mates if job.size == first.size]
+    same_phase = [job for job in ready if job is not first and job.phase is first.phase]
+    same_size = [job for job in same_phase if job.size == first.size]
     match first.phase:
         case Phase.STEP:
-            return Work(Phase.STEP, _fill(first, mates if limits.mix_sizes else alike, limits))
+            return Work(Phase.STEP, _batch(first, same_phase if limits.mix_sizes else same_size, limits))
         case Phase.DECODE:
             streams = max(1, limits.max_decode // max(1, first.size))
-            return Work(Phase.DECODE, tuple([first, *alike][:streams]))
+            return Work(Phase.DECODE, tuple([first, *same_size][:streams]))
         case _:
             return Work(first.phase, (first,))
 
 
-def _fill(first: J, mates: Sequence[J], limits: Limits) -> tuple[J, ...]:
-    batch, rows, tokens = [first], first.rows, first.rows * first.size
-    for job in mates:
+def _batch(first: J, others: Sequence[J], limits: Limits) -> tuple[J, ...]:
+    batch, rows, row_latents = [first], first.rows, first.rows * first.size
+    for job in others:
         rows += job.rows
-        tokens += job.rows * job.size
-        if rows > limits.max_rows or tokens > limits.max_tokens:
+        row_latents += job.rows * job.size
+        if rows > limits.max_rows or row_latents > limits.max_row_latents:
             break
         batch.append(job)
     return tuple(batch)

@@ -1,5 +1,7 @@
-"""Everything that happens to text: markup (what must not be spoken), spelling, chunks, token ids."""
+"""Text: what must not be spoken is removed, spelling is rewritten, the rest becomes chunks and token ids."""
 
 from echo.text.chunk import TextChunker, split
+from echo.text.stream import Passage, TextStream
+from echo.text.units import Boundary
 
-__all__ = ["TextChunker", "split"]
+__all__ = ["Boundary", "Passage", "TextChunker", "TextStream", "split"]

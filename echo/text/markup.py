@@ -1,4 +1,4 @@
-"""What must not be spoken: stage marks, markdown, HTML and SSML tags, addresses."""
+"""Remove what must not be spoken: stage directions, markdown, HTML and SSML tags, addresses."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 from echo.text.pauses import PAUSE_MARK
 from echo.text.sentences import SPEAKER_TAG
 from echo.text.stage import is_stage_direction, narrates
-from echo.text.units import SPAN_LIMIT, Unit, UnitReader
+from echo.text.units import SPAN_LIMIT, Unit
 
 #: A text in square brackets up to this many characters is a mark; a longer one is an aside whose words are spoken.
 LONGEST_BRACKET_MARK = 60
@@ -48,7 +48,7 @@ _HEADING = re.compile(r"[ \t]*#{1,6}[ \t]+")
 _BULLET = re.compile(r"[ \t]*[-*+•‣◦][ \t]+(?:\[[ xX]\][ \t]+)?")
 _NUMBER = re.compile(r"[ \t]*(\d{1,3})[.)][ \t]+")
 
-# A stage direction stands on its own after one of these and before one of those.
+# A stage direction that stands on its own follows one of the first and precedes one of the second.
 _BEFORE_ALONE = '\n.!?…。！？"“”«»*])'
 _AFTER_ALONE = '\n"“«*[('
 _LABEL = re.compile(r"\S+:(?:\s|\Z)|[^\n]*:\Z")
@@ -56,22 +56,12 @@ _CLOSING = "\"'”’»)]*_~ \t\n"
 _PUNCTUATED = tuple(".!?:;,…—。！？،؟।")
 
 
-def strip_markup(text: str, keep_marks: frozenset[str] = frozenset()) -> str:
-    """Remove from a whole text what must not be spoken; speaker tags and pause marks stay.
-
-    ``keep_marks`` are stage marks the model performs (lower case, no brackets); they come out as ``(laughs)``.
-    """
-    reader = UnitReader()
-    units = [strip_unit(unit, keep_marks) for unit in (*reader.feed(text), *reader.flush())]
-    return " ".join(" ".join(units).split())
-
-
-def strip_unit(unit: Unit, keep_marks: frozenset[str] = frozenset()) -> str:
-    """Remove what must not be spoken from one unit; headings, items and paragraphs end with a full stop."""
+def strip_markup(unit: Unit) -> str:
+    """Remove what must not be spoken; speaker tags and pause marks stay. A heading or paragraph gets a full stop."""
     text = unit.text
     if unit.at_line_start:
         text = _strip_line_mark(text)
-    text = _strip_inline(text, keep_marks)
+    text = _strip_inline(text, unit.preceded_by)
     return _close(text) if unit.closes else text
 
 
@@ -93,7 +83,7 @@ def _strip_closing_hashes(heading: str) -> str:
     return words.rstrip() if not words or words[-1] in " \t" else heading
 
 
-def _strip_inline(text: str, keep_marks: frozenset[str]) -> str:
+def _strip_inline(text: str, preceded_by: str) -> str:
     text = _QUOTE.sub("", text)
     text = _strip_comments(text)
     text = _AUTOLINK.sub(r"\1", text)
@@ -104,11 +94,11 @@ def _strip_inline(text: str, keep_marks: frozenset[str]) -> str:
     text = _EMAIL.sub(lambda mail: f"{mail[1]} at {_speak_host(mail[2])}", text)
     text = _CODE.sub(r"\2", text)
     text = _ESCAPE.sub("", text)
-    text = _SPAN.sub(lambda span: _speak_span(span, keep_marks), text)
+    text = _SPAN.sub(lambda span: _speak_span(span, preceded_by), text)
     text = _LEFT_OVER.sub("", text)
-    text = _PARENTHESIS.sub(lambda mark: _speak_parenthesis(mark, keep_marks), text)
+    text = _PARENTHESIS.sub(_speak_parenthesis, text)
     for _ in range(_NESTED_BRACKETS):
-        text = _BRACKET.sub(lambda mark: _speak_bracket(mark, keep_marks), text)
+        text = _BRACKET.sub(_speak_bracket, text)
     text = _EMOTICON.sub(" ", text)
     return _ENTITY.sub(lambda entity: html.unescape(entity[0]), text)
 
@@ -150,31 +140,33 @@ def _speak_host(host: str) -> str:
     return " dot ".join(part for part in host.split(".") if part)
 
 
-def _speak_span(span: re.Match[str], keep_marks: frozenset[str]) -> str:
-    """The words of an emphasis, or nothing for a stage direction."""
+def _speak_span(span: re.Match[str], preceded_by: str) -> str:
+    """Return the words of an emphasis, or a space for a stage direction."""
     mark, words = span[1] or span[3], span[2] or span[4]
-    if _name(words) in keep_marks:
-        return f"({_name(words)})"
     if is_stage_direction(words, sounds_only=False):
         return " "
-    if mark == "*" and _stands_alone(span) and not _LABEL.match(words):
+    if mark == "*" and _stands_alone(span, preceded_by) and not _LABEL.match(words):
         return " "
     return words
 
 
-def _stands_alone(span: re.Match[str]) -> bool:
-    """True where other sentences surround the span (``*He turns away.* Hello.``); a narration needs one such side."""
+def _stands_alone(span: re.Match[str], preceded_by: str) -> bool:
+    """Tell whether the span stands between sentences (``*He turns away.* Hello.``); a narration needs one such side.
+
+    ``preceded_by`` is the last character before the text that holds the span.
+    """
     words = span[2]
     if len(words.split()) == 1 and not words[0].islower():
         return False  # *Really* is emphasis wherever it stands
-    last, following = _char_before(span.string, span.start()), _char_after(span.string, span.end())
+    last = _char_before(span.string, span.start()) or preceded_by
+    following = _char_after(span.string, span.end())
     before = last in _BEFORE_ALONE  # also where there is nothing
     after = following in _AFTER_ALONE or following.isupper()
     return (before and after) or ((before or after) and narrates(words))
 
 
 def _char_before(text: str, place: int) -> str:
-    """The last character of the line before ``place`` that is no blank, or a line break; "" at the beginning."""
+    """Return the last character before ``place`` that is no space or tab; "" at the beginning."""
     while place and text[place - 1] in " \t":
         place -= 1
     return text[place - 1 : place]
@@ -186,22 +178,14 @@ def _char_after(text: str, place: int) -> str:
     return text[place : place + 1]
 
 
-def _speak_parenthesis(mark: re.Match[str], keep_marks: frozenset[str]) -> str:
-    if _name(mark[1]) in keep_marks:
-        return f"({_name(mark[1])})"
+def _speak_parenthesis(mark: re.Match[str]) -> str:
     return " " if is_stage_direction(mark[1], sounds_only=True) else mark[0]
 
 
-def _speak_bracket(mark: re.Match[str], keep_marks: frozenset[str]) -> str:
+def _speak_bracket(mark: re.Match[str]) -> str:
     if SPEAKER_TAG.fullmatch(mark[0]) or PAUSE_MARK.fullmatch(mark[0]):
         return mark[0]
-    if _name(mark[1]) in keep_marks:
-        return f"({_name(mark[1])})"
     return " " if len(mark[1]) <= LONGEST_BRACKET_MARK else mark[1]
-
-
-def _name(words: str) -> str:
-    return " ".join(words.lower().split()).strip(".!,…~ ")
 
 
 def _close(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Spelling the model knows: punctuation, capitals, and the characters it has no use for."""
+"""Spelling: punctuation, capitals, and characters that the model cannot read."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Iterable
 
 from echo.types import TextRules
 
-# The reference streaming server's replacements and deletions, in its order.
+# Replacements and deletions of the reference streaming server, in its order.
 _REPLACEMENTS = (("…", ","), ("—", ", "), ("–", ", "), (":", ","), (";", ","), ("\n", " "))
 _DELETED = str.maketrans("", "", '"“”*')
 
-# What that server would drop with the rest of non-ASCII, but which a text that keeps its letters needs.
+# That server drops what is not ASCII. These stand for something it knows.
 _PLAIN = str.maketrans(
     {
         **dict.fromkeys("‘’‚‛´ʼ", "'"),
@@ -26,13 +26,13 @@ _PLAIN = str.maketrans(
 _SPOKEN_SYMBOLS = frozenset("°№℃℉")
 # Joiners are spelling between letters (Persian, Indic scripts) and glue inside emoji.
 _JOINERS = frozenset("\u200c\u200d")
-#: Marks on one letter beyond which the rest is dropped: no language stacks so many, and putting a run of them into its
-#: order takes the square of its length. The limit is that of Unicode's stream-safe format (UAX #15).
+#: Most combining marks on one letter; the rest is dropped. Sorting a run of them takes quadratic time. The limit
+#: is that of Unicode's stream-safe format (UAX #15).
 _MOST_MARKS = 30
 _LEADING_MARKS = re.compile(r"^[\s,.]+(?=\s)")
 _TIMES = re.compile(r"(?<=\d)\s?\*\s?(?=\d)")
 _EXCLAMATIONS = re.compile(r"!+")
-#: A word with the possessive that a shouted one may have: it stays as it is written, as in the reference.
+#: A word and its possessive, which stays as written, as in the reference.
 _WORD = re.compile(r"\b(\w{2,})('[sS])?\b")
 _AFTER_END = re.compile(r"([.!?\]]\s)([^\W\d_])")
 _FIRST_LETTER = re.compile(r"^[^\W\d_]")
@@ -42,7 +42,7 @@ _COMMA_BEFORE_END = re.compile(r",\s*(?=[.!?](?:\s|$))")
 
 
 def normalize_exclamation(text: str) -> str:
-    """Turn a single ``!`` into ``.`` and a run of them into one ``!``: the model shouts at every exclamation mark."""
+    """Turn a single ``!`` into ``.`` and a run of them into one ``!``, since the model raises its voice at each."""
     return _EXCLAMATIONS.sub(lambda run: "." if len(run[0]) == 1 else "!", text)
 
 
@@ -55,31 +55,35 @@ def parse_uppercase_words(lines: Iterable[str]) -> frozenset[str]:
 def preprocess(text: str, rules: TextRules, *, sentence_start: bool = True) -> str:
     """Rewrite a text in the spelling the model was trained on; no speaker tag is added.
 
-    Follows the reference streaming server: pauses become commas, quotation marks and asterisks go, words in capitals
-    become lower case unless kept, sentences begin with a capital. With ``rules.ascii_only`` that is all, and what is
-    not ASCII is dropped; without it letters of every script stay, and only pictographs and control characters go.
-    ``sentence_start`` False continues a sentence, so the first letter stays as it is.
+    As in the reference streaming server, pauses become commas, quotation marks and asterisks go, words in capitals
+    become lower case unless kept, and sentences begin with a capital. Unlike there, letters of every script stay;
+    pictographs and control characters go. ``sentence_start`` False continues a sentence: its first letter stays.
     """
-    if not rules.ascii_only:
-        text = unicodedata.normalize("NFC", _without_towers(text)).translate(_PLAIN)
-        text = _TIMES.sub(" times ", text)
+    text = unicodedata.normalize("NFC", _limit_marks(text)).translate(_PLAIN)
+    text = _TIMES.sub(" times ", text)
     for old, new in _REPLACEMENTS:
         text = text.replace(old, new)
     text = text.translate(_DELETED)
     if rules.normalize_exclamation:
         text = normalize_exclamation(text)
-    text = _drop_non_ascii(text) if rules.ascii_only else _drop_pictographs(text)
-    text = " ".join(text.split())
-    if not rules.ascii_only:
-        text = _tidy_marks(text)
-    text = _WORD.sub(lambda word: _lower_capitals(word, rules.keep_uppercase), text)
-    if sentence_start:
+    text = _tidy_marks(" ".join(_drop_pictographs(text).split()))
+    return raise_sentence_starts(lower_capitals(text, rules.keep_uppercase), first=sentence_start)
+
+
+def lower_capitals(text: str, kept: frozenset[str]) -> str:
+    """Lower every word in capitals that is not ``kept``, by itself or with its possessive."""
+    return _WORD.sub(lambda word: _lower_word(word, kept), text)
+
+
+def raise_sentence_starts(text: str, *, first: bool = True) -> str:
+    """Begin every sentence with a capital; ``first`` False leaves the first letter of the text as it is."""
+    if first:
         text = _FIRST_LETTER.sub(lambda letter: _upper(letter[0]), text)
     return _AFTER_END.sub(lambda found: found[1] + _upper(found[2]), text)
 
 
-def _without_towers(text: str) -> str:
-    """Drop what is beyond ``_MOST_MARKS`` combining marks in a row."""
+def _limit_marks(text: str) -> str:
+    """Keep at most ``_MOST_MARKS`` combining marks in a row."""
     if text.isascii():
         return text
     kept, run = [], 0
@@ -90,8 +94,7 @@ def _without_towers(text: str) -> str:
     return "".join(kept)
 
 
-def _lower_capitals(word: re.Match[str], kept: frozenset[str]) -> str:
-    """Lower a word in capitals, unless it is kept by itself or together with its possessive."""
+def _lower_word(word: re.Match[str], kept: frozenset[str]) -> str:
     letters, whole = word[1], word[0]
     if not (letters.isalpha() and letters.isupper()) or letters in kept or whole.upper() in kept:
         return whole
@@ -101,10 +104,6 @@ def _lower_capitals(word: re.Match[str], kept: frozenset[str]) -> str:
 def _upper(letter: str) -> str:
     upper = letter.upper()
     return upper if len(upper) == 1 else letter  # "ß" has no single capital
-
-
-def _drop_non_ascii(text: str) -> str:
-    return "".join(c for c in text if c.isascii() and (c.isspace() or c.isprintable()))
 
 
 def _drop_pictographs(text: str) -> str:
@@ -123,7 +122,7 @@ def _drop_pictographs(text: str) -> str:
 
 
 def _replacement(char: str) -> str:
-    """What becomes of one character: itself, a space where a picture stood between words, or nothing."""
+    """Return the character, a space for a pictograph or an arrow, or nothing."""
     if char.isascii():
         return char if char.isprintable() else ""  # NUL is the model's padding id
     category = unicodedata.category(char)
@@ -139,7 +138,7 @@ def _replacement(char: str) -> str:
 
 
 def _tidy_marks(text: str) -> str:
-    """Close the gaps that removed words leave before punctuation."""
+    """Remove the gaps and doubled commas that removed words leave before punctuation."""
     text = _COMMAS.sub(",", text)
     text = _COMMA_BEFORE_END.sub("", text)
     text = _SPACE_BEFORE_MARK.sub(r"\1", text)

@@ -1,4 +1,4 @@
-"""Sentences into chunks: how many fit together, and where one that is too long is cut."""
+"""Sentences into chunks: how long they take to speak, how many fit together, where a long one is cut."""
 
 from __future__ import annotations
 
@@ -7,52 +7,46 @@ import math
 import re
 import unicodedata
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 
-from echo.text.estimate import estimate_seconds
+from echo.text.sentences import CLAUSE_END
+from echo.types import ChunkRules
 
-_CLAUSE_END = re.compile(r"[,;:](?=\s)|[、，；：]")
 _SPACE = re.compile(r"\s")
-#: A letter and its marks are not parted, unless there are more of them than any language has.
+# Rates that the reference streaming server falls back to when one is zero or negative.
+_FALLBACK_CHARS_PER_S = 4.0
+_FALLBACK_WORDS_PER_S = 2.5
+#: A cut moves back by at most this many combining marks, so that they stay with their letter.
 _MOST_MARKS = 32
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PackRules:
-    """Limits of a chunk: estimated seconds to aim for, and what no chunk may exceed.
+def estimate_seconds(text: str, chars_per_s: float, words_per_s: float) -> float:
+    """Estimate the speaking time of ``text`` in seconds: by its characters or by its words, whichever is longer.
 
-    ``max_bytes`` and ``max_chars`` count the speaker tags. ``cut`` False is the reference streaming server: a single
-    sentence is never cut, whatever its length.
+    ``chars_per_s`` and ``words_per_s`` at or below zero fall back to 4.0 and 2.5. An empty text counts as one word.
     """
-
-    target_s: float
-    min_s: float
-    max_s: float
-    chars_per_s: float
-    words_per_s: float
-    max_bytes: int | None = None
-    max_chars: int | None = None
-    cut: bool = True
+    chars_rate = chars_per_s if chars_per_s > 0 else _FALLBACK_CHARS_PER_S
+    words_rate = words_per_s if words_per_s > 0 else _FALLBACK_WORDS_PER_S
+    return max(len(text) / chars_rate, max(1, len(text.split())) / words_rate)
 
 
 class Packer:
-    """Collects sentences into chunks of about the target length; the sums and comparisons are the reference's.
+    """Collects sentences into chunks of about the target length, as the reference streaming server does.
 
-    A sentence closes the chunk before it when it would overshoot the target of a chunk that is long enough already,
-    or the maximum in any case. :meth:`add` hands a chunk out as soon as no further sentence could join it.
+    A sentence closes the chunk before it if it would exceed the maximum, or the target of a chunk that has the minimum
+    already. Unlike there, a sentence is cut that exceeds the maximum or what the model can read. :meth:`add` returns a
+    chunk as soon as no further sentence could join it.
     """
 
-    def __init__(self, rules: PackRules) -> None:
-        self._rules = rules
+    def __init__(self, rules: ChunkRules) -> None:
+        self._rules = rules if rules.enabled else replace(rules, target_s=math.inf, min_s=math.inf, max_s=math.inf)
         self._parts: list[str] = []
         self._spoken: list[str] = []
         self._seconds = 0.0
         self._tag = ""
 
     def add(self, tag: str, sentence: str) -> list[str]:
-        """Add a sentence said by ``tag``; returns the texts of the chunks that are now complete."""
-        if not self._rules.cut:
-            return self._add_piece(tag, sentence)
+        """Add a sentence of speaker ``tag``; return the chunks that are now complete."""
         pieces = cut_to_fit(
             sentence,
             fits=lambda piece: self._fits(f"{tag} {piece}") and self._estimate(piece) <= self._rules.max_s,
@@ -61,7 +55,7 @@ class Packer:
         return [text for piece in pieces for text in self._add_piece(tag, piece)]
 
     def close(self) -> list[str]:
-        """End the chunk that is being collected; returns its text, or nothing."""
+        """End the current chunk; return it, or nothing if it is empty."""
         text = " ".join(self._parts)
         self._parts, self._spoken, self._seconds = [], [], 0.0
         return [text] if text else []
@@ -85,8 +79,6 @@ class Packer:
         total = self._seconds + seconds
         if (total > rules.target_s and self._seconds >= rules.min_s) or total > rules.max_s:
             return True
-        if not rules.cut:
-            return False
         joined = " ".join([*self._parts, piece if tag == self._tag else f"{tag} {piece}"])
         return not self._fits(joined) or self._estimate(" ".join([*self._spoken, piece])) > rules.max_s
 
@@ -95,23 +87,21 @@ class Packer:
 
     def _fits(self, text: str) -> bool:
         rules = self._rules
-        if rules.max_chars is not None and len(text) > rules.max_chars:
-            return False
-        return rules.max_bytes is None or len(text.encode()) <= rules.max_bytes
+        return len(text.encode()) <= rules.max_bytes and (rules.max_chars is None or len(text) <= rules.max_chars)
 
 
 def cut_to_fit(text: str, *, fits: Callable[[str], bool], must_fit: Callable[[str], bool]) -> list[str]:
     """Cut a sentence into pieces of about equal length that fit.
 
-    The cut is made after a clause mark if one is near the wanted place, else between words. A single word that does
-    not fit stays whole, unless it breaks ``must_fit`` too; then it is cut between characters. Both conditions must
-    hold for every beginning of a text for which they hold.
+    The cut is after a clause mark if one is near, else between words. A single word that does not satisfy ``fits``
+    stays whole unless it breaks ``must_fit`` too; then it is cut between characters. Both must be true for every
+    prefix of a text for which they are true.
     """
     pieces = []
-    # Only as much of the text is looked at as may fit: looking at all of it for every piece would take its square.
-    while (room := _longest(text, fits)) < len(text):
-        parts = math.ceil(len(text) / max(room, 1))
-        place = _best_place(text, aim=math.ceil(len(text) / parts), room=room)
+    # Each round reads only as much of the text as may fit, so the time stays linear.
+    while (longest := _longest(text, fits)) < len(text):
+        parts = math.ceil(len(text) / max(longest, 1))
+        place = _best_place(text, aim=math.ceil(len(text) / parts), longest=longest)
         if place == 0:
             place = _after_first_word(text, must_fit)
         if place >= len(text):
@@ -122,26 +112,26 @@ def cut_to_fit(text: str, *, fits: Callable[[str], bool], must_fit: Callable[[st
 
 
 def _longest(text: str, fits: Callable[[str], bool]) -> int:
-    """Length of the longest beginning of ``text`` that fits."""
+    """Return the length of the longest prefix of ``text`` that fits."""
     reach = 64
     while reach < len(text) and fits(text[:reach]):
         reach *= 2
     return bisect.bisect_left(range(1, min(reach, len(text)) + 1), True, key=lambda n: not fits(text[:n]))
 
 
-def _best_place(text: str, aim: int, room: int) -> int:
-    clauses = [found.end() for found in _CLAUSE_END.finditer(text, 0, room)]
+def _best_place(text: str, aim: int, longest: int) -> int:
+    clauses = [found.end() for found in CLAUSE_END.finditer(text, 0, longest)]
     near = [place for place in clauses if aim // 2 <= place]
-    places = near or [found.start() for found in _SPACE.finditer(text, 0, room + 1)]
+    places = near or [found.start() for found in _SPACE.finditer(text, 0, longest + 1)]
     return min(places, key=lambda place: abs(place - aim), default=0)
 
 
 def _after_first_word(text: str, must_fit: Callable[[str], bool]) -> int:
-    room = _longest(text, must_fit)
-    space = _SPACE.search(text, 0, room + 1)
-    if space is not None or room == len(text):
+    longest = _longest(text, must_fit)
+    space = _SPACE.search(text, 0, longest + 1)
+    if space is not None or longest == len(text):
         return space.start() if space is not None else len(text)
-    place = max(1, room)
+    place = max(1, longest)
     for back in range(min(place, _MOST_MARKS)):
         if not unicodedata.combining(text[place - back]):
             return max(1, place - back)

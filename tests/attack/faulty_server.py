@@ -19,9 +19,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from api_server import serve
 from echo.engines.block import BlockEngine
-from echo.engines.cores import Cores
 from echo.model.base import Demand
 from echo.runtime import Runtime
+from echo.scheduler.cores import CoreThreads
 from echo.scheduler.policy import Limits
 from echo.settings import Settings, load_settings
 from echo.telemetry import set_up_log
@@ -72,7 +72,7 @@ class Nothing:
 class Model:
     """Noise at once, unless the text asks for a fault."""
 
-    decodes_later = False
+    decodes_asynchronously = False
 
     def demand(self, utterance: Utterance) -> Demand:
         return Demand()
@@ -86,7 +86,9 @@ class Model:
     def extend(self, prefix: int, latents: np.ndarray) -> int:
         return prefix
 
-    def sampler(self, text: str, prefix: int, spec: BlockSpec, params: SamplerParams, draw: tuple[int, ...]) -> Steps:
+    def sampler(
+        self, text: str, prefix: int, spec: BlockSpec, params: SamplerParams, noise_key: tuple[int, ...]
+    ) -> Steps:
         return Steps(text, spec.size, spec.steps)
 
     def step(self, samplers: Sequence[Steps]) -> None:
@@ -112,7 +114,7 @@ class Model:
 
 
 def load(settings: Settings, gate: object) -> BlockEngine:
-    cores = Cores(settings.cpu_threads) if settings.cpu_threads else None
+    cores = CoreThreads(settings.cpu_threads) if settings.cpu_threads else None
     return BlockEngine(Model(), INFO, Limits(max_jobs=4), cores=cores, stall_s=settings.device_timeout_s)
 
 

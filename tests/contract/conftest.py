@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from echo.engines.fake import FakeScript
-from echo.runtime import EngineLoader
+from echo.engines.table import EngineLoader
 from echo.settings import Settings
 from tests.contract.cloning import clone_home, clone_server, cloning, home
 from tests.contract.docs.checkout import checkout, checkout_server

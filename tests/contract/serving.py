@@ -18,7 +18,8 @@ import uvicorn
 
 from api_server import create_app
 from echo.engines.fake import FakeEngine, FakeScript
-from echo.runtime import EngineLoader, Runtime, Status
+from echo.engines.table import EngineLoader
+from echo.runtime import Runtime, Status
 from echo.settings import Settings
 from echo.types import Audio, Utterance
 from routes.surface import Surface
@@ -108,9 +109,13 @@ class Served:
 def serving(
     settings: Settings, load_engine: EngineLoader | None = None, surfaces: Sequence[Surface] = ()
 ) -> Iterator[Served]:
-    """Run the application under uvicorn; with ``load_engine`` the caller decides when it is ready."""
+    """Run the application under uvicorn, with the fake engine unless the settings name another.
+
+    With ``load_engine`` the caller decides when it is ready; ``surfaces`` are wire formats to mount beside the others.
+    """
     engine = FakeEngine()
-    runtime = Runtime(settings, load_engine=load_engine or (lambda settings, gate: engine))
+    fake = (lambda settings, gate: engine) if settings.engine == "echo" else None
+    runtime = Runtime(settings, load_engine=load_engine or fake)
     app = create_app(settings, runtime, surfaces)
     config = configure(app, settings, runtime.metrics, lifespan="on", timeout_graceful_shutdown=1, access_log=False)
     server = uvicorn.Server(config)

@@ -72,7 +72,7 @@ def test_a_voice_is_a_name_or_a_path_or_the_bytes_of_a_clip(speech: Speech) -> N
 
 def test_voices_and_engine_are_told(speech: Speech) -> None:
     assert speech.voices() == sorted(path.stem for path in CLIPS.glob("*.flac"))
-    assert (speech.info.name, speech.info.device, speech.info.preview) == ("echo-tiny", "cpu", True)
+    assert (speech.info.name, speech.info.device) == ("echo-tiny", "cpu")
 
 
 def test_dropping_the_iterator_ends_the_generation(speech: Speech) -> None:

@@ -1,4 +1,4 @@
-"""Preprocessing and the three splitters against the reference programs: exact."""
+"""Preprocessing and splitting against the reference programs: exact."""
 
 from __future__ import annotations
 
@@ -9,15 +9,11 @@ from typing import Any
 import pytest
 
 from echo.text import split
-from echo.text.estimate import estimate_seconds
 from echo.text.normalize import normalize_exclamation
-from echo.text.splitters import (
-    chunk_by_chars,
-    chunk_by_chars_and_duration,
-    chunk_by_time,
-    preprocess_for_stream,
-)
+from echo.text.pack import estimate_seconds
+from echo.text.worker_chunks import chunk_by_chars, chunk_by_chars_and_duration
 from echo.types import ChunkRules, TextRules
+from tests.reference.streaming_text import chunk_by_time, preprocess_for_stream
 
 VECTORS: dict[str, list[dict[str, Any]]] = json.loads((Path(__file__).parent / "vectors" / "chunking.json").read_text())
 RULE_NAMES = {
@@ -41,23 +37,15 @@ def over(chunk: str, rules: ChunkRules) -> bool:
 def test_chunks_by_time_equal_the_streaming_variant(case: dict[str, Any]) -> None:
     kwargs = dict(case["kwargs"])
     exclamation = kwargs.pop("normalize_exclamation", True)
-    clean = preprocess_for_stream(
-        case["text"],
-        normalize_exclamation=exclamation,
-        keep_uppercase=frozenset(word.upper() for word in case["uppercase_words_kept"]),
-    )
+    kept = frozenset(word.upper() for word in case["uppercase_words_kept"])
+    clean = preprocess_for_stream(case["text"], exclamation=exclamation, keep_uppercase=kept)
     assert clean == case["preprocessed"]
     rules = ChunkRules(**{RULE_NAMES[name]: value for name, value in kwargs.items()})
     assert chunk_by_time(clean, rules) == case["chunks"]
-    # The server's own splitter packs the same way; it differs where the variant exceeds what the model can read.
-    text_rules = TextRules(
-        normalize_exclamation=exclamation,
-        keep_uppercase=frozenset(case["uppercase_words_kept"]),
-        strip_markup=False,
-        ascii_only=True,
-    )
-    server = [chunk.text for chunk in split(case["text"], text_rules, rules)]
-    assert server == case["chunks"] or any(
+    # The server packs the same way. It closes the gap before a comma, and cuts what the model cannot read.
+    text_rules = TextRules(normalize_exclamation=False, keep_uppercase=kept, strip_markup=False)
+    server = [chunk.text for chunk in split(clean, text_rules, rules)]
+    assert server == [chunk.replace(" ,", ",") for chunk in case["chunks"]] or any(
         len(chunk) > rules.max_bytes or over(chunk, rules) for chunk in case["chunks"]
     )
 

@@ -20,10 +20,10 @@ from echo.model.network.modulation import ModulationCache
 from echo.model.sampling.prefix import Prefix
 from echo.model.sampling.sampler import BlockSampler
 from echo.model.sampling.tail import ends_in_silence, flat_tail_start
-from echo.text.splitters import preprocess_for_stream
 from echo.text.tokenize import encode
 from echo.types import INIT_SCALE, BlockSpec, SamplerParams, TailRules
 from tests.reference.sampler import bos_conditions
+from tests.reference.streaming_text import preprocess_for_stream
 
 CASES: dict[str, Any] = json.loads((Path(__file__).parent / "vectors" / "stream_loop.json").read_text())
 
@@ -36,7 +36,7 @@ def per_block(value: Any, count: int, default: Any) -> list[Any]:
 def test_blocks_become_pcm(name: str, dit: EchoDiT, autoencoder: Autoencoder, pca: Pca, vectors: Any) -> None:
     case, recorded = CASES[name], vectors("stream_loop")
     values = case["params"]
-    text = preprocess_for_stream(case["text"], normalize_exclamation=True, keep_uppercase=frozenset())
+    text = preprocess_for_stream(case["text"])
     assert text == case["preprocessed"]
     sizes = values["block_sizes"]
     count = len(sizes)

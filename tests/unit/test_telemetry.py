@@ -1,12 +1,12 @@
 from echo.telemetry import Metrics
-from echo.types import EngineLoad
+from echo.types import Workload
 
 
 def test_the_gauges_show_what_the_engine_has_to_do_when_they_are_read() -> None:
     metrics = Metrics()
-    load = EngineLoad()
+    load = Workload()
     metrics.watch(lambda: load, lambda: 3)
-    load = EngineLoad(active=2, waiting=5, nbytes=1000, max_nbytes=4000, queue_wait_s=1.5)
+    load = Workload(active=2, waiting=5, nbytes=1000, max_nbytes=4000, queue_wait_s=1.5)
     page = metrics.render().decode()
     for line in (
         "echo_open_streams 3.0",

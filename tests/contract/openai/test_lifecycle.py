@@ -64,7 +64,7 @@ def test_a_client_that_stops_reading_and_then_leaves_frees_its_slot(server: Serv
     server.script.audio_s_per_char = 1.0  # nine chunks of 2.6 MB: more than the buffers in between hold
     with server.send({"input": TEXT * 60}) as connection:
         assert connection.recv(16)
-        wait_until(lambda: len(server.script.spoken) > 2)
+        wait_until(lambda: len(server.script.spoken) > 1)
     server.wait_idle()
     assert len(server.script.spoken) < 8
 

@@ -12,13 +12,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from echo.engines.accelerate import accelerate
+from echo.engines.accelerate import Acceleration, compile_blocks, compile_decoder, make_arena
 from echo.engines.block import BlockEngine
-from echo.model.cuda.graphs import attend_row_by_row
+from echo.model.cuda.compile import Artifacts, Compiler
+from echo.model.cuda.graphs import CapturedForward, attend_row_by_row
 from echo.model.echo import EchoModel
 from echo.model.files.weights import LoadedEcho
 from echo.scheduler.policy import Limits
-from echo.settings import Settings
 from echo.types import Audio, BlockPlan, BlockSpec, EngineInfo, SamplerParams, TailRules, Utterance
 from tests.unit.small_echo import small_autoencoder, small_dit, small_pca
 
@@ -33,20 +33,23 @@ def engine(model: EchoModel, tmp_path: Path, *, fast: bool) -> BlockEngine:
     info = EngineInfo(
         name="small", preset_family="echo", sample_rate=44_100, device="cpu", backend="torch", license="", concurrent=8
     )
-    acceleration = accelerate(
-        Settings(compile=fast, compile_ae=fast, cuda_graphs=fast, cache_dir=tmp_path),
-        model,
-        "small",
-        max_rows=24,
-        budget=4 * 2**20,
-        compile=partial(torch.compile, backend="eager"),
-        anywhere=fast,
-        kernel=attend_row_by_row,
-        capture=replaying,
-        buckets=(32, 64, 256),
-        pieces=(1, 4, 16),
-    )
+    acceleration = accelerated(model, tmp_path / "artifacts.bin") if fast else None
     return BlockEngine(model, info, Limits(max_jobs=8, max_rows=24, mix_sizes=True), acceleration=acceleration)
+
+
+def accelerated(model: EchoModel, artifacts: Path) -> Acceleration:
+    """Build every part of an accelerated model as on CUDA, from stand-ins that run on a CPU."""
+    compile = partial(torch.compile, backend="eager")
+    compilers = [
+        compile_blocks(model.dit, Compiler("the model", compile)),
+        compile_decoder(model.autoencoder, Compiler("the decoder", compile), pieces=(1, 4, 16)),
+    ]
+    buckets = (32, 64, 256)
+    model.dit.arena = make_arena(model.dit, 4 * 2**20, buckets[-1])
+    forward = CapturedForward(
+        model.dit, model.dit.arena, max_rows=24, buckets=buckets, kernel=attend_row_by_row, capture=replaying
+    )
+    return Acceleration(model, compilers, Artifacts(artifacts), forward)
 
 
 def small_model() -> EchoModel:
@@ -87,7 +90,7 @@ def test_after_the_warm_up_no_mix_of_requests_meets_a_shape_that_is_not_ready(
     for each in engines:
         for i in (0, 5):  # guided and not, with a voice and without
             each.warm_up(utterance(i))
-        each.warmed()
+        each.finish_warm_up()
 
     def requests(engine: BlockEngine) -> list[Utterance]:
         return [replace(utterance(i), voice=voices[engine] if i % 3 else None) for i in range(7)]
@@ -96,4 +99,4 @@ def test_after_the_warm_up_no_mix_of_requests_meets_a_shape_that_is_not_ready(
     found = speak(fast, requests(fast))
     for a, b in zip(found, expected, strict=True):
         np.testing.assert_allclose(a, b, atol=2e-3)
-    assert fast.load().shape_misses == 0
+    assert fast.workload().shape_misses == 0

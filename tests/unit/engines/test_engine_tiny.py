@@ -33,12 +33,9 @@ REJECTED = 12
 GATE = SilenceRules(threshold_ms=500.0, max_rerolls=2)
 
 
-class PickyDetector:
-    """Hears nothing but silence in every draw of a block of REJECTED latents, and none in anything else."""
-
-    def silences(self, samples: Audio, rate: int) -> Sequence[Span]:
-        length = len(samples)
-        return [(0.0, length / rate)] if length == REJECTED * SAMPLES_PER_LATENT else []
+def silences(samples: Audio, rate: int) -> Sequence[Span]:
+    """Find nothing but silence in every block of REJECTED latents, and none in anything else."""
+    return [(0.0, len(samples) / rate)] if len(samples) == REJECTED * SAMPLES_PER_LATENT else []
 
 
 def utterance(text: int, seed: int, *blocks: tuple[int, int], voice: VoiceState | None = None) -> Utterance:
@@ -75,7 +72,7 @@ def clip(name: str) -> Audio:
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[BlockEngine]:
-    made = load_engine(load_settings({}, model_repo="tiny", model_dtype="float32"), SilenceGate(GATE, PickyDetector()))
+    made = load_engine(load_settings({}, model_repo="tiny", model_dtype="float32"), SilenceGate(GATE, silences))
     yield made
     made.close()
 
@@ -120,7 +117,7 @@ def test_an_utterance_sounds_the_same_alone_and_among_others(
     lock_step: BlockEngine,
     voices: Voices,
 ) -> None:
-    """Alone on an engine that takes one at a time; then beside others, of whom some leave and some are drawn again."""
+    """Alone on an engine that takes one at a time; then beside others, some of which leave and some are rejected."""
     wanted = [replace(each, voice=voices[voice]) for voice, each in mix]
     alone = [speak(lock_step, each)[0] for each in wanted]
     streams, leaving = [], []
@@ -165,7 +162,7 @@ def test_neighbours_that_are_cancelled_change_nothing(engine: BlockEngine, voice
     np.testing.assert_array_equal(np.concatenate([frame.samples for frame in stream]), alone)
 
 
-def test_neighbours_that_are_drawn_again_change_nothing(engine: BlockEngine, voices: Voices) -> None:
+def test_neighbours_that_are_generated_again_change_nothing(engine: BlockEngine, voices: Voices) -> None:
     subject = utterance(2, 5, (16, 3), (16, 3), voice=voices["tiny_dan"])
     rejected = utterance(1, 6, (REJECTED, 3), (16, 3), (16, 3), voice=voices["tiny_anna"])
     alone = [speak(engine, each)[0] for each in (subject, rejected)]
@@ -194,7 +191,7 @@ def test_memory_for_one_utterance_makes_the_others_wait_and_changes_nothing() ->
             engine.warm_up(utterance(0, 0, (16, 1)))
         needed = roomy._model.demand(wanted[0]).nbytes
         assert needed <= 5 * 2**20 < 2 * needed
-        assert narrow.load().max_nbytes == 5 * 2**20 < roomy.load().max_nbytes
+        assert narrow.workload().max_nbytes == 5 * 2**20 < roomy.workload().max_nbytes
         before = narrow._scheduler.ticks
         for one, other in zip(speak(roomy, *wanted), speak(narrow, *wanted), strict=True):
             np.testing.assert_array_equal(one, other)
@@ -251,5 +248,5 @@ def test_a_clip_too_short_for_a_voice_is_refused(engine: BlockEngine) -> None:
 
 def test_the_engine_tells_what_it_is(engine: BlockEngine) -> None:
     info = engine.info
-    assert (info.name, info.preset_family, info.device, info.preview) == ("echo-tiny", "tiny", "cpu", True)
+    assert (info.name, info.preset_family, info.device) == ("echo-tiny", "tiny", "cpu")
     assert (info.max_latents, info.chunk_rules.max_chars) == (256, 150)

@@ -14,5 +14,5 @@ def test_the_operator_s_memory_budget_holds_and_else_there_is_a_default() -> Non
 def test_a_cpu_takes_small_steps_of_blocks_of_one_size() -> None:
     limits = job_limits(load_settings({}), CPU, 8)
     assert limits.max_jobs == 8
-    assert limits.max_tokens == 384
+    assert limits.max_row_latents == 384
     assert not limits.mix_sizes

@@ -25,7 +25,7 @@ RELEASED = ((32, 8), (128, 15), (480, 20))
 #: The embedded model on a core makes some 9.7 s of audio per second. The other is of the size of a data centre's GPU,
 #: where the first 400 row-latents of a step cost next to nothing.
 CORE, GPU = Costs(), Costs(prepare=0.003, step=0.003, row_latent=7e-6, decode=0.003, latent=3e-5)
-CORE_LIMITS = Limits(max_jobs=8, max_tokens=384)
+CORE_LIMITS = Limits(max_jobs=8, max_row_latents=384)
 GPU_LIMITS = Limits(max_jobs=64, mix_sizes=True)
 
 
@@ -78,8 +78,8 @@ def listen(costs: Costs, blocks: Blocks, limits: Limits, rate: float, seconds: f
             )
             everybody.append(Heard(job))
             present.append(everybody[-1])
-            runner.take_in([job])
-        runner.take_in()
+            runner.update([job])
+        runner.update()
         runner.tick()
         for heard in present:
             stream = heard.job.stream

@@ -5,13 +5,13 @@ from hypothesis import strategies as st
 
 from echo.scheduler.policy import Limits, Phase, activate, next_work
 
-LIMITS = Limits(max_jobs=8, max_rows=6, max_tokens=1000, max_decode=64, max_unread_s=10)
+LIMITS = Limits(max_jobs=8, max_rows=6, max_row_latents=1000, max_decode=64, max_unread_s=10)
 
 
 @dataclass
 class Plain:
     order: int
-    due: float = 0.0
+    deadline: float = 0.0
     phase: Phase = Phase.STEP
     size: int = 32
     rows: int = 3
@@ -20,28 +20,28 @@ class Plain:
 
 
 def test_the_earliest_due_decides_what_is_done() -> None:
-    late, early = Plain(0, due=5.0, phase=Phase.STEP), Plain(1, due=1.0, phase=Phase.DECODE)
+    late, early = Plain(0, deadline=5.0, phase=Phase.STEP), Plain(1, deadline=1.0, phase=Phase.DECODE)
     work = next_work([late, early], LIMITS)
     assert work is not None
     assert (work.phase, work.jobs) == (Phase.DECODE, (early,))
 
 
 def test_equal_blocks_share_a_tick_as_far_as_rows_allow() -> None:
-    jobs = [Plain(i, due=float(-i)) for i in range(4)]
+    jobs = [Plain(i, deadline=float(-i)) for i in range(4)]
     work = next_work(jobs, LIMITS)
     assert work is not None
     assert [job.order for job in work.jobs] == [3, 2]  # six rows: the two most urgent
 
 
 def test_blocks_of_another_size_wait_for_their_own_tick_unless_sizes_mix() -> None:
-    jobs = [Plain(0, due=0, rows=2), Plain(1, due=1, size=64, rows=2), Plain(2, due=2, rows=2)]
+    jobs = [Plain(0, deadline=0, rows=2), Plain(1, deadline=1, size=64, rows=2), Plain(2, deadline=2, rows=2)]
     work = next_work(jobs, LIMITS)
     assert work is not None
     assert [job.order for job in work.jobs] == [0, 2]
     mixed = next_work(jobs, replace(LIMITS, mix_sizes=True))
     assert mixed is not None
     assert [job.order for job in mixed.jobs] == [0, 1, 2]
-    full = next_work(jobs, replace(LIMITS, mix_sizes=True, max_tokens=200))
+    full = next_work(jobs, replace(LIMITS, mix_sizes=True, max_row_latents=200))
     assert full is not None
     assert [job.order for job in full.jobs] == [0, 1]
 
@@ -76,7 +76,7 @@ def test_preparing_is_done_one_by_one() -> None:
 
 
 def test_an_arrival_is_prepared_before_the_next_step_but_not_two_in_a_row() -> None:
-    jobs = [Plain(0, due=0), Plain(1, due=5, phase=Phase.PREPARE), Plain(2, due=6, phase=Phase.PREPARE)]
+    jobs = [Plain(0, deadline=0), Plain(1, deadline=5, phase=Phase.PREPARE), Plain(2, deadline=6, phase=Phase.PREPARE)]
     first = next_work(jobs, LIMITS, after=Phase.STEP)
     second = next_work(jobs, LIMITS, after=Phase.PREPARE)
     assert first is not None
@@ -85,8 +85,8 @@ def test_an_arrival_is_prepared_before_the_next_step_but_not_two_in_a_row() -> N
     assert [job.order for job in second.jobs] == [0]
 
 
-def test_jobs_that_wait_for_a_verdict_or_a_reader_are_skipped() -> None:
-    assert next_work([Plain(0, phase=Phase.JUDGE), Plain(1, unread_s=11.0)], LIMITS) is None
+def test_jobs_that_wait_for_the_detector_or_a_reader_are_skipped() -> None:
+    assert next_work([Plain(0, phase=Phase.AWAIT_VAD), Plain(1, unread_s=11.0)], LIMITS) is None
     assert next_work([], LIMITS) is None
 
 
@@ -97,7 +97,7 @@ def test_ties_go_by_arrival() -> None:
 
 
 def test_only_as_many_become_active_as_there_is_room() -> None:
-    waiting = [Plain(0, due=3.0), Plain(1, due=1.0), Plain(2, due=2.0)]
+    waiting = [Plain(0, deadline=3.0), Plain(1, deadline=1.0), Plain(2, deadline=2.0)]
     active = [Plain(i) for i in range(10, 18)]
     assert [job.order for job in activate(waiting, active[:6], LIMITS)] == [1, 2]
     assert activate(waiting, active, LIMITS) == []
@@ -112,7 +112,7 @@ def test_only_as_many_become_active_as_there_is_memory_for() -> None:
 
 def test_nobody_overtakes_a_large_one_that_waits_for_memory() -> None:
     limits = Limits(max_jobs=8, max_bytes=100)
-    large, small = Plain(0, due=1.0, nbytes=90), Plain(1, due=2.0, nbytes=1)
+    large, small = Plain(0, deadline=1.0, nbytes=90), Plain(1, deadline=2.0, nbytes=1)
     assert activate([large, small], [Plain(9, nbytes=50)], limits) == []
     assert activate([large, small], [], limits) == [large, small]
 
@@ -121,7 +121,7 @@ jobs = st.lists(
     st.builds(
         Plain,
         order=st.integers(0, 10_000),
-        due=st.floats(-100, 100),
+        deadline=st.floats(-100, 100),
         phase=st.sampled_from(Phase),
         size=st.sampled_from([32, 128, 480]),
         rows=st.integers(1, 3),
@@ -135,7 +135,7 @@ jobs = st.lists(
 @given(jobs)
 @settings(deadline=None, derandomize=True, max_examples=300)
 def test_whatever_waits_the_choice_keeps_its_promises(jobs: list[Plain]) -> None:
-    ready = [job for job in jobs if job.phase is not Phase.JUDGE and job.unread_s <= LIMITS.max_unread_s]
+    ready = [job for job in jobs if job.phase is not Phase.AWAIT_VAD and job.unread_s <= LIMITS.max_unread_s]
     work = next_work(jobs, LIMITS)
     if not ready:
         assert work is None
@@ -145,7 +145,7 @@ def test_whatever_waits_the_choice_keeps_its_promises(jobs: list[Plain]) -> None
     assert all(job in ready and job.phase is work.phase for job in work.jobs)
     assert len({job.size for job in work.jobs}) == 1
     rivals = [job for job in ready if job.phase is work.phase or work.phase is not Phase.PREPARE]
-    assert work.jobs[0] == min(rivals, key=lambda job: (job.due, job.order))
+    assert work.jobs[0] == min(rivals, key=lambda job: (job.deadline, job.order))
     if len(work.jobs) > 1 and work.phase is Phase.STEP:
         assert sum(job.rows for job in work.jobs) <= LIMITS.max_rows
 
@@ -160,7 +160,7 @@ def test_nobody_starves(arrivals: list[tuple[int, int, int]]) -> None:
     budget = 31 + sum(left.values())
     for tick in range(budget):
         waiting = [
-            Plain(i, due=float(arrivals[i][0]), size=arrivals[i][2])
+            Plain(i, deadline=float(arrivals[i][0]), size=arrivals[i][2])
             for i, steps in left.items()
             if steps and arrivals[i][0] <= tick and i not in {job.order for job in active}
         ]

@@ -46,7 +46,7 @@ def detector() -> SpeechDetector:
 
 
 def speak(detector: SpeechDetector, *clips: Audio) -> tuple[Audio, int]:
-    gate = SilenceGate(SilenceRules(threshold_ms=1000, max_rerolls=len(clips) - 1), detector)
+    gate = SilenceGate(SilenceRules(threshold_ms=1000, max_rerolls=len(clips) - 1), detector.silences)
     with ThreadPoolExecutor(1) as workers:
         device = Scheduler(
             Clips(*clips), sample_rate=SAMPLE_RATE, limits=Limits(max_jobs=1), gate=gate, workers=workers
@@ -58,7 +58,7 @@ def speak(detector: SpeechDetector, *clips: Audio) -> tuple[Audio, int]:
             device.close()
 
 
-def test_a_real_pause_is_drawn_again_and_never_sent(detector: SpeechDetector) -> None:
+def test_a_block_with_a_long_pause_is_generated_again_and_never_sent(detector: SpeechDetector) -> None:
     audio, rerolls = speak(detector, with_pause(1.5), spoken())
     assert rerolls == 1
     np.testing.assert_array_equal(audio, spoken())
@@ -76,7 +76,7 @@ def test_the_shortest_real_pause_is_kept_when_all_are_long(detector: SpeechDetec
     np.testing.assert_array_equal(audio, with_pause(1.5))
 
 
-def test_a_redraw_without_speech_does_not_win_over_one_with_a_pause(detector: SpeechDetector) -> None:
+def test_a_retry_without_speech_does_not_win_over_one_with_a_pause(detector: SpeechDetector) -> None:
     audio, rerolls = speak(detector, with_pause(1.5), np.zeros(SAMPLE_RATE, np.float32))
     assert rerolls == 1
     np.testing.assert_array_equal(audio, with_pause(1.5))

@@ -1,5 +1,6 @@
 """Whatever mix of utterances comes, whoever leaves, reads slowly or fails: the runner keeps its promises."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import replace
@@ -15,10 +16,11 @@ from echo.scheduler.job import BlockJob
 from echo.scheduler.policy import Limits
 from echo.scheduler.runner import JobRunner
 from echo.types import SAMPLE_RATE, Audio, Utterance
+from echo.vad import SilenceGate, SilenceRules, Span
 from tests.unit.scheduler.timed_model import TimedModel
 from tests.unit.scheduler.toy_model import ToySampler, utterance
 
-LIMITS = Limits(max_jobs=4, max_bytes=40, max_rows=8, max_tokens=100, max_unread_s=1.0)
+LIMITS = Limits(max_jobs=4, max_bytes=40, max_rows=8, max_row_latents=100, max_unread_s=1.0)
 REROLLS = 2
 Blocks = list[tuple[int, int]]
 
@@ -50,14 +52,9 @@ class Later(Executor):
             done.set_exception(error)
 
 
-class Gate:
-    """Finds every draw of an odd seed silent."""
-
-    threshold_ms = 1000.0
-    max_rerolls = REROLLS
-
-    def longest_silence_ms(self, samples: Audio, rate: int, *, is_last: bool, needs_speech: bool) -> float:
-        return 2000.0 if len(samples) and round(float(samples[0]) * 1e6) // 1000 % 2 else 0.0
+def silences(samples: Audio, rate: int) -> list[Span]:
+    """Find 10 ms of silence in every block of an odd seed."""
+    return [(0.0, 0.01)] if round(float(samples[0]) * 1e6) // 1000 % 2 else []
 
 
 class LaterCores(Later):
@@ -78,7 +75,7 @@ class WatchedModel(TimedModel):
         rows = sum(sampler.next_rows for sampler in samplers)
         if len(samplers) > 1:
             assert rows <= LIMITS.max_rows
-            assert sum(sampler.next_rows * sampler.size for sampler in samplers) <= LIMITS.max_tokens
+            assert sum(sampler.next_rows * sampler.size for sampler in samplers) <= LIMITS.max_row_latents
             assert self.mix_sizes or len({sampler.size for sampler in samplers}) == 1
         super().step(samplers)  # asserts that no block is stepped past its end
 
@@ -97,20 +94,22 @@ class AnyMix(RuleBasedStateMachine):
         mix_sizes=st.booleans(),
         doomed=st.sampled_from([None, (3, 0, 0, 0), (5, 0, 1, 0), (4, 0, 0, 1)]),
         cores=st.integers(0, 3),
-        decodes_later=st.booleans(),
+        decodes_asynchronously=st.booleans(),
     )
     def open(
-        self, gated: bool, mix_sizes: bool, doomed: tuple[int, ...] | None, cores: int, decodes_later: bool
+        self, gated: bool, mix_sizes: bool, doomed: tuple[int, ...] | None, cores: int, decodes_asynchronously: bool
     ) -> None:
         self.workers = Later()
         self.cores = LaterCores(cores)
-        self.model = WatchedModel(fail_on=doomed, unreadable=frozenset({9}), decodes_later=decodes_later)
+        self.model = WatchedModel(
+            fail_on=doomed, unreadable=frozenset({9}), decodes_asynchronously=decodes_asynchronously
+        )
         self.model.mix_sizes = mix_sizes
         self.runner = JobRunner(
             self.model,
             sample_rate=SAMPLE_RATE,
             limits=replace(LIMITS, mix_sizes=mix_sizes),
-            gate=Gate() if gated else None,
+            gate=SilenceGate(SilenceRules(threshold_ms=10, max_rerolls=REROLLS), silences) if gated else None,
             workers=self.workers,
             cores=self.cores if cores else None,
             clock=self.model.clock,
@@ -120,7 +119,7 @@ class AnyMix(RuleBasedStateMachine):
     def arrive(self, shape: Blocks, text: str) -> None:
         order = len(self.jobs)
         self.jobs.append(self.model.job(utterance(seed=order, blocks=shape, text=text), order))
-        self.runner.take_in(self.jobs[-1:])
+        self.runner.update(self.jobs[-1:])
 
     @precondition(lambda self: self.jobs)
     @rule(data=st.data())
@@ -148,14 +147,14 @@ class AnyMix(RuleBasedStateMachine):
     @rule(count=st.integers(1, 6))
     def tick(self, count: int) -> None:
         for _ in range(count):
-            self.runner.take_in()
+            self.runner.update()
             self.runner.tick()
 
     @rule()
     def close(self) -> None:
         self.ended = NotReady("closing", retry_after_s=5)
         self.finish_all()
-        self.runner.end_all(self.ended)
+        self.runner.fail_all(self.ended)
         assert all(job.stream.finished for job in self.jobs)
 
     @invariant()
@@ -177,16 +176,16 @@ class AnyMix(RuleBasedStateMachine):
             for job in self.jobs:
                 job.stream.consumed_samples = job.stream.produced_samples
             self.finish_all()
-            self.runner.take_in()
+            self.runner.update()
             self.runner.tick()
-        self.runner.take_in()
+        self.runner.update()
         assert not self.runner.active
         assert not self.runner.waiting
         for job in self.jobs:
             self.ended_well(job)
 
     def finish_all(self) -> None:
-        """Do what was handed to the workers and the cores."""
+        """Run what was submitted to the workers and the cores."""
         while self.workers.waiting:
             self.workers.work()
         while self.cores.waiting:
@@ -218,29 +217,30 @@ TestAnyMix.settings = settings(max_examples=120, stateful_step_count=40, deadlin
 def test_nobody_starves_however_many_come(
     before: list[Blocks], subject: Blocks, endless: list[Blocks], every: int
 ) -> None:
-    """Only those who were there before, and one preparation a tick, come before a first sound."""
+    """A first sound is heard soon after it is due: nobody who comes later, but those who are active, may delay it."""
     model = TimedModel()
     runner = JobRunner(model, sample_rate=SAMPLE_RATE, limits=LIMITS, clock=model.clock)
 
     def arrive(order: int, shape: Blocks) -> BlockJob:
-        job = model.job(utterance(seed=order, blocks=shape), order)
-        runner.take_in([job])
+        job = model.job(utterance(seed=order, blocks=shape), order, first_sound_s=LIMITS.first_sound_s)
+        runner.update([job])
         return job
 
     earlier = [arrive(order, shape) for order, shape in enumerate(before)]
     job = arrive(len(earlier), subject)
-    promised = 2 * sum(sum(2 + steps for _, steps in shape) for shape in [*before, subject])
-    for tick in range(promised):
+    others = LIMITS.max_jobs * max(map(model.seconds, endless))
+    # Twice the work: every other tick may be a preparation for an arrival.
+    promised = LIMITS.first_sound_s + 2 * (sum(map(model.seconds, [*before, subject])) + others)
+    for tick in itertools.count():
+        assert model.now < promised, f"nothing heard after {promised} s"
         if tick % every == 0:
-            order = 100 + tick
-            arrive(order, endless[tick % len(endless)])
+            arrive(100 + tick, endless[tick % len(endless)])
         for other in runner.active:
             other.stream.consumed_samples = other.stream.produced_samples
-        runner.take_in()
-        runner.tick()
+        runner.update()
+        assert runner.tick() is not None
         if job.stream.produced_samples:
             return
-    raise AssertionError(f"nothing heard after {promised} ticks")
 
 
 @given(st.lists(blocks, min_size=1, max_size=10))
@@ -250,9 +250,9 @@ def test_batched_equals_one_at_a_time(shapes: list[Blocks]) -> None:
         model = TimedModel()
         runner = JobRunner(model, sample_rate=SAMPLE_RATE, limits=Limits(max_jobs=max_jobs), clock=model.clock)
         jobs = [model.job(utterance(seed=i, blocks=shape), i) for i, shape in enumerate(shapes)]
-        runner.take_in(jobs)
+        runner.update(jobs)
         while runner.has_work():
-            runner.take_in()
+            runner.update()
             runner.tick()
             assert len(runner.active) <= max_jobs
         return [[float(np.sum(frame.samples)) for frame in job.stream] for job in jobs]

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from echo.engines.cores import Cores
 from echo.errors import EngineFailed, NotReady, TooLarge
+from echo.scheduler.cores import CoreThreads
 from echo.scheduler.loop import Scheduler
 from echo.scheduler.policy import Limits
 from echo.types import SAMPLES_PER_LATENT, Audio
+from echo.vad import SilenceGate, SilenceRules, Span
 from tests.unit.scheduler.toy_model import ToyModel, seed_of, utterance
 
 
@@ -65,8 +66,8 @@ def test_a_block_without_speech_still_ends_the_stream() -> None:
 def test_an_arrival_joins_at_the_next_step() -> None:
     go, joined = threading.Event(), threading.Event()
 
-    def on_step(draws: list[tuple[int, ...]]) -> None:
-        if len(draws) == 1 and not go.is_set():
+    def on_step(keys: list[tuple[int, ...]]) -> None:
+        if len(keys) == 1 and not go.is_set():
             go.set()
             joined.wait(5)
 
@@ -106,7 +107,7 @@ def test_batched_equals_lock_step() -> None:
 def test_a_cancelled_utterance_is_dropped_at_the_next_step() -> None:
     stepping, go_on = threading.Event(), threading.Event()
 
-    def on_step(draws: list[tuple[int, ...]]) -> None:
+    def on_step(keys: list[tuple[int, ...]]) -> None:
         stepping.set()
         go_on.wait(5)
 
@@ -154,16 +155,16 @@ def test_a_failure_at_a_blocks_end_fails_its_own_jobs_only(cores: int | None) ->
                 raise RuntimeError("no end")
             return super().speech_end(spoken, rules, last=last)
 
-    places = Cores(cores) if cores else None
-    with scheduler(Fails(), cores=places) as device:
+    threads = CoreThreads(cores) if cores else None
+    with scheduler(Fails(), cores=threads) as device:
         bad, good = device.submit(utterance(seed=1)), device.submit(utterance(seed=2))
         with pytest.raises(EngineFailed):
             list(bad)
         assert len(list(good)) == 2
         assert len(list(device.submit(utterance(seed=3)))) == 2
         assert device.healthy()
-    if places is not None:
-        places.close()
+    if threads is not None:
+        threads.close()
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
@@ -202,13 +203,13 @@ def test_a_long_block_is_decoded_in_pieces_between_which_others_are_served() -> 
 def test_everything_runs_in_one_thread() -> None:
     model = ToyModel()
     with scheduler(model) as device:
-        device.run_sliced(model.encode_voice_in_slices(np.zeros(1, np.float32)))
+        device.submit_sliced(model.encode_voice_in_slices(np.zeros(1, np.float32))).result(10)
         list(device.submit(utterance()))
     assert len(model.threads) == 1
     assert threading.get_ident() not in model.threads
 
 
-def test_an_errand_returns_or_raises() -> None:
+def test_a_function_on_the_device_thread_returns_or_raises() -> None:
     def fail() -> None:
         raise ValueError("no")
 
@@ -219,28 +220,25 @@ def test_an_errand_returns_or_raises() -> None:
         assert device.run(lambda: 43) == 43
 
 
-def test_an_errand_in_slices_and_the_steps_take_turns() -> None:
+def test_the_slices_of_side_tasks_and_the_steps_take_turns() -> None:
     order: list[str] = []
     stepping, go_on = threading.Event(), threading.Event()
 
-    def on_step(draws: list[tuple[int, ...]]) -> None:
+    def on_step(keys: list[tuple[int, ...]]) -> None:
         order.append("step")
         stepping.set()
         go_on.wait(5)
 
-    def errand(name: str, slices: int) -> Generator[None, None, str]:
+    def task(name: str, slices: int) -> Generator[None, None, str]:
         for _ in range(slices):
             order.append(name)
             yield
         return name
 
-    with ThreadPoolExecutor(2) as callers, scheduler(ToyModel(on_step=on_step)) as device:
+    with scheduler(ToyModel(on_step=on_step)) as device:
         stream = device.submit(utterance(blocks=((4, 60),)))
         assert stepping.wait(5)
-        long = callers.submit(device.run_sliced, errand("long", 40))
-        wait_for(lambda: len(device._errands) == 1)
-        short = callers.submit(device.run_sliced, errand("short", 5))
-        wait_for(lambda: len(device._errands) == 2)
+        long, short = device.submit_sliced(task("long", 40)), device.submit_sliced(task("short", 5))
         go_on.set()
         assert (long.result(5), short.result(5)) == ("long", "short")
         list(stream)
@@ -249,7 +247,7 @@ def test_an_errand_in_slices_and_the_steps_take_turns() -> None:
     assert order[:70].count("step") <= 37  # and not many
 
 
-def test_closing_fails_errands_in_their_middle() -> None:
+def test_closing_fails_side_tasks_in_their_middle() -> None:
     begun = threading.Event()
 
     def endless() -> Generator[None, None, None]:
@@ -257,8 +255,8 @@ def test_closing_fails_errands_in_their_middle() -> None:
             begun.set()
             yield
 
-    with ThreadPoolExecutor(1) as callers, scheduler(ToyModel()) as device:
-        result = callers.submit(device.run_sliced, endless())
+    with scheduler(ToyModel()) as device:
+        result = device.submit_sliced(endless())
         assert begun.wait(5)
         device.close()
         with pytest.raises(NotReady):
@@ -268,7 +266,7 @@ def test_closing_fails_errands_in_their_middle() -> None:
 def test_what_does_not_fit_waits_and_what_never_fits_is_refused_at_once() -> None:
     stepping, go_on = threading.Event(), threading.Event()
 
-    def on_step(draws: list[tuple[int, ...]]) -> None:
+    def on_step(keys: list[tuple[int, ...]]) -> None:
         stepping.set()
         go_on.wait(5)
 
@@ -277,9 +275,9 @@ def test_what_does_not_fit_waits_and_what_never_fits_is_refused_at_once() -> Non
     try:
         first, second = (device.submit(utterance(seed=seed, blocks=((12, 5),))) for seed in (1, 2))
         assert stepping.wait(5)
-        wait_for(lambda: device.load().active == 1)
-        load = device.load()
-        assert (load.active, load.waiting, load.nbytes, load.max_nbytes) == (1, 1, 12, 20)
+        wait_for(lambda: device.workload().active == 1)
+        workload = device.workload()
+        assert (workload.active, workload.waiting, workload.nbytes, workload.max_nbytes) == (1, 1, 12, 20)
         with pytest.raises(TooLarge):
             device.submit(utterance(blocks=((4, 1), (24, 1))))
         with pytest.raises(TooLarge):
@@ -295,8 +293,8 @@ def test_the_wait_is_that_of_the_work_ahead_at_the_measured_pace() -> None:
     """A device in virtual time that takes a second per step of one job, whose step is 30 row-latents."""
     now, stepping, go_on = [0.0], threading.Event(), threading.Event()
 
-    def on_step(draws: list[tuple[int, ...]]) -> None:
-        if draws[0][0] == 2:
+    def on_step(keys: list[tuple[int, ...]]) -> None:
+        if keys[0][0] == 2:
             stepping.set()
             go_on.wait(5)
         now[0] += 1.0
@@ -309,11 +307,11 @@ def test_the_wait_is_that_of_the_work_ahead_at_the_measured_pace() -> None:
         assert stepping.wait(5)
         waiting = device.submit(utterance(seed=3, blocks=((10, 5),)))
         assert device.queue_wait([wanted]) == pytest.approx(25)
-        assert device.load().queue_wait_s == pytest.approx(25)
+        assert device.workload().queue_wait_s == pytest.approx(25)
         go_on.set()
         list(running), list(waiting)
         assert device.queue_wait([wanted]) == 0
-        device.forget_pace()
+        device.reset_pace()
 
 
 def test_closing_fails_what_is_left_and_refuses_more() -> None:
@@ -351,55 +349,51 @@ def test_an_utterance_that_nobody_reads_does_not_run_far_ahead() -> None:
         device.close()
 
 
-class Gate:
-    """Judges a draw by its attempt number, which the toy model's audio carries."""
+def gate(silences_ms: dict[int, list[float]]) -> SilenceGate:
+    """Return a gate that finds these silences: block -> one per attempt. The toy model's audio carries both numbers."""
 
-    threshold_ms = 1000.0
-    max_rerolls = 3
-
-    def __init__(self, silences: dict[int, list[float]]) -> None:
-        self.silences = silences
-        self.judged: list[tuple[int, int]] = []
-
-    def longest_silence_ms(self, samples: Audio, rate: int, *, is_last: bool, needs_speech: bool) -> float:
+    def find(samples: Audio, rate: int) -> list[Span]:
         code = round(float(samples[0]) * 1e6)
         block, attempt = code // 10 % 10, code % 10
-        self.judged.append((block, attempt))
-        return self.silences.get(block, [0.0])[attempt]
+        return [(0.0, silences_ms[block][attempt] / 1000)] if block in silences_ms else []
+
+    return SilenceGate(SilenceRules(threshold_ms=10, max_rerolls=3), find)
 
 
-def spoken_draws(gate: Gate, blocks: int = 2) -> tuple[list[int], int]:
+def spoken_attempts(gate: SilenceGate, blocks: int = 2) -> tuple[list[int], int]:
     with ThreadPoolExecutor(1) as workers, scheduler(ToyModel(), gate=gate, workers=workers) as device:
         stream = device.submit(utterance(seed=1, blocks=((4, 2),) * blocks))
         frames = list(stream)
     return [round(float(f.samples[0]) * 1e6) % 10 for f in frames], stream.stats.rerolls
 
 
-def test_a_silent_block_is_drawn_again_before_it_is_sent() -> None:
-    assert spoken_draws(Gate({0: [1500.0, 200.0]})) == ([1, 0], 1)
+def test_a_silent_block_is_generated_again_before_it_is_sent() -> None:
+    assert spoken_attempts(gate({0: [15, 2]})) == ([1, 0], 1)
 
 
-def test_the_least_silent_draw_is_kept_when_all_are_silent() -> None:
-    assert spoken_draws(Gate({0: [3000.0, 1200.0, 2000.0, 1800.0]})) == ([1, 0], 3)
+def test_the_least_silent_attempt_is_kept_when_all_are_silent() -> None:
+    assert spoken_attempts(gate({0: [30, 12, 20, 18]})) == ([1, 0], 3)
 
 
-def test_the_last_block_is_judged_too() -> None:
-    assert spoken_draws(Gate({1: [1000.0, 999.0]})) == ([0, 1], 1)
+def test_the_last_block_is_checked_too() -> None:
+    assert spoken_attempts(gate({1: [10, 9.99]})) == ([0, 1], 1)
 
 
-def test_the_next_block_waits_for_the_verdict() -> None:
+def test_the_next_block_waits_for_the_detector() -> None:
     model = ToyModel()
-    judging, go_on = threading.Event(), threading.Event()
+    detecting, go_on = threading.Event(), threading.Event()
 
-    class Slow(Gate):
-        def longest_silence_ms(self, samples: Audio, rate: int, *, is_last: bool, needs_speech: bool) -> float:
-            judging.set()
-            go_on.wait(5)
-            return 0.0
+    def find(samples: Audio, rate: int) -> list[Span]:
+        detecting.set()
+        go_on.wait(5)
+        return []
 
-    with ThreadPoolExecutor(1) as workers, scheduler(model, gate=Slow({}), workers=workers) as device:
+    with (
+        ThreadPoolExecutor(1) as workers,
+        scheduler(model, gate=SilenceGate(SilenceRules(), find), workers=workers) as device,
+    ):
         stream = device.submit(utterance(blocks=((4, 2), (4, 2))))
-        assert judging.wait(5)
+        assert detecting.wait(5)
         neighbour_ticks = len(model.ticks)
         time.sleep(0.02)
         assert len(model.ticks) == neighbour_ticks

@@ -36,6 +36,16 @@ class TimedModel(ToyModel):
     def clock(self) -> float:
         return self.now
 
+    def seconds(self, blocks: Sequence[tuple[int, int]]) -> float:
+        """Return how long an utterance of these (latents, steps) takes alone."""
+        costs = self.costs
+        return sum(
+            costs.prepare
+            + steps * (costs.step + costs.row_latent * self.rows * size)
+            + (costs.decode + costs.latent * size)
+            for size, steps in blocks
+        )
+
     def demand(self, utterance: Utterance) -> Demand:
         blocks = utterance.plan.blocks
         work = sum(float(self.rows * block.size * block.steps) for block in blocks)
@@ -71,6 +81,6 @@ class TimedModel(ToyModel):
             self.demand(utterance),
             order=order,
             arrived=arrived,
-            first_due=arrived + first_sound_s,
+            first_deadline=arrived + first_sound_s,
             rate=SAMPLE_RATE,
         )

@@ -1,4 +1,4 @@
-"""A block model on plain numbers: latents count their steps, audio says which draw it came from."""
+"""A block model on plain numbers: latents count their steps, audio says which attempt it came from."""
 
 import threading
 from collections.abc import Callable, Generator, Sequence
@@ -15,7 +15,7 @@ from echo.types import SAMPLES_PER_LATENT, Audio, BlockPlan, BlockSpec, SamplerP
 class ToySampler:
     size: int
     steps: int
-    draw: tuple[int, ...]
+    noise_key: tuple[int, ...]
     prefix: int
     taken: int = 0
     next_rows: int = 3
@@ -26,7 +26,7 @@ class ToySampler:
 
     @property
     def latents(self) -> np.ndarray:
-        seed, chunk, block, attempt = self.draw
+        seed, chunk, block, attempt = self.noise_key
         value = (seed * 1000 + chunk * 100 + block * 10 + attempt) / 1e6
         return np.full((self.size, 80), value, np.float32)
 
@@ -38,14 +38,14 @@ def seed_of(latents: np.ndarray) -> int:
 
 @dataclass
 class ToyModel:
-    """``speech_latents`` tells where speech ends; ``on_step`` is called with the draws of every tick."""
+    """``speech_latents`` tells where speech ends; ``on_step`` is called with the noise keys of every tick."""
 
     speech_latents: int = 10_000
-    on_step: Callable[[list[tuple[int, ...]]], None] = lambda draws: None
+    on_step: Callable[[list[tuple[int, ...]]], None] = lambda keys: None
     fail_on: tuple[int, ...] | None = None
     #: Seeds whose blocks cannot be decoded.
     unreadable: frozenset[int] = frozenset()
-    decodes_later: bool = False
+    decodes_asynchronously: bool = False
     ticks: list[list[tuple[int, ...]]] = field(default_factory=list)
     threads: set[int] = field(default_factory=set)
 
@@ -62,17 +62,17 @@ class ToyModel:
         return prefix + len(latents)
 
     def sampler(
-        self, conditions: str, prefix: int, spec: BlockSpec, params: SamplerParams, draw: tuple[int, ...]
+        self, conditions: str, prefix: int, spec: BlockSpec, params: SamplerParams, noise_key: tuple[int, ...]
     ) -> ToySampler:
-        return ToySampler(spec.size, spec.steps, draw, prefix)
+        return ToySampler(spec.size, spec.steps, noise_key, prefix)
 
     def step(self, samplers: Sequence[ToySampler]) -> None:
-        draws = [sampler.draw for sampler in samplers]
-        self.on_step(draws)
-        self.ticks.append(draws)
+        keys = [sampler.noise_key for sampler in samplers]
+        self.on_step(keys)
+        self.ticks.append(keys)
         for sampler in samplers:
             assert not sampler.done, "stepped past the end"
-            if sampler.draw == self.fail_on:
+            if sampler.noise_key == self.fail_on:
                 raise RuntimeError("device error")
             sampler.taken += 1
 

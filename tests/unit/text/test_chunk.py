@@ -1,21 +1,19 @@
-"""Text to chunks: limits, speakers, pauses, and the same result however the text arrives."""
+"""Text to chunks: limits, sentences, speakers, pauses, spelling."""
 
 from __future__ import annotations
 
 import re
 import string
 from dataclasses import replace
-from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from echo.text import TextChunker, split
-from echo.text.estimate import estimate_seconds
+from echo.text import TextChunker, TextStream, split
 from echo.text.normalize import parse_uppercase_words, preprocess
-from echo.text.pack import cut_to_fit
-from echo.text.sentences import SPEAKER_TAG, last_sentence_end, split_sentences
+from echo.text.pack import cut_to_fit, estimate_seconds
+from echo.text.sentences import SPEAKER_TAG, split_sentences
 from echo.text.tokenize import encode, normalize
 from echo.types import MAX_TEXT_BYTES, ChunkRules, TextChunk, TextRules
 
@@ -78,11 +76,6 @@ def sounds(chunks: list[TextChunk]) -> list[str | int]:
     return merged
 
 
-def in_pieces(text: str, cuts: list[int]) -> list[str]:
-    places = [0, *sorted(cut % (len(text) + 1) for cut in cuts), len(text)]
-    return [text[start:end] for start, end in pairwise(places)]
-
-
 def fits(chunk: TextChunk, rules: ChunkRules) -> bool:
     sizes = len(chunk.text.encode()) <= rules.max_bytes and len(chunk.text) <= (rules.max_chars or 10**9)
     said = SPEAKER_TAG.sub(" ", chunk.text).split()
@@ -94,11 +87,10 @@ def fits(chunk: TextChunk, rules: ChunkRules) -> bool:
 
 
 @bounded
-@given(st.one_of(st.text(max_size=400), marked_text), st.sampled_from(ALL_RULES), st.booleans(), st.booleans())
-def test_any_text_gives_well_formed_chunks(text: str, rules: ChunkRules, strip: bool, ascii_only: bool) -> None:
-    chunks = split(text, TextRules(strip_markup=strip, ascii_only=ascii_only), rules)
+@given(st.one_of(st.text(max_size=400), marked_text), st.sampled_from(ALL_RULES), st.booleans())
+def test_any_text_gives_well_formed_chunks(text: str, rules: ChunkRules, strip: bool) -> None:
+    chunks = split(text, TextRules(strip_markup=strip), rules)
     assert [chunk.index for chunk in chunks] == list(range(len(chunks)))
-    assert [chunk.is_last for chunk in chunks] == [False] * (len(chunks) - 1) + [True] * bool(chunks)
     for chunk in chunks:
         assert fits(chunk, rules)
         assert SPEAKER_TAG.match(chunk.text)
@@ -115,34 +107,11 @@ def test_no_word_of_a_plain_text_is_lost(text: str, rules: ChunkRules) -> None:
     assert words(spoken(split(text, PLAIN, rules))) == words(text)
 
 
-@bounded
-@given(st.one_of(plain_text, marked_text), st.lists(st.integers(0, 10_000), max_size=40), st.sampled_from(ALL_RULES))
-def test_pieces_give_the_same_chunks_as_the_whole_text(text: str, cuts: list[int], rules: ChunkRules) -> None:
-    chunker = TextChunker(PLAIN, rules)
-    fed = [chunk for piece in in_pieces(text, cuts) for chunk in chunker.feed(piece)]
-    assert not any(chunk.is_last for chunk in fed)
-    fed += chunker.flush()
-    whole = split(text, PLAIN, rules)
-    assert texts(fed) == texts(whole)
-    # A silence after the last chunk is lost if that chunk had been handed out before the silence was known.
-    assert sounds(fed)[:-1] == sounds(whole)[:-1]
-
-
-@bounded
-@given(marked_text)
-def test_one_character_at_a_time_gives_the_same_chunks(text: str) -> None:
-    chunker = TextChunker(PLAIN, LIVE)
-    fed = [chunk for char in text for chunk in chunker.feed(char)] + chunker.flush()
-    assert texts(fed) == texts(split(text, PLAIN, LIVE))
-
-
 # -- splitting ----------------------------------------------------------------------------------------------------
 
 
 def test_short_text_is_one_chunk_with_the_default_tag() -> None:
-    assert split("Hello there. How are you?", PLAIN, DEFAULT) == [
-        TextChunk(0, "[S1] Hello there. How are you?", is_last=True)
-    ]
+    assert split("Hello there. How are you?", PLAIN, DEFAULT) == [TextChunk(0, "[S1] Hello there. How are you?")]
 
 
 @pytest.mark.parametrize("text", ["", "   \n", "*sighs*", "😀", "...", "---", "[happy]", "[pause:2s]", "[S1]", "<br/>"])
@@ -222,21 +191,6 @@ def test_sentences_end_where_a_reader_would_pause(text: str, sentences: list[str
     assert split_sentences(text) == sentences
 
 
-@pytest.mark.parametrize(
-    ("text", "complete"),
-    [
-        ("One. Two. Thr", "One. Two."),
-        ("It costs 3.", ""),
-        ("Ask Dr. Who", ""),
-        ('He said "no." Then', 'He said "no."'),
-        ("你好。再", "你好。"),
-        ("", ""),
-    ],
-)
-def test_last_sentence_end_leaves_what_may_go_on(text: str, complete: str) -> None:
-    assert text[: last_sentence_end(text)] == complete
-
-
 # -- speakers -----------------------------------------------------------------------------------------------------
 
 
@@ -267,7 +221,7 @@ def test_tokenizer_adds_no_second_tag() -> None:
 def test_pause_splits_the_chunk_exactly_there() -> None:
     assert split("Wait [pause:1.5s] what? Go.", PLAIN, DEFAULT) == [
         TextChunk(0, "[S1] Wait", pause_after_ms=1500),
-        TextChunk(1, "[S1] what? Go.", is_last=True),
+        TextChunk(1, "[S1] what? Go."),
     ]
 
 
@@ -292,7 +246,7 @@ def test_pause_marks(mark: str, milliseconds: int, strip: bool) -> None:
 
 def test_pauses_at_both_ends_have_their_place() -> None:
     assert split("[pause:1s] Hello. [pause:2s]", PLAIN, DEFAULT) == [
-        TextChunk(0, "[S1] Hello.", pause_before_ms=1000, pause_after_ms=2000, is_last=True)
+        TextChunk(0, "[S1] Hello.", pause_before_ms=1000, pause_after_ms=2000)
     ]
 
 
@@ -305,44 +259,23 @@ def test_pause_of_zero_does_not_split() -> None:
     assert texts(split("One [pause:0s] two.", PLAIN, DEFAULT)) == ["[S1] One two."]
 
 
-# -- text that arrives in pieces ----------------------------------------------------------------------------------
+# -- passages -----------------------------------------------------------------------------------------------------
 
 
-def test_sentence_is_handed_out_with_the_first_character_after_it() -> None:
-    chunker = TextChunker(PLAIN, LIVE)
-    assert chunker.feed("Hello there, how are you? I am") == [TextChunk(0, "[S1] Hello there, how are you?")]
-    assert chunker.feed(" fine, Mr.") == []
-    assert chunker.feed(" Smith.") == []
-    assert chunker.feed(" ") == [TextChunk(1, "[S1] I am fine, Mr. Smith.")]
-    assert chunker.flush() == []
+def test_numbers_speaker_and_sentence_go_on_from_passage_to_passage() -> None:
+    stream, chunker = TextStream(), TextChunker(PLAIN, DEFAULT)
+    stream.feed("[S2] One. Two is not")
+    assert chunker.chunks(stream.flush()) == [TextChunk(0, "[S2] One. Two is not")]
+    stream.feed("over. two")
+    assert chunker.chunks(stream.flush()) == [TextChunk(1, "[S2] over. Two")]
 
 
-def test_mark_that_arrives_in_pieces_is_not_spoken() -> None:
-    chunker = TextChunker(PLAIN, LIVE)
-    assert chunker.feed("*she turns away. ") == []
-    assert chunker.feed("Slowly*") == []
-    assert texts(chunker.feed(" What do you want from me? ")) == ["[S1] What do you want from me?"]
-
-
-def test_asterisk_that_never_closes_holds_back_its_line_only() -> None:
-    chunker = TextChunker(PLAIN, LIVE)
-    assert chunker.feed("*Terms apply to this offer. See the shop. ") == []
-    assert texts(chunker.feed("\n\nx")) == ["[S1] Terms apply to this offer.", "[S1] See the shop."]
-
-
-def test_drain_hands_everything_out_and_goes_on_numbering() -> None:
-    chunker = TextChunker(PLAIN, DEFAULT)
-    assert chunker.feed("[S2] One. Two is not") == []
-    assert chunker.drain() == [TextChunk(0, "[S2] One. Two is not")]
-    assert chunker.feed("over. ") == []
-    assert chunker.flush() == [TextChunk(1, "[S2] over.", is_last=True)]
-
-
-def test_chunker_begins_anew_after_a_flush() -> None:
-    chunker = TextChunker(PLAIN, DEFAULT)
-    first = chunker.feed("[S2] one.") + chunker.flush()
-    assert texts(first) == ["[S2] One."]
-    assert chunker.feed("two.") + chunker.flush() == [TextChunk(0, "[S1] Two.", is_last=True)]
+def test_pause_that_opens_a_passage_goes_to_its_first_chunk() -> None:
+    stream, chunker = TextStream(), TextChunker(PLAIN, DEFAULT)
+    stream.feed("One. ")
+    assert chunker.chunks(stream.take()) == [TextChunk(0, "[S1] One.")]
+    stream.feed("[pause:8s][pause:8s] Two.")
+    assert chunker.chunks(stream.flush()) == [TextChunk(1, "[S1] Two.", pause_before_ms=10_000)]
 
 
 # -- spelling -----------------------------------------------------------------------------------------------------
@@ -369,10 +302,6 @@ def test_chunker_begins_anew_after_a_flush() -> None:
 )
 def test_server_spelling_keeps_letters_and_drops_pictures(text: str, expected: str) -> None:
     assert preprocess(text, PLAIN) == expected
-
-
-def test_ascii_only_drops_what_the_reference_server_drops() -> None:
-    assert preprocess("naïve don’t — 😀", TextRules(ascii_only=True)) == "Nave dont ,"
 
 
 def test_a_continued_sentence_keeps_its_first_letter() -> None:

@@ -1,4 +1,4 @@
-"""Cleaning and splitting a text takes time in proportion to its length, whatever it is made of."""
+"""Cleaning and splitting takes time in proportion to the length of the text, also when it arrives in pieces."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from echo.text import split
+from echo.text import Boundary, TextStream, split
 from echo.types import ChunkRules, TextRules
 
 #: Texts of n characters that once took the square of their length, or that look as if they might.
@@ -36,23 +36,38 @@ TEXTS: dict[str, Callable[[int], str]] = {
 }
 RULES = [ChunkRules(), ChunkRules(target_s=1, min_s=1, max_s=1, chars_per_s=1.0)]
 SMALL, FACTOR = 2048, 8
+#: Characters of a piece; few, so that reading all that is pending again for every piece would show.
+PIECE = 8
 
 
-def seconds(text: str, markup: bool, rules: ChunkRules) -> float:
+def seconds(work: Callable[[str], object], text: str) -> float:
     """Processor time of this thread alone, so that a busy machine does not matter."""
     start = time.thread_time()
-    split(text, TextRules(strip_markup=markup), rules)
+    work(text)
     return time.thread_time() - start
+
+
+def is_linear(work: Callable[[str], object], text: Callable[[int], str]) -> bool:
+    # The square would be 64 times. The best of some tries, and a floor, because small times are inexact.
+    short, long = text(SMALL), text(SMALL * FACTOR)
+    return any(seconds(work, long) <= 3 * FACTOR * max(seconds(work, short), 0.004) for _ in range(4))
 
 
 @pytest.mark.parametrize("name", TEXTS)
 @pytest.mark.parametrize("markup", [True, False])
 def test_a_text_eight_times_as_long_takes_not_much_more_than_eight_times_as_long(name: str, markup: bool) -> None:
     for rules in RULES:
-        short, long = TEXTS[name](SMALL), TEXTS[name](SMALL * FACTOR)
-        # The square would be 64 times. The best of some tries, and a floor, because small times are inexact.
-        for _ in range(4):
-            allowed_s = 3 * FACTOR * max(seconds(short, markup, rules), 0.004)
-            if (took_s := seconds(long, markup, rules)) <= allowed_s:
-                break
-        assert took_s <= allowed_s
+        assert is_linear(lambda text, rules=rules: split(text, TextRules(strip_markup=markup), rules), TEXTS[name])
+
+
+@pytest.mark.parametrize("name", TEXTS)
+@pytest.mark.parametrize("boundary", [Boundary.SENTENCE, Boundary.WORD])
+def test_a_text_that_arrives_in_small_pieces_is_read_once(name: str, boundary: Boundary) -> None:
+    def trickle(text: str) -> None:
+        stream = TextStream()
+        for place in range(0, len(text), PIECE):
+            stream.feed(text[place : place + PIECE])
+            stream.take(boundary)
+        stream.flush()
+
+    assert is_linear(trickle, TEXTS[name])

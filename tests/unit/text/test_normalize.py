@@ -1,4 +1,4 @@
-"""Spelling: which words in capitals are kept, and what becomes of towers of combining marks."""
+"""Spelling: which words in capitals are kept, and how many combining marks a letter keeps."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import unicodedata
 import pytest
 
 from echo.text.normalize import parse_uppercase_words, preprocess
-from echo.text.splitters import preprocess_for_stream
 from echo.types import TextRules
+from tests.reference.streaming_text import preprocess_for_stream
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_letters_keep_the_marks_that_languages_put_on_them() -> None:
     assert preprocess(text, TextRules()) == unicodedata.normalize("NFC", text)
 
 
-def test_of_a_tower_of_marks_the_foot_is_left() -> None:
+def test_a_letter_keeps_a_bounded_number_of_marks() -> None:
     spoken = preprocess("a" + "\u0301" * 4000 + "b", TextRules())
     assert len(spoken) < 40
     assert spoken.endswith("b")

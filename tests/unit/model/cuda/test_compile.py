@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from echo.engines.accelerate import Acceleration, accelerate
+from echo.engines.accelerate import Acceleration, accelerate, compile_blocks, compile_decoder
 from echo.model.cuda.compile import Artifacts, Compiler, artifact_key, obstacle
 from echo.model.echo import EchoModel
 from echo.model.files.weights import LoadedEcho
@@ -195,44 +195,46 @@ def small_model() -> EchoModel:
     return EchoModel(loaded, lambda text: [0, *text.encode()], max_speaker_latents=64)
 
 
-def accelerated(settings: Settings, model: EchoModel, compile: Function, *, anywhere: bool = True) -> Acceleration:
-    settings = settings.model_copy(update={"cuda_graphs": False})
-    return accelerate(settings, model, "tiny", max_rows=8, budget=2**20, compile=compile, anywhere=anywhere)
-
-
+@pytest.mark.parametrize(("dit", "decoder"), [(True, False), (False, True), (True, True), (False, False)])
 def test_on_a_cpu_nothing_changes_and_one_line_per_wanted_part_says_so(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    dit: bool, decoder: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     model = small_model()
-    settings = Settings(compile=True, compile_ae=True, compile_lora_only=True, cache_dir=tmp_path)
+    settings = Settings(compile=dit, compile_ae=decoder, compile_lora_only=True, cache_dir=tmp_path)
     accelerate(settings, model, "tiny", max_rows=8, budget=2**20).finish()
+    wanted = ["the model"] * dit + ["the decoder"] * decoder
     assert [record.getMessage() for record in caplog.records] == [
-        "the model is not compiled: the device is cpu, not cuda",
-        "the decoder is not compiled: the device is cpu, not cuda",
+        f"{part} is not compiled: the device is cpu, not cuda" for part in wanted
     ]
+    assert "before_attention" not in vars(model.dit.get_submodule("blocks.0"))
     assert "decode_piece" not in vars(model.autoencoder)
     assert model.dit.arena is None
     assert model.dit.captured is None
 
 
-@pytest.mark.parametrize(("dit", "decoder", "compiled"), [(True, False, 4), (False, True, 1), (True, True, 5)])
-def test_the_settings_choose_the_parts(dit: bool, decoder: bool, compiled: int, tmp_path: Path) -> None:
-    model, compile = small_model(), FakeCompile()
+def test_the_parts_of_the_blocks_and_the_decoder_are_compiled_and_weights_keep_their_names() -> None:
+    model, blocks, decoder = small_model(), FakeCompile(), FakeCompile()
     keys = list(model.dit.state_dict()) + list(model.autoencoder.state_dict())
-    accelerated(Settings(compile=dit, compile_ae=decoder, cache_dir=tmp_path), model, compile)
-    assert compile.compiled == compiled  # two blocks of two parts, one decoder
-    assert ("decode_piece" in vars(model.autoencoder)) is decoder
+    compile_blocks(model.dit, Compiler("the model", blocks))
+    assert blocks.compiled == 4  # two blocks of two parts
+    assert "decode_piece" not in vars(model.autoencoder)
+    compile_decoder(model.autoencoder, Compiler("the decoder", decoder), (1, 4))
+    assert decoder.compiled == 1
+    assert "decode_piece" in vars(model.autoencoder)
     assert list(model.dit.state_dict()) + list(model.autoencoder.state_dict()) == keys
 
 
-def test_a_decoder_that_fails_to_compile_still_decodes_and_leaves_the_model_compiled(tmp_path: Path) -> None:
+def test_a_decoder_that_fails_to_compile_still_decodes_and_leaves_the_model_compiled() -> None:
     model = small_model()
     z_q = torch.randn(1, 128, 2)
     with torch.inference_mode():
         expected, _ = model.autoencoder.decode_piece(z_q)
-        settings = Settings(compile=True, compile_ae=True, cache_dir=tmp_path)
-        acceleration = accelerated(settings, model, FakeCompile(fails_at=1))
+        compilers = [
+            compile_blocks(model.dit, Compiler("the model", FakeCompile())),
+            compile_decoder(model.autoencoder, Compiler("the decoder", FakeCompile(fails_at=1)), (1, 2)),
+        ]
+        acceleration = Acceleration(model, compilers)
         audio, _ = model.autoencoder.decode_piece(z_q)
     assert torch.equal(audio, expected)
     assert "decode_piece" not in vars(model.autoencoder)

@@ -88,7 +88,7 @@ def test_an_utterance_takes_the_work_that_was_foretold_and_no_more_memory(
     assert 0.3 * demand.nbytes < largest <= demand.nbytes
 
 
-def test_work_is_foretold_for_the_blocks_that_the_speech_probably_fills() -> None:
+def test_work_is_estimated_for_the_blocks_that_the_speech_probably_fills() -> None:
     def work(estimate_s: float | None, **tail: Any) -> float:
         wanted = plan((32, 1), (64, 1), (96, 1), tail=TailRules(**tail), cfg_min_t=2.0)
         sizes = {"itemsize": 4, "text_keys": 10, "speaker_keys": 0, "decode_bytes": 0}
@@ -97,7 +97,7 @@ def test_work_is_foretold_for_the_blocks_that_the_speech_probably_fills() -> Non
     assert work(1.0) == 32
     assert work(2.0) == 96
     assert work(100.0) == work(None) == 192
-    assert work(1.0, early_stop=False) == 192
+    assert work(1.0, early_stop_on_zero=False) == 192
 
 
 def test_memory_grows_with_voice_text_blocks_and_guidance() -> None:

@@ -1,4 +1,4 @@
-"""Errands: in turn, a slice at a time, and dropped when nobody waits for them any more."""
+"""Side tasks: round-robin, a slice at a time, and dropped when nobody waits for them any more."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from concurrent.futures import CancelledError
 
 import pytest
 
-from echo.scheduler.errands import Errands
 from echo.scheduler.loop import Scheduler
 from echo.scheduler.policy import Limits
+from echo.scheduler.side_tasks import SideTasks
 from tests.unit.scheduler.toy_model import ToyModel
 
 
@@ -25,23 +25,23 @@ def counting(log: list[str], name: str, slices: int) -> Generator[None, None, st
 
 
 def test_they_take_turns() -> None:
-    errands, log = Errands(), []  # type: ignore[var-annotated]
-    first, second = errands.add(counting(log, "a", 3)), errands.add(counting(log, "b", 1))
-    while errands:
-        errands.advance()
+    tasks, log = SideTasks(), []  # type: ignore[var-annotated]
+    first, second = tasks.add(counting(log, "a", 3)), tasks.add(counting(log, "b", 1))
+    while tasks:
+        tasks.run_slice()
     assert log == ["a0", "b0", "a1", "b ends", "a2", "a ends"]
     assert (first.result(0), second.result(0)) == ("a", "b")
 
 
 @pytest.mark.parametrize("begun", [False, True])
 def test_a_cancelled_one_does_no_further_slice(begun: bool) -> None:
-    errands, log = Errands(), []  # type: ignore[var-annotated]
-    first, second = errands.add(counting(log, "a", 100)), errands.add(counting(log, "b", 2))
+    tasks, log = SideTasks(), []  # type: ignore[var-annotated]
+    first, second = tasks.add(counting(log, "a", 100)), tasks.add(counting(log, "b", 2))
     if begun:
-        errands.advance()
+        tasks.run_slice()
     assert first.cancel()
-    while errands:
-        errands.advance()
+    while tasks:
+        tasks.run_slice()
     assert "a1" not in log
     assert log.count("a ends") == (1 if begun else 0)
     assert second.result(0) == "b"
@@ -50,20 +50,20 @@ def test_a_cancelled_one_does_no_further_slice(begun: bool) -> None:
 
 
 def test_one_that_is_cancelled_in_its_last_slice_harms_nobody() -> None:
-    errands = Errands()
+    tasks = SideTasks()
 
     def work() -> Generator[None, None, str]:
         done.cancel()
         return "too late"
         yield
 
-    done = errands.add(work())
-    errands.advance()
+    done = tasks.add(work())
+    tasks.run_slice()
     assert done.cancelled()
-    errands.end_all(RuntimeError("closing"))
+    tasks.fail_all(RuntimeError("closing"))
 
 
-def test_the_device_thread_leaves_a_cancelled_errand_and_goes_on() -> None:
+def test_the_device_thread_drops_a_cancelled_task_and_goes_on() -> None:
     device = Scheduler(ToyModel(), sample_rate=44_100, limits=Limits(max_jobs=1))
     first_slice, ended = threading.Event(), threading.Event()
 
@@ -76,9 +76,9 @@ def test_the_device_thread_leaves_a_cancelled_errand_and_goes_on() -> None:
             ended.set()
 
     try:
-        errand = device.submit_sliced(endless())
+        task = device.submit_sliced(endless())
         assert first_slice.wait(30)
-        assert errand.cancel()
+        assert task.cancel()
         assert ended.wait(30)
         assert device.run(lambda: 7) == 7
     finally:
