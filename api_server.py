@@ -30,7 +30,7 @@ from echo.telemetry import set_up_log
 from routes import models, ops, speech, voices
 from routes.errors import ErrorShapes
 from routes.json import JsonReader
-from routes.middleware import surround
+from routes.middleware import middleware_stack
 from routes.surface import Surface
 from server.serve import configure, worth_a_line
 
@@ -45,11 +45,16 @@ _FREEING_S = 10.0
 _FLAGS = dict(host="host", port="port", model="model_repo", device="device", preset="performance_preset")
 
 
-def create_app(settings: Settings | None = None, runtime: Runtime | None = None) -> FastAPI:
-    """Build the application; the runtime opens and closes with it. Without settings the environment's are read."""
+def create_app(
+    settings: Settings | None = None, runtime: Runtime | None = None, more: Sequence[Surface] = ()
+) -> FastAPI:
+    """Build the application; the runtime opens and closes with it.
+
+    Without settings the environment's are read. ``more`` are wire formats beside the server's own.
+    """
     settings = settings or (runtime.settings if runtime else load_settings())
     runtime = runtime or Runtime(settings)
-    surfaces = [speech.surface(settings), *(Surface(router=own.router) for own in (voices, models, ops))]
+    surfaces = [speech.surface(settings), *(Surface(router=own.router) for own in (voices, models, ops)), *more]
     if settings.inworld_compat:
         surfaces.append(inworld.surface(settings))
     if settings.xtts_compat:
@@ -73,7 +78,7 @@ def create_app(settings: Settings | None = None, runtime: Runtime | None = None)
         lifespan=lifespan,
         redirect_slashes=False,
         exception_handlers={HTTPException: shapes.handle, RequestValidationError: shapes.handle},
-        middleware=surround(settings, runtime.metrics, shapes, limits, costly),
+        middleware=middleware_stack(settings, runtime.metrics, shapes, limits, costly),
     )
     app.state.runtime = runtime
     app.state.created = int(time.time())

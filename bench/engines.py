@@ -13,8 +13,7 @@ import numpy as np
 import torch
 
 from bench import ROOT
-from echo.audio.pcm import to_bytes
-from echo.audio.wav import FormatTag, header
+from echo.audio.wav import pcm_file
 from echo.engines import load
 from echo.engines.accelerate import accelerate
 from echo.engines.base import Engine
@@ -34,6 +33,7 @@ from echo.types import (
     BlockSpec,
     EngineInfo,
     SamplerParams,
+    SpeechOptions,
     Utterance,
 )
 from echo.vad import SilenceGate
@@ -125,7 +125,7 @@ def plan_of(settings: Settings, info: EngineInfo) -> BlockPlan:
         max_latents=info.max_latents,
         max_layers=info.num_layers,
     )
-    return presets.plan({}, streaming=True)
+    return presets.plan(SpeechOptions(), streaming=True)
 
 
 def fake_engine(*, paced: bool) -> FakeEngine:
@@ -161,6 +161,6 @@ def default_voice_of(settings: Settings, seconds: float | None) -> Iterator[Sett
         yield settings
         return
     with tempfile.TemporaryDirectory(prefix="echo-bench-") as folder:
-        name, data = f"bench_{seconds:g}s", to_bytes(reference_clip(seconds))
-        (Path(folder) / f"{name}.wav").write_bytes(header(FormatTag.PCM, SAMPLE_RATE, len(data)) + data)
+        name = f"bench_{seconds:g}s"
+        (Path(folder) / f"{name}.wav").write_bytes(pcm_file(reference_clip(seconds), SAMPLE_RATE))
         yield settings.model_copy(update={"voices_dir": (folder,), "default_voice": name})

@@ -192,14 +192,12 @@ class Service:
 
     async def speak(self, request: Request, response: Response) -> None:
         """See ``Target``."""
-        options = EngineOptions.model_validate(request.options)
         stream = await self._runtime.service.open(
             SpeechRequest(
                 text=request.text,
                 voice=VoiceRef(),
                 format=AudioFormat(encoding=Encoding(request.encoding)),
-                sampler=options.sampler_overrides(),
-                chunking=options.chunking_overrides(),
+                options=EngineOptions.model_validate(request.options).options(),
                 seed=request.seed,
             )
         )

@@ -1,4 +1,4 @@
-"""What foreign wire formats need: JSON of sockets, and messages in the client's own words."""
+"""Shared by the foreign wire formats: JSON of socket messages, and the client's own names of fields in errors."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ def decode(message: bytes | str) -> object:
     return decode_json(message if isinstance(message, bytes) else message.encode("utf-8", "surrogatepass"), "message")
 
 
-def reworded(error: EchoError, names: Mapping[str, str]) -> str:
-    """Return an error's message with the field it begins with under the name that the client knows it by."""
+def with_client_field_names(error: EchoError, names: Mapping[str, str]) -> str:
+    """Return an error's message; the field it begins with is replaced by the client's name for it (``names``)."""
     param = error.param or ""
     if param in names and error.message.startswith(param):
         return names[param] + error.message[len(param) :]

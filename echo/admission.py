@@ -1,4 +1,4 @@
-"""Admission: how many requests may be open at once, how long one may have to wait, and what a refused one is told."""
+"""Admission control: limits on open requests, in all and per client, and on the expected wait."""
 
 from __future__ import annotations
 
@@ -9,18 +9,17 @@ from copy import copy
 
 from echo.errors import NotReady, Overloaded
 
-#: A client is told to come back after no less and no more than this, in seconds.
+#: Bounds of Retry-After, in seconds.
 _SOONEST_S, _LATEST_S = 1.0, 60.0
 
 
 class Admission:
-    """Counts open requests; refuses beyond ``limit``, and what would wait longer than ``max_wait_s`` (0 = never mind).
+    """Counts open requests and refuses those beyond its limits. Thread-safe.
 
-    One client may hold ``client_share`` of the slots, rounded up, and at least one: whoever asks for more than that
-    does so at the cost of others, who may be about to come. A client without a name is nobody's rival.
-
-    How long a request would wait is the engine's estimate, and what a refused one is told follows from it.
-    Thread-safe.
+    limit         open requests in all
+    max_wait_s    longest expected wait, by the engine's estimate, which also sets Retry-After; 0 = any
+    client_share  part of ``limit`` that one client may hold, rounded up, at least one request; it does not hold for
+                  requests without a client
     """
 
     def __init__(self, limit: int, *, max_wait_s: float = 0.0, client_share: float = 1.0) -> None:
@@ -41,7 +40,7 @@ class Admission:
     def enter(self, wait_s: float = 0.0, client: str = "") -> Ticket:
         """Take a slot for a client's request that will wait ``wait_s``.
 
-        Raises Overloaded with a retry hint, or what ``close`` was told.
+        Raises Overloaded with a retry hint, or the reason given to ``close``.
         """
         with self._lock:
             if self._refusal is not None:
@@ -71,7 +70,7 @@ class Admission:
             )
 
     def close(self, reason: NotReady | None = None) -> None:
-        """Refuse everything from now on; open requests go on. Without a reason for a shutdown; the first one stays."""
+        """Refuse new requests from now on, by default for a shutdown; open ones go on. The first reason stays."""
         with self._lock:
             self._refusal = self._refusal or reason or NotReady("The server is shutting down.", retry_after_s=5.0)
 

@@ -20,7 +20,7 @@ from echo.options import EngineOptions
 from echo.runtime import Runtime
 from echo.service import SpeechStream
 from echo.settings import Settings, load_settings, warn_of_unknown
-from echo.types import Audio, AudioFormat, Encoding, EngineInfo, SpeechRequest, VoiceRef
+from echo.types import Audio, AudioFormat, Encoding, EngineInfo, SpeechOptions, SpeechRequest, VoiceRef
 
 T = TypeVar("T")
 
@@ -102,13 +102,11 @@ class Speech:
         **options: Any,
     ) -> Iterator[bytes]:
         """Speak a text and yield the bytes of a file in ``audio_format``; other arguments as for :meth:`stream`."""
-        engine_options = _options(options)
         request = SpeechRequest(
             text=text,
             voice=_voice(voice),
             format=audio_format,
-            sampler=engine_options.sampler_overrides(),
-            chunking=engine_options.chunking_overrides(),
+            options=_options(options),
             preset=preset,
             seed=seed,
             speed=speed,
@@ -153,11 +151,11 @@ def _voice(voice: str | Path | bytes | None) -> VoiceRef:
     return VoiceRef(name=voice)
 
 
-def _options(options: dict[str, Any]) -> EngineOptions:
+def _options(options: dict[str, Any]) -> SpeechOptions:
     if unknown := sorted(set(options) - set(EngineOptions.model_fields)):
         raise BadRequest(f"{unknown[0]}: unknown option.", param=unknown[0])
     try:
-        return EngineOptions.model_validate(options)
+        return EngineOptions.model_validate(options).options()
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0]) if first["loc"] else None

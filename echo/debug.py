@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
-import secrets
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from functools import partial
@@ -13,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from echo.audio.pcm import to_bytes
-from echo.audio.wav import FormatTag, header
+from echo.audio.wav import pcm_file
+from echo.files import atomic_write
 from echo.pipeline import SpeechStats
 from echo.service import SpeechStream
 from echo.types import Audio
@@ -59,15 +56,11 @@ class Recorder:
 
 def save_wav(file: Path, pieces: Sequence[Audio], rate: int) -> None:
     """Write float samples, mono, as one 16-bit WAV file that is whole at any time; a failure is only a warning."""
-    data = to_bytes(np.concatenate(pieces))
-    temporary = file.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
-        temporary.write_bytes(header(FormatTag.PCM, rate, len(data)) + data)
-        os.replace(temporary, file)
+        with atomic_write(file) as temporary:
+            temporary.write_bytes(pcm_file(np.concatenate(pieces), rate))
     except OSError as error:
         log.warning("%s cannot be written: %s", file, error.strerror)
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def _seconds(value: float | None) -> str:

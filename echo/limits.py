@@ -1,4 +1,4 @@
-"""What a request may ask for: checked before any device work, and what only the audio can tell, while it is made."""
+"""Limits of one request: checked before any device work, and again on the audio as it is made."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from echo.errors import BadRequest
-from echo.types import LATENT_S, TextChunk, Utterance
+from echo.types import LATENT_S, Segment, Utterance
 
 _MB = 2**20
 
@@ -39,15 +39,15 @@ class RequestLimits:
                 code="string_above_max_length",
             )
 
-    def check_chunks(self, chunks: Sequence[TextChunk]) -> None:
+    def check_segments(self, segments: Sequence[Segment]) -> None:
         """Check how often the text is split and how much silence it asks for."""
-        if len(chunks) > self.max_chunks:
+        if len(segments) > self.max_chunks:
             raise BadRequest(
-                f"input: it would be split into {len(chunks)} chunks; at most {self.max_chunks} are allowed. Fewer "
+                f"input: it would be split into {len(segments)} chunks; at most {self.max_chunks} are allowed. Fewer "
                 "pauses and longer chunks (chunk_target_seconds) make fewer.",
                 param="input",
             )
-        pauses_s = _pauses_s(chunks)
+        pauses_s = _pauses_s(segments)
         if pauses_s > self.max_pauses_s:
             raise BadRequest(
                 f"input: its pauses add up to {pauses_s:.1f} s; at most {self.max_pauses_s:g} s are allowed.",
@@ -83,14 +83,17 @@ class RequestLimits:
             )
 
 
-def expected_seconds(work: Sequence[Utterance], chunks: Sequence[TextChunk], speed: float) -> float:
+def expected_seconds(segments: Sequence[Segment], speed: float) -> float:
     """Return how long a request will probably be heard: its words as estimated, but no longer than their plans allow,
     and its pauses.
     """
-    longest = ((each.plan.latents * LATENT_S, each.estimate_s) for each in work)
-    words_s = sum(limit_s if estimate_s is None else min(limit_s, estimate_s) for limit_s, estimate_s in longest)
-    return (words_s + _pauses_s(chunks)) / speed
+    return (sum(_spoken_s(segment.utterance) for segment in segments) + _pauses_s(segments)) / speed
 
 
-def _pauses_s(chunks: Sequence[TextChunk]) -> float:
-    return sum(chunk.pause_before_ms + chunk.pause_after_ms for chunk in chunks) / 1000
+def _spoken_s(utterance: Utterance) -> float:
+    longest_s = utterance.plan.latents * LATENT_S
+    return longest_s if utterance.estimate_s is None else min(longest_s, utterance.estimate_s)
+
+
+def _pauses_s(segments: Sequence[Segment]) -> float:
+    return sum(segment.pauses_s for segment in segments)

@@ -6,13 +6,16 @@ these models, so a range is written once and shows up in the OpenAPI schema.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self, TypeVar
+from dataclasses import fields
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, model_validator
 
+from echo.types import MAX_LATENTS, MAX_LAYERS, SpeechOptions
+
 # A number, but not a bool or a numeric string: JSON clients that send "3" have a bug worth hearing about.
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
-BlockSize = Annotated[StrictInt, Field(ge=1, le=640)]
+BlockSize = Annotated[StrictInt, Field(ge=1, le=MAX_LATENTS)]
 Steps = Annotated[StrictInt, Field(ge=1, le=100)]
 Truncation = Annotated[Number, Field(gt=0, le=10)]
 InitScale = Annotated[Number, Field(gt=0, lt=1)]
@@ -27,7 +30,9 @@ class EngineOptions(BaseModel):
 
     block_sizes: PerBlock[BlockSize] | None = Field(
         None,
-        description="Latents per block (one latent is 46.4 ms); at most 640 together, multiples of 4 advised.",
+        description=(
+            f"Latents per block (one latent is 46.4 ms); at most {MAX_LATENTS} together, multiples of 4 advised."
+        ),
     )
     num_steps: Steps | PerBlock[Steps] | None = Field(None, description="Denoising steps, one number or one per block.")
     cfg_scale_text: Annotated[Number, Field(ge=0, le=20)] | None = Field(None, description="Text guidance.")
@@ -48,7 +53,7 @@ class EngineOptions(BaseModel):
     zero_tail_min_frac: Annotated[Number, Field(ge=0, le=1)] | None = Field(
         None, description="Accepted; the whole tail has to be silent anyway."
     )
-    zero_tail_frames: Annotated[StrictInt, Field(ge=1, le=640)] | None = Field(
+    zero_tail_frames: Annotated[StrictInt, Field(ge=1, le=MAX_LATENTS)] | None = Field(
         None, description="Latents at a block's end that have to be silent."
     )
     rescale_k: Annotated[Number, Field(gt=0, le=100)] | None = Field(None, description="Temporal score rescale, k.")
@@ -61,10 +66,10 @@ class EngineOptions(BaseModel):
     speaker_kv_min_t: Annotated[Number, Field(ge=0, le=1)] | None = Field(
         None, description="The speaker is forced down to this time."
     )
-    speaker_kv_max_layers: Annotated[StrictInt, Field(ge=0, le=24)] | None = Field(
+    speaker_kv_max_layers: Annotated[StrictInt, Field(ge=0, le=MAX_LAYERS)] | None = Field(
         None, description="The speaker is forced in this many layers."
     )
-    sequence_length: Annotated[StrictInt, Field(ge=1, le=640)] | None = Field(
+    sequence_length: Annotated[StrictInt, Field(ge=1, le=MAX_LATENTS)] | None = Field(
         None, description="Longest generation of one chunk, in latents."
     )
     chunking_enabled: StrictBool | None = Field(None, description="Split long text into chunks.")
@@ -80,8 +85,8 @@ class EngineOptions(BaseModel):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        if self.block_sizes is not None and sum(self.block_sizes) > 640:
-            raise ValueError("block_sizes: the sum must be at most 640 latents")
+        if self.block_sizes is not None and sum(self.block_sizes) > MAX_LATENTS:
+            raise ValueError(f"block_sizes: the sum must be at most {MAX_LATENTS} latents")
         steps = self.num_steps
         if isinstance(steps, list) and self.block_sizes is not None and len(steps) != len(self.block_sizes):
             raise ValueError("num_steps: a list must be as long as block_sizes")
@@ -94,13 +99,10 @@ class EngineOptions(BaseModel):
             raise ValueError("chunk_target_seconds: must lie between chunk_min_seconds and chunk_max_seconds")
         return self
 
-    def sampler_overrides(self) -> dict[str, object]:
-        """Sampler options the client set, by name."""
-        return {name: value for name, value in self._set().items() if not name.startswith("chunk")}
-
-    def chunking_overrides(self) -> dict[str, object]:
-        """Chunking options the client set, by name."""
-        return {name: value for name, value in self._set().items() if name.startswith("chunk")}
-
-    def _set(self) -> dict[str, object]:
-        return {name: value for name in EngineOptions.model_fields if (value := getattr(self, name)) is not None}
+    def options(self) -> SpeechOptions:
+        """Return the options as the engine takes them, without those that are accepted and ignored."""
+        values: dict[str, Any] = {}
+        for field in fields(SpeechOptions):
+            value = getattr(self, field.name)
+            values[field.name] = tuple(value) if isinstance(value, list) else value
+        return SpeechOptions(**values)

@@ -1,4 +1,4 @@
-"""Pipeline: utterances -> the engine's frames -> joined samples -> encoded bytes, one request at a time."""
+"""Pipeline: a request's segments -> the engine's frames -> joined samples -> encoded bytes, one request at a time."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from echo.audio.join import Joiner
 from echo.engines.base import Engine
 from echo.limits import RequestLimits
 from echo.stream import FrameStream
-from echo.types import Audio, TextChunk, Utterance, UtteranceStats
+from echo.types import Audio, Segment, UtteranceStats
 
 #: Encoders get at most this much audio per call, so that bytes keep flowing and no worker is held for long.
 _SLICE_S = 1.0
 #: Louder than this counts as audible when the speech span is measured (-40 dBFS).
 _AUDIBLE = 0.01
-#: What a text sounds like in which there is nothing to speak ("*sighs*", "."), or of which the model made nothing: Home
-#: Assistant checks a server with such a text, game mods send them, and both take an error or no audio for a fault.
+#: Length of the silence that answers a text with nothing to speak ("*sighs*", "."), or of which the model made nothing.
+#: Home Assistant checks a server with such a text and game mods send them; both take an error or no audio for a fault.
 _UNSPEAKABLE_S = 0.1
 
 
@@ -46,29 +46,30 @@ class SpeechStats:
 
 
 class Pipeline:
-    """What one request's audio goes through. It knows nothing of who reads it, so that it goes when they go.
+    """What one request's audio goes through. It holds no reference to its reader and is freed with it.
 
+    ``started`` is when the request came, on the monotonic clock; times in ``stats`` count from there.
     Iterate over ``run`` once. ``stop`` may be called at any time from the event loop: it cancels what the engine still
     has to do, and a ``run`` that is waiting ends soon.
     """
 
     def __init__(
         self,
+        segments: Sequence[Segment],
+        *,
         engine: Engine,
-        work: Sequence[Utterance],
-        chunks: Sequence[TextChunk],
         output: Output,
         joiner: Joiner,
         workers: Executor,
         limits: RequestLimits,
         speed: float,
+        started: float,
     ) -> None:
-        self.stats = SpeechStats(chunks=len(work))
+        self.stats = SpeechStats(chunks=len(segments))
         self.output = output
-        self.started = time.monotonic()
+        self._segments = segments
+        self._started = started
         self._engine = engine
-        self._work = work
-        self._chunks = chunks
         self._joiner = joiner
         self._workers = workers
         self._limits = limits
@@ -95,7 +96,7 @@ class Pipeline:
             return
         if data := await self._encode(self.output.finish):
             yield data
-        self.stats.total_s = time.monotonic() - self.started
+        self.stats.total_s = time.monotonic() - self._started
 
     def stop(self) -> None:
         """Stop generating and free the encoder."""
@@ -105,32 +106,32 @@ class Pipeline:
         self._workers.submit(self.output.close)  # waits for an encode that is still running in a worker
 
     async def _samples(self) -> AsyncGenerator[Audio]:
-        for utterance, chunk in zip(self._work, self._chunks, strict=True):
-            stream = self._speak(utterance.chunk)
-            pause = chunk.pause_before_ms
+        for index, segment in enumerate(self._segments):
+            stream = self._speak(index)
+            pause = segment.pause_before_ms
             async for frame in stream:
                 if pause:  # not before the first frame: until then a failure still gets a status code
                     yield np.zeros(self._engine.info.sample_rate * pause // 1000, np.float32)
                     pause = 0
                 # The next chunk is made while this one is sent; not earlier, or it would delay this one's start.
-                if utterance.chunk + 1 < len(self._work):
-                    self._speak(utterance.chunk + 1)
+                if index + 1 < len(self._segments):
+                    self._speak(index + 1)
                 if self.stats.first_frame_s is None:
                     self.stats.queue_s = stream.stats.queue_s
-                    self.stats.first_frame_s = time.monotonic() - self.started
+                    self.stats.first_frame_s = time.monotonic() - self._started
                 yield self._joiner.push(frame)
             if self._stopped:
                 return
             self._count(stream.stats)
-            del self._open[utterance.chunk]
-            yield self._joiner.end_chunk(chunk.pause_after_ms)
+            del self._open[index]
+            yield self._joiner.end_chunk(segment.pause_after_ms)
         yield self._joiner.finish()
         if self.stats.audio_s == 0:
             yield np.zeros(int(_UNSPEAKABLE_S * self._engine.info.sample_rate), np.float32)
 
     def _speak(self, index: int) -> FrameStream:
         if index not in self._open:
-            self._open[index] = self._engine.speak(self._work[index])
+            self._open[index] = self._engine.speak(self._segments[index].utterance)
             if self._stopped:
                 self._open[index].cancel()
         return self._open[index]
@@ -142,7 +143,7 @@ class Pipeline:
         self.stats.early_stops += done.early_stopped
 
     def _measure(self, samples: Audio) -> None:
-        """Follow where sound begins and ends, on the time axis of what the listener hears."""
+        """Update the span of audible sound and the length so far, in seconds of playback."""
         rate = self._engine.info.sample_rate * self._speed
         loud = np.flatnonzero(np.abs(samples) > _AUDIBLE)
         if len(loud):

@@ -1,4 +1,4 @@
-"""presets.toml -> Preset; preset + a request's overrides -> BlockPlan."""
+"""presets.toml -> Preset; preset + a request's options -> BlockPlan."""
 
 from __future__ import annotations
 
@@ -7,24 +7,34 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import ConfigDict, Field, StrictInt, ValidationError
 
 from echo.errors import BadRequest, ConfigError
 from echo.options import BlockSize, EngineOptions, Number, PerBlock, Steps
-from echo.types import INIT_SCALE, MAX_LATENTS, BlockPlan, BlockSpec, ChunkRules, SamplerParams, TailRules
+from echo.types import (
+    INIT_SCALE,
+    MAX_LATENTS,
+    MAX_LAYERS,
+    BlockPlan,
+    BlockSpec,
+    ChunkRules,
+    SamplerParams,
+    SpeechOptions,
+    TailRules,
+)
 
 log = logging.getLogger(__name__)
 
-#: Layers of the largest model.
-_MOST_LAYERS = 24
-#: Non-stream requests denoise one large block (the streaming variant's server).
-NONSTREAM_BLOCK = 640
+#: Steps of a non-stream block where neither the settings nor the preset say (the reference's).
+_NONSTREAM_STEPS = 20
 
-_PARAM_NAMES = frozenset(f.name for f in fields(SamplerParams))
-#: Fields of TailRules by the name that requests and presets use.
-_TAIL_NAMES = {{"early_stop": "early_stop_on_zero"}.get(f.name, f.name): f.name for f in fields(TailRules)}
+_PARAM_FIELDS = frozenset(f.name for f in fields(SamplerParams))
+_TAIL_FIELDS = frozenset(f.name for f in fields(TailRules))
+
+T = TypeVar("T")
+Rules = TypeVar("Rules", SamplerParams, TailRules)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +54,7 @@ class Preset:
     nonstream: Shape
     params: SamplerParams
     tail: TailRules
-    truncation: float | None = None
+    truncation: float | tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +64,7 @@ class Presets:
     by_name: Mapping[str, Preset]
     default: str
     max_latents: int = MAX_LATENTS
-    max_layers: int = 24
+    max_layers: int = MAX_LAYERS
 
     def get(self, name: str | None) -> Preset:
         """Return a preset by name, the configured one for None; raises BadRequest for an unknown name."""
@@ -67,7 +77,7 @@ class Presets:
 
     def plan(
         self,
-        overrides: Mapping[str, Any],
+        options: SpeechOptions,
         *,
         preset: str | None = None,
         streaming: bool,
@@ -80,10 +90,10 @@ class Presets:
         Raises BadRequest naming the option that does not fit.
         """
         chosen = self.get(preset)
-        own_shape = "block_sizes" in overrides or "num_steps" in overrides
+        own_shape = options.block_sizes is not None or options.num_steps is not None
         base = chosen.stream if streaming and (own_shape or not secondary) else chosen.nonstream
-        shape = self._shape(base, overrides, streaming)
-        params = replace(chosen.params, **{k: v for k, v in overrides.items() if k in _PARAM_NAMES})
+        shape = self._shape(base, options, streaming)
+        params = _with_options(chosen.params, options)
         if params.cfg_min_t > params.cfg_max_t:
             raise BadRequest("cfg_min_t: must be at most cfg_max_t.", param="cfg_min_t")
         if params.speaker_kv_max_layers is not None and params.speaker_kv_max_layers > self.max_layers:
@@ -92,38 +102,43 @@ class Presets:
                 param="speaker_kv_max_layers",
             )
         count = len(shape.block_sizes)
-        truncation = _per_block("truncation_factor", overrides.get("truncation_factor", chosen.truncation), count)
-        init_scale = _per_block("init_scale", overrides.get("init_scale", INIT_SCALE), count)
+        factor = chosen.truncation if options.truncation_factor is None else options.truncation_factor
+        truncation: tuple[float | None, ...] = _per_block("truncation_factor", factor, count)
+        start: float | tuple[float, ...] = INIT_SCALE if options.init_scale is None else options.init_scale
+        init_scale: tuple[float, ...] = _per_block("init_scale", start, count)
         blocks = tuple(
             BlockSpec(size=size, steps=steps, truncation=truncation[i], init_scale=init_scale[i])
             for i, (size, steps) in enumerate(zip(shape.block_sizes, shape.num_steps, strict=True))
         )
-        return BlockPlan(blocks=blocks, params=params, tail=_tail(chosen.tail, overrides))
+        return BlockPlan(blocks=blocks, params=params, tail=_with_options(chosen.tail, options))
 
-    def _shape(self, base: Shape, overrides: Mapping[str, Any], streaming: bool) -> Shape:
-        sizes: tuple[int, ...] = tuple(overrides.get("block_sizes", base.block_sizes))
-        steps = overrides.get("num_steps")
-        if steps is None:
-            if len(sizes) == len(base.num_steps):
-                steps = base.num_steps
-            elif streaming:
-                raise BadRequest(
-                    f"num_steps: needed when block_sizes has another length than the preset's {len(base.num_steps)}.",
-                    param="num_steps",
-                )
-            else:
-                steps = (base.num_steps[0],) * len(sizes)
-        elif isinstance(steps, int):
-            steps = (steps,) * len(sizes)
-        elif len(steps) != len(sizes):
-            raise BadRequest(f"num_steps: needs {len(sizes)} numbers, one per block.", param="num_steps")
-        if sum(sizes) > self.max_latents and "block_sizes" in overrides:
+    def _shape(self, base: Shape, options: SpeechOptions, streaming: bool) -> Shape:
+        sizes = base.block_sizes if options.block_sizes is None else options.block_sizes
+        steps = self._steps(base, options, len(sizes), streaming)
+        if options.block_sizes is not None and sum(sizes) > self.max_latents:
             raise BadRequest(
                 f"block_sizes: the sum must be at most {self.max_latents} latents for this model.",
                 param="block_sizes",
             )
-        limit = min(int(overrides.get("sequence_length", self.max_latents)), self.max_latents)
-        return _cut(sizes, tuple(steps), limit)
+        limit = self.max_latents if options.sequence_length is None else options.sequence_length
+        return _cut(sizes, steps, min(limit, self.max_latents))
+
+    def _steps(self, base: Shape, options: SpeechOptions, count: int, streaming: bool) -> tuple[int, ...]:
+        match options.num_steps:
+            case None if count == len(base.num_steps):
+                return base.num_steps
+            case None if streaming:
+                raise BadRequest(
+                    f"num_steps: needed when block_sizes has another length than the preset's {len(base.num_steps)}.",
+                    param="num_steps",
+                )
+            case None:
+                return (base.num_steps[0],) * count
+            case int(steps):
+                return (steps,) * count
+            case steps if len(steps) == count:
+                return steps
+        raise BadRequest(f"num_steps: needs {count} numbers, one per block.", param="num_steps")
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +170,7 @@ class PresetFile:
         for key in found:
             try:
                 for streaming in (True, False):
-                    presets.plan({}, preset=key, streaming=streaming)
+                    presets.plan(SpeechOptions(), preset=key, streaming=streaming)
             except BadRequest as error:
                 raise ConfigError(f"{self._where(family, key)}: {error.message}") from error
         return presets
@@ -181,8 +196,8 @@ def read_presets(path: Path) -> PresetFile:
             _check_table(f"presets file {name}, [{family}.{key}]", table)
     read = PresetFile(name, families)
     for family in families:
-        if "default" in families[family]:  # what fits no engine at all is told now
-            read.resolve(family, "default", nonstream_steps=None, max_latents=MAX_LATENTS, max_layers=_MOST_LAYERS)
+        if "default" in families[family]:  # what fits no engine is refused at once
+            read.resolve(family, "default", nonstream_steps=None, max_latents=MAX_LATENTS, max_layers=MAX_LAYERS)
     return read
 
 
@@ -195,15 +210,12 @@ def load_presets(
     )
 
 
-def chunk_rules(base: ChunkRules, overrides: Mapping[str, Any]) -> ChunkRules:
-    """Apply a request's chunking overrides to the engine's and operator's rules.
+def chunk_rules(base: ChunkRules, options: SpeechOptions) -> ChunkRules:
+    """Apply a request's options to the engine's and operator's chunk rules.
 
     A bound the client did not give follows the one it gave, so that one number alone is enough.
     """
-    if not overrides:
-        return base
-    target = overrides.get("chunk_target_seconds")
-    low, high = overrides.get("chunk_min_seconds"), overrides.get("chunk_max_seconds")
+    low, target, high = options.chunk_min_seconds, options.chunk_target_seconds, options.chunk_max_seconds
     target_s = target if target is not None else max(low or 0.0, min(base.target_s, high or base.target_s))
     min_s = low if low is not None else min(base.min_s, target_s)
     max_s = high if high is not None else max(base.max_s, target_s)
@@ -214,12 +226,12 @@ def chunk_rules(base: ChunkRules, overrides: Mapping[str, Any]) -> ChunkRules:
         )
     return replace(
         base,
-        enabled=overrides.get("chunking_enabled", base.enabled),
+        enabled=_given(options.chunking_enabled, base.enabled),
         target_s=target_s,
         min_s=min_s,
         max_s=max_s,
-        chars_per_s=overrides.get("chunk_chars_per_second", base.chars_per_s),
-        words_per_s=overrides.get("chunk_words_per_second", base.words_per_s),
+        chars_per_s=_given(options.chunk_chars_per_second, base.chars_per_s),
+        words_per_s=_given(options.chunk_words_per_second, base.words_per_s),
     )
 
 
@@ -230,7 +242,7 @@ class _Table(EngineOptions):
 
     nonstream_block_sizes: PerBlock[BlockSize] | None = None
     nonstream_num_steps: Steps | PerBlock[Steps] | None = None
-    flat_window: Annotated[StrictInt, Field(ge=1, le=640)] | None = None
+    flat_window: Annotated[StrictInt, Field(ge=1, le=MAX_LATENTS)] | None = None
     flat_std: Annotated[Number, Field(ge=0, le=10)] | None = None
     flat_mean: Annotated[Number, Field(ge=0, le=10)] | None = None
     flat_max: Annotated[Number, Field(ge=0, le=10)] | None = None
@@ -239,8 +251,8 @@ class _Table(EngineOptions):
 #: What a preset may set: no chunking and no length, which are the operator's and the request's.
 _KEYS = frozenset(
     {"block_sizes", "num_steps", "nonstream_block_sizes", "nonstream_num_steps", "truncation_factor"}
-    | _PARAM_NAMES
-    | set(_TAIL_NAMES)
+    | _PARAM_FIELDS
+    | _TAIL_FIELDS
 )
 
 
@@ -260,30 +272,38 @@ def _check_table(where: str, table: object) -> None:
 
 def _preset(where: str, name: str, table: Mapping[str, Any], nonstream_steps: int | None, max_latents: int) -> Preset:
     stream = _table_shape(where, table.get("block_sizes"), table.get("num_steps"), max_latents)
-    steps = nonstream_steps if nonstream_steps is not None else table.get("nonstream_num_steps", 20)
-    sizes = table.get("nonstream_block_sizes", [min(NONSTREAM_BLOCK, max_latents)])
+    steps = nonstream_steps if nonstream_steps is not None else table.get("nonstream_num_steps", _NONSTREAM_STEPS)
+    # One large block unless the preset says otherwise, as the streaming variant's server does it.
+    sizes = table.get("nonstream_block_sizes", [max_latents])
     nonstream = _table_shape(where, sizes, steps, max_latents)
+    truncation = table.get("truncation_factor")
     return Preset(
         name=name,
         stream=stream,
         nonstream=nonstream,
-        params=SamplerParams(**{k: v for k, v in table.items() if k in _PARAM_NAMES}),
-        tail=_tail(TailRules(), table),
-        truncation=table.get("truncation_factor"),
+        params=SamplerParams(**{k: v for k, v in table.items() if k in _PARAM_FIELDS}),
+        tail=TailRules(**{k: v for k, v in table.items() if k in _TAIL_FIELDS}),
+        truncation=tuple(truncation) if isinstance(truncation, list) else truncation,
     )
 
 
-def _tail(base: TailRules, values: Mapping[str, Any]) -> TailRules:
-    return replace(base, **{_TAIL_NAMES[name]: value for name, value in values.items() if name in _TAIL_NAMES})
+def _with_options(base: Rules, options: SpeechOptions) -> Rules:
+    """Replace the fields that the request set; options and rules have the same names."""
+    given = {f.name: value for f in fields(base) if (value := getattr(options, f.name, None)) is not None}
+    return replace(base, **given)
 
 
-def _per_block(name: str, value: Any, count: int) -> tuple[Any, ...]:
-    """One value per block; a list may be longer than a plan that sequence_length has cut, not shorter."""
-    if not isinstance(value, list):
+def _given(value: T | None, default: T) -> T:
+    return default if value is None else value
+
+
+def _per_block(name: str, value: T | tuple[T, ...], count: int) -> tuple[T, ...]:
+    """One value per block; a tuple may be longer than a plan that sequence_length has cut, not shorter."""
+    if not isinstance(value, tuple):
         return (value,) * count
     if len(value) < count:
         raise BadRequest(f"{name}: needs {count} numbers, one per block.", param=name)
-    return tuple(value[:count])
+    return value[:count]
 
 
 def _table_shape(where: str, sizes: Any, steps: Any, max_latents: int) -> Shape:

@@ -27,7 +27,7 @@ from echo.settings import Settings, child_environment
 from echo.telemetry import Metrics
 from echo.text import split
 from echo.text.normalize import parse_uppercase_words
-from echo.types import ChunkRules, EngineInfo, TextRules, Utterance, VoiceRef, VoiceState
+from echo.types import ChunkRules, EngineInfo, SpeechOptions, TextRules, Utterance, VoiceRef, VoiceState
 from echo.vad import SilenceGate, SilenceRules, SpeechDetector
 from echo.voices.cache import VoiceCache
 from echo.voices.clones import CloneQuota, CloneStore
@@ -233,7 +233,7 @@ class Runtime:
         chunk = split(self.settings.warmup_text, service.rules.text, service.rules.chunks)[0]
         voice = await self._warm_up_voice(service)
         for streaming in (True, False):
-            plan = service.presets.plan({}, streaming=streaming)
+            plan = service.presets.plan(SpeechOptions(), streaming=streaming)
             utterance = Utterance(text=chunk.text, plan=plan, seed=0, voice=voice)
             await asyncio.to_thread(service.engine.warm_up, utterance)
         await asyncio.to_thread(service.engine.finish_warm_up)

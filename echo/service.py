@@ -6,11 +6,11 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import TypeVar, TypeVarTuple
 
 from echo.admission import Admission
 from echo.audio.encode import open_output
@@ -27,8 +27,8 @@ from echo.types import (
     BlockPlan,
     ChunkRules,
     Listener,
+    Segment,
     SpeechRequest,
-    TextChunk,
     TextRules,
     Utterance,
     VoiceRef,
@@ -36,6 +36,9 @@ from echo.types import (
 )
 from echo.voices.cache import VoiceCache
 from echo.voices.library import VoiceLibrary
+
+T = TypeVar("T")
+Arguments = TypeVarTuple("Arguments")
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +61,7 @@ class ServiceRules:
 class SpeechService:
     """Turns requests into streams of encoded audio. One per runtime; used from the event loop.
 
-    ``on_open`` is shown every stream before it begins.
+    ``on_open`` is called with every stream before its first bytes are awaited.
     """
 
     def __init__(
@@ -84,8 +87,8 @@ class SpeechService:
         self._metrics = metrics
         self._on_open = on_open
 
-    async def open(self, request: SpeechRequest, *, client: str = "") -> SpeechStream:
-        """Start speaking on behalf of a client ("" = nobody in particular); return the stream at its first bytes.
+    async def open(self, request: SpeechRequest) -> SpeechStream:
+        """Start speaking; return the stream at its first bytes.
 
         Everything that can fail early fails here, while an edge can still choose a status code: raises
         BadRequest, VoiceNotFound, Overloaded, NotReady or EngineFailed. Cancelling the call frees all it took.
@@ -102,36 +105,40 @@ class SpeechService:
 
     async def _open(self, request: SpeechRequest, *, whole: bool) -> SpeechStream:
         started = time.monotonic()
-        # Long texts take a while to clean up, and others are being served meanwhile.
-        work, chunks, seed = await self._run(self._prepare, request)
+        # In a worker: cleaning up a long text would block the event loop.
+        segments, seed = await self._run(self._prepare, request)
         output = open_output(request.format, self.engine.info.sample_rate, request.speed)
         try:
-            seconds = expected_seconds(work, chunks, request.speed)
+            seconds = expected_seconds(segments, request.speed)
             self.rules.limits.check_estimate(seconds, output.bytes_per_s, whole=whole)
             # Before the voice: encoding is device work.
-            ticket = self.admission.enter(self.engine.queue_wait(work), request.client)
+            ticket = self.admission.enter(self._queue_wait(segments), request.client)
         except BaseException:
             output.close()
             raise
         try:
-            voice = None
-            if work:
+            if segments:
                 voice = await self.voice_state(request.voice, request.client)
+                segments = [replace(each, utterance=replace(each.utterance, voice=voice)) for each in segments]
             else:
                 await self._run(self.voices.resolve, request.voice)  # it has nothing to speak, but must be known
-            work = [replace(utterance, voice=voice) for utterance in work]
-            # Others may have come meanwhile. From here to the hand-over of the first utterance nothing is awaited, so
-            # what passes is never refused later.
-            self.admission.check_wait(self.engine.queue_wait(work))
+            # Other requests may have entered meanwhile. Nothing is awaited between this check and the first
+            # ``engine.speak``, so a request that passes it is not refused later.
+            self.admission.check_wait(self._queue_wait(segments))
         except BaseException:
             ticket.release()
             output.close()
             raise
-        joiner = Joiner(self.engine.info.sample_rate, self.rules.join)
         pipeline = Pipeline(
-            self.engine, work, chunks, output, joiner, self._workers, self.rules.limits, speed=request.speed
+            segments,
+            engine=self.engine,
+            output=output,
+            joiner=Joiner(self.engine.info.sample_rate, self.rules.join),
+            workers=self._workers,
+            limits=self.rules.limits,
+            speed=request.speed,
+            started=started,
         )
-        pipeline.started = started
         stream = SpeechStream(pipeline, seed, self.rules.limits)
         stream.on_end(ticket.release)
         stream.on_end(partial(self._count, stream.stats))
@@ -140,28 +147,35 @@ class SpeechService:
         await stream.prime()
         return stream
 
-    def _prepare(self, request: SpeechRequest) -> tuple[list[Utterance], list[TextChunk], int]:
-        """Everything before the device: clean and split the text, check it, plan its chunks, draw a seed."""
+    def _prepare(self, request: SpeechRequest) -> tuple[list[Segment], int]:
+        """Clean, split and check the text, plan its chunks, draw a seed; all that needs no device."""
         limits, rules = self.rules.limits, self.rules.chunks
         text = request.text.strip()
         limits.check_text(text)
-        chunks = split(text, self.rules.text, chunk_rules(rules, request.chunking))
-        limits.check_chunks(chunks)
+        chunks = split(text, self.rules.text, chunk_rules(rules, request.options))
         seed = request.seed if request.seed is not None and request.seed >= 0 else secrets.randbelow(_SEED_LIMIT)
         first, later = (self._plan(request, secondary=secondary) for secondary in (False, True))
         listener = Listener()
-        work = [
-            Utterance(
-                text=chunk.text,
-                plan=later if chunk.index else first,
-                seed=seed,
-                chunk=chunk.index,
-                listener=listener,
-                estimate_s=estimate_seconds(chunk.text, rules.chars_per_s, rules.words_per_s),
+        segments = [
+            Segment(
+                utterance=Utterance(
+                    text=chunk.text,
+                    plan=later if chunk.index else first,
+                    seed=seed,
+                    chunk=chunk.index,
+                    listener=listener,
+                    estimate_s=estimate_seconds(chunk.text, rules.chars_per_s, rules.words_per_s),
+                ),
+                pause_before_ms=chunk.pause_before_ms,
+                pause_after_ms=chunk.pause_after_ms,
             )
             for chunk in chunks
         ]
-        return work, chunks, seed
+        limits.check_segments(segments)
+        return segments, seed
+
+    def _queue_wait(self, segments: Sequence[Segment]) -> float:
+        return self.engine.queue_wait([segment.utterance for segment in segments])
 
     def _count(self, stats: SpeechStats) -> None:
         outcome = "done" if stats.total_s is not None else "failed" if stats.failed else "cancelled"
@@ -182,13 +196,13 @@ class SpeechService:
 
     def _plan(self, request: SpeechRequest, *, secondary: bool) -> BlockPlan:
         return self.presets.plan(
-            request.sampler,
+            request.options,
             preset=request.preset,
             streaming=request.streaming,
             secondary=secondary and not self.rules.secondary_streaming,
         )
 
-    async def _run(self, function: Any, *arguments: Any) -> Any:
+    async def _run(self, function: Callable[[*Arguments], T], *arguments: *Arguments) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._workers, function, *arguments)
 
 

@@ -14,14 +14,10 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from echo.errors import ConfigError
+from echo.sources import BASE_DECODER, BASE_MODEL
+from echo.types import SampleRate
 
 log = logging.getLogger(__name__)
-
-#: The released Echo-TTS weights and decoder on the hub.
-BASE_MODEL = "jordand/echo-tts-base"
-BASE_DECODER = "jordand/fish-s1-dac-min"
-#: Names the embedded model, which needs neither a network nor a GPU.
-TINY_MODEL = "tiny"
 
 #: Repository root when run from a checkout; presets.toml and audio_prompts/ lie there.
 HOME = Path(__file__).resolve().parent.parent
@@ -250,7 +246,7 @@ class Settings(BaseModel):
     )
 
     # -- output
-    pcm_sample_rate: Literal[8000, 16000, 22050, 24000, 44100, 48000] | None = _env(
+    pcm_sample_rate: SampleRate | None = _env(
         "ECHO_PCM_SAMPLE_RATE",
         None,
         "Rate of `pcm` where a request names none, in Hz. Unset: 24000 for OpenAI's model names, else 44100.",

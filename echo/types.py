@@ -9,13 +9,16 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 #: Echo-TTS and the S1-DAC decoder work at this rate (Hz), mono.
 SAMPLE_RATE = 44_100
+SampleRate = Literal[8000, 16000, 22050, 24000, 44100, 48000]
+"""Rates that the OpenAI-shaped route offers, in Hz."""
+SAMPLE_RATES: tuple[int, ...] = get_args(SampleRate)
 #: Audio samples per latent: encoder x512, quantiser x4.
 SAMPLES_PER_LATENT = 2_048
 #: Seconds of one latent. Plans count in latents for every engine, whatever its own sample rate.
@@ -24,6 +27,8 @@ LATENT_S = SAMPLES_PER_LATENT / SAMPLE_RATE
 LATENT_SIZE = 80
 #: Longest generation the model was trained for, in latents (29.72 s); continuation and new blocks together.
 MAX_LATENTS = 640
+#: Transformer layers of the largest model, the released one.
+MAX_LAYERS = 24
 #: Flow time that denoising starts at: just below 1, so that 1 - t stays positive where it divides.
 INIT_SCALE = 0.999
 #: Longest text in bytes, BOS included.
@@ -100,7 +105,7 @@ class BlockSpec:
 class TailRules:
     """When a finished block counts as the end of speech, and where the flat tail begins."""
 
-    early_stop: bool = True
+    early_stop_on_zero: bool = True
     zero_eps: float = 0.02
     zero_tail_frames: int = 16
     flat_window: int = 32
@@ -111,7 +116,7 @@ class TailRules:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockPlan:
-    """Everything the sampler needs to know for one utterance, resolved from preset and overrides."""
+    """Everything the sampler needs to know for one utterance, resolved from the preset and the request's options."""
 
     blocks: tuple[BlockSpec, ...]
     params: SamplerParams = field(default_factory=SamplerParams)
@@ -158,18 +163,48 @@ class TextChunk:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SpeechRequest:
-    """What every edge turns its wire body into.
+class SpeechOptions:
+    """The engine options of one request, validated (``echo.options``); None keeps the preset's value.
 
-    ``sampler`` and ``chunking`` hold only the fields the client set (already type- and range-checked).
+    A tuple has one value per block. ``echo.options.EngineOptions`` documents each field and its range.
+    """
+
+    block_sizes: tuple[int, ...] | None = None
+    num_steps: int | tuple[int, ...] | None = None
+    truncation_factor: float | tuple[float, ...] | None = None
+    init_scale: float | tuple[float, ...] | None = None
+    sequence_length: int | None = None
+    cfg_scale_text: float | None = None
+    cfg_scale_speaker: float | None = None
+    cfg_min_t: float | None = None
+    cfg_max_t: float | None = None
+    rescale_k: float | None = None
+    rescale_sigma: float | None = None
+    speaker_kv_scale: float | None = None
+    speaker_kv_min_t: float | None = None
+    speaker_kv_max_layers: int | None = None
+    early_stop_on_zero: bool | None = None
+    zero_eps: float | None = None
+    zero_tail_frames: int | None = None
+    chunking_enabled: bool | None = None
+    chunk_target_seconds: float | None = None
+    chunk_min_seconds: float | None = None
+    chunk_max_seconds: float | None = None
+    chunk_chars_per_second: float | None = None
+    chunk_words_per_second: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpeechRequest:
+    """A request to speak, the same whatever wire format it came in.
+
     ``streaming`` picks the block shape: the preset's small first block, or one large block.
     """
 
     text: str
     voice: VoiceRef = field(default_factory=VoiceRef)
     format: AudioFormat = field(default_factory=AudioFormat)
-    sampler: dict[str, object] = field(default_factory=dict)
-    chunking: dict[str, object] = field(default_factory=dict)
+    options: SpeechOptions = field(default_factory=SpeechOptions)
     preset: str | None = None
     seed: int | None = None
     speed: float = 1.0
@@ -219,6 +254,20 @@ class Utterance:
     listener: Listener = field(default_factory=Listener)
     #: How long the text probably takes to speak; None = as long as the plan allows. Only for estimates of load.
     estimate_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """An utterance and the silences around it that the text asks for."""
+
+    utterance: Utterance
+    pause_before_ms: int = 0
+    pause_after_ms: int = 0
+
+    @property
+    def pauses_s(self) -> float:
+        """Both silences together, in seconds."""
+        return (self.pause_before_ms + self.pause_after_ms) / 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,7 +323,7 @@ class EngineInfo:
     backend: str
     license: str
     max_latents: int = MAX_LATENTS
-    num_layers: int = 24
+    num_layers: int = MAX_LAYERS
     #: Utterances that the engine generates at the same time, unless ECHO_MAX_CONCURRENT says otherwise.
     concurrent: int = 1
     chunk_rules: ChunkRules = field(default_factory=ChunkRules)

@@ -1,4 +1,4 @@
-"""API keys: off unless configured, then asked for in any of the forms that clients use."""
+"""API keys: required once any is configured, in any of the header forms that clients send."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _OPEN = frozenset({"/", "/health", "/ready"})
 class Auth:
     """Lets a request or socket pass that carries one of the keys; raises Unauthorized otherwise.
 
-    Whoever has tried ``max_failures`` wrong keys within a minute gets Overloaded (0: any number of tries). Without
-    keys everybody passes, whatever they carry. Either way it is noted who the request is from.
+    An address that has tried ``max_failures`` wrong keys within a minute gets Overloaded (0: any number of tries).
+    Without configured keys every request passes. The client is noted in the scope either way.
     """
 
     def __init__(self, app: ASGIApp, keys: Sequence[str], max_failures: int = 0) -> None:

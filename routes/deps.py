@@ -1,4 +1,4 @@
-"""The only dependency providers: what a route may ask for."""
+"""Dependencies of routes, and the client a request is counted for."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from fastapi import Depends
 from starlette.requests import HTTPConnection
 
 from echo.runtime import Runtime
-from echo.service import SpeechService
 from routes import client
 
 
@@ -18,15 +17,9 @@ async def get_runtime(connection: HTTPConnection) -> Runtime:
     return runtime
 
 
-async def get_service(connection: HTTPConnection) -> SpeechService:
-    """Return the speech service; raises NotReady (503) until the engine is warm."""
-    return (await get_runtime(connection)).service
-
-
 def client_of(connection: HTTPConnection) -> str:
     """Return whose request this is, for fairness among clients."""
     return client.of(connection.scope)
 
 
 RuntimeDep = Annotated[Runtime, Depends(get_runtime)]
-ServiceDep = Annotated[SpeechService, Depends(get_service)]

@@ -1,13 +1,5 @@
 """Failures to HTTP answers: one place decides status and headers, a *shape* per family of paths writes the body.
 
-How another wire format hooks in::
-
-    def error_shape(failure: Failure) -> Response:
-        return JSONResponse({"detail": failure.error.message}, failure.status, headers=failure.headers)
-
-    def surface(settings: Settings) -> Surface:          # see routes/surface.py; api_server.py mounts it
-        return Surface(router=router, error_shapes={"/my/prefix": error_shape})
-
 Routes simply ``raise`` any :class:`echo.errors.EchoError`. Also shaped: framework validation errors (as BadRequest with
 ``code`` and ``param``), 404 and 405 below the prefix, refused keys, bodies that are too large, and uncaught exceptions
 (logged once; the client gets a generic 500). A shape may answer with another status than ``failure.status``, by the
@@ -22,7 +14,7 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
@@ -48,7 +40,9 @@ from echo.errors import (
     Unauthorized,
     VoiceNotFound,
 )
-from routes.paths import owner
+from routes.paths import longest_prefix
+
+Model = TypeVar("Model", bound=BaseModel)
 
 log = logging.getLogger(__name__)
 
@@ -136,7 +130,7 @@ class ErrorShapes:
 
     def find(self, path: str) -> ErrorShape:
         """Return the shape in charge of a path."""
-        return owner(path, self._shapes, openai_shape)
+        return longest_prefix(path, self._shapes, openai_shape)
 
     def respond(self, path: str, error: Exception) -> Response:
         """Answer any exception; one that no client may be told about becomes a generic 500."""
@@ -148,6 +142,14 @@ class ErrorShapes:
     async def handle(self, request: Request, error: Exception) -> Response:
         """Answer what the framework raises; registered in place of its own handlers."""
         return self.respond(request.scope["path"], error)
+
+
+def validated(model: type[Model], data: object) -> Model:
+    """Return decoded JSON as a ``model``; raises BadRequest naming the first field that is wrong."""
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise validation_error(error.errors(include_url=False, include_input=False)) from None
 
 
 class ErrorBoundary:
@@ -220,11 +222,13 @@ def validation_error(errors: Sequence[Mapping[str, Any]], *, skip: int = 0) -> B
     param = str(place[0])
     # The alternatives of a union each report: what has the right type but a wrong value says most.
     same = [e for e in errors if e["loc"][: skip + 1] == first["loc"][: skip + 1]]
-    told = next((e for e in same if _code(e["type"]) != "invalid_type"), None)
-    if told is None:
+    wrong_value = next((e for e in same if _code(e["type"]) != "invalid_type"), None)
+    if wrong_value is None:
         message = " or ".join(dict.fromkeys(_text(e) for e in same))
         return BadRequest(f"{param}: {message}.", param=param, code="invalid_type")
-    return BadRequest(f"{param}: {_text(told).removeprefix(param + ': ')}.", param=param, code=_code(told["type"]))
+    return BadRequest(
+        f"{param}: {_text(wrong_value).removeprefix(param + ': ')}.", param=param, code=_code(wrong_value["type"])
+    )
 
 
 def _about_the_body(error: Mapping[str, Any]) -> BadRequest:

@@ -1,16 +1,13 @@
-"""Which audio a request gets: encoding, rate, streamed or whole. Pure rules, no I/O."""
+"""Which output a request gets: encoding, sample rate, streamed or whole. Pure rules, no I/O."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 from echo.errors import BadRequest
 from echo.types import AudioFormat, Encoding
-
-SampleRate = Literal[8000, 16000, 22050, 24000, 44100, 48000]
-SAMPLE_RATES: tuple[int, ...] = get_args(SampleRate)
+from routes.body import SpeechBody
 
 #: The values of ``response_format``, in the order they are listed to clients.
 FORMATS = (Encoding.MP3, Encoding.OPUS, Encoding.AAC, Encoding.FLAC, Encoding.WAV, Encoding.PCM)
@@ -20,77 +17,71 @@ _OPENAI_PCM_RATE = 24_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
-    """The fields of a request that decide what it gets; None where the client did not say."""
+class OutputPlan:
+    """How the answer is encoded and sent.
 
-    response_format: str | None = None
-    stream: bool | None = None
-    sse: bool = False
-    model: str | None = None
-    sample_rate: int | None = None
-    wav_streaming: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Delivery:
-    """What it gets.
-
-    ``whole``: one body with Content-Length instead of a stream. ``streaming``: the block shape, small first block or
-    one large block.
+    format     what the encoder makes
+    whole      one body with Content-Length instead of a stream
+    streaming  the block shape: a small first block, or one large block
+    sse        server-sent events instead of bare audio
     """
 
     format: AudioFormat
     whole: bool
     streaming: bool
-    sse: bool = False
+    sse: bool
 
 
-def decide(wish: Wish, *, pcm_sample_rate: int | None, available: Collection[Encoding]) -> Delivery:
+def resolve_output(
+    body: SpeechBody, *, pcm_sample_rate: int | None, wav_streaming: bool, available: Collection[Encoding]
+) -> OutputPlan:
     """Settle encoding, sample rate and way of sending.
 
-    ``pcm_sample_rate`` is the operator's setting, ``available`` what this host can encode. Raises BadRequest for a
-    ``response_format`` that is unknown or not available.
+    ``pcm_sample_rate`` and ``wav_streaming`` are the operator's defaults, ``available`` what this host can encode.
+    Raises BadRequest for a ``response_format`` that is unknown or not available.
     """
-    encoding = _encoding(wish, available)
-    unsized = encoding is Encoding.WAV and (wish.sse or (wish.wav_streaming and wish.stream is not False))
-    whole = not wish.sse and (wish.stream is False or (encoding is Encoding.WAV and not unsized))
-    return Delivery(
-        format=AudioFormat(encoding=encoding, sample_rate=_rate(wish, encoding, pcm_sample_rate), unsized=unsized),
+    encoding = _encoding(body, available)
+    sse = body.stream_format == "sse"
+    progressive = wav_streaming if body.wav_streaming is None else body.wav_streaming
+    unsized = encoding is Encoding.WAV and (sse or (progressive and body.stream is not False))
+    whole = not sse and (body.stream is False or (encoding is Encoding.WAV and not unsized))
+    return OutputPlan(
+        format=AudioFormat(encoding=encoding, sample_rate=_rate(body, encoding, pcm_sample_rate), unsized=unsized),
         whole=whole,
-        streaming=_streaming(wish, whole),
-        sse=wish.sse,
+        streaming=_streaming(body, whole=whole, sse=sse),
+        sse=sse,
     )
 
 
-def _encoding(wish: Wish, available: Collection[Encoding]) -> Encoding:
-    supported = [encoding for encoding in FORMATS if encoding in available]
-    if wish.response_format is None:
+def _encoding(body: SpeechBody, available: Collection[Encoding]) -> Encoding:
+    if body.response_format is None:
         # A request that carries a model is OpenAI's, where mp3 is the default: Open WebUI and LibreChat rely on it.
         # Existing Echo clients name no model and expect a stream of pcm.
-        if wish.stream is True or (wish.stream is None and wish.model is None):
+        if body.stream is True or (body.stream is None and body.model is None):
             return Encoding.PCM
         return Encoding.MP3 if Encoding.MP3 in available else Encoding.WAV
-    if wish.response_format not in supported:
+    supported = [encoding for encoding in FORMATS if encoding in available]
+    if body.response_format not in supported:
         names = ", ".join(supported)
         raise BadRequest(
             f"response_format: must be one of {names}.", param="response_format", code="unsupported_format"
         )
-    return Encoding(wish.response_format)
+    return Encoding(body.response_format)
 
 
-def _rate(wish: Wish, encoding: Encoding, pcm_sample_rate: int | None) -> int | None:
-    if wish.sample_rate is not None or encoding is not Encoding.PCM:
-        return wish.sample_rate
+def _rate(body: SpeechBody, encoding: Encoding, pcm_sample_rate: int | None) -> int | None:
+    if body.sample_rate is not None or encoding is not Encoding.PCM:
+        return body.sample_rate
     if pcm_sample_rate is not None:
         return pcm_sample_rate
-    model = wish.model or ""
+    model = body.model or ""
     openai = model in ("tts-1", "tts-1-hd") or model.startswith("gpt-4o-mini-tts")
     return _OPENAI_PCM_RATE if openai else None
 
 
-def _streaming(wish: Wish, whole: bool) -> bool:
+def _streaming(body: SpeechBody, *, whole: bool, sse: bool) -> bool:
     # Existing Echo clients stream unless they say otherwise, a whole wav included: its blocks can stop early and be
     # drawn again one by one.
-    if wish.stream is not None:
-        return wish.stream or wish.sse
-    return not whole or wish.model is None
+    if body.stream is not None:
+        return body.stream or sse
+    return not whole or body.model is None

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from echo.errors import Overloaded, TimedOut, TooLarge
 from echo.telemetry import Metrics
 from routes import client
-from routes.paths import costs, owner
+from routes.paths import costs, longest_prefix
 
 #: A body must come at least at this rate on average, in bytes per second: 32 KiB, a slow uplink.
 _SLOWEST = 32 * 1024
@@ -82,7 +82,7 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        limit = owner(scope["path"], self._limits, self._default)
+        limit = longest_prefix(scope["path"], self._limits, self._default)
         too_large = TooLarge(f"The body is too large: at most {limit} bytes are allowed.")
         announced = Headers(scope=scope).get("content-length", "")
         if announced.isdecimal() and (len(announced) > _DIGITS or int(announced) > limit):

@@ -1,4 +1,4 @@
-"""What surrounds every request, in order; its id and log line, and trailing slashes. Plain ASGI."""
+"""The middleware stack in order; request ids with a log line each, and trailing slashes. Plain ASGI."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ _SMALL_BODY = 2**20
 _CHAR_BYTES = 12
 
 
-def surround(
+def middleware_stack(
     settings: Settings,
     metrics: Metrics,
     shapes: ErrorShapes,
     body_limits: Mapping[str, int],
     costly: Collection[str],
 ) -> list[Middleware]:
-    """Return everything around the routes, outermost first; errors of the inner ones take the path's shape.
+    """Return the middleware, outermost first; what runs inside of ErrorBoundary fails in the path's error shape.
 
     ``body_limits`` are those of paths that take more than text, ``costly`` the paths where a GET speaks.
     """

@@ -1,4 +1,4 @@
-"""What a path says of a request: which entry of a table by prefix it has, and whether it costs anything."""
+"""Rules by path: look-up by longest prefix, and which requests cost time on the device."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from starlette.types import Scope
 T = TypeVar("T")
 
 
-def owner(path: str, by_prefix: Mapping[str, T], default: T) -> T:
+def longest_prefix(path: str, table: Mapping[str, T], default: T) -> T:
     """Return the entry of the longest prefix that is the path or a parent of it, else ``default``."""
     path = path.rstrip("/")
-    fits = [prefix for prefix in by_prefix if path == prefix or path.startswith(prefix + "/")]
-    return by_prefix[max(fits, key=len)] if fits else default
+    fits = [prefix for prefix in table if path == prefix or path.startswith(prefix + "/")]
+    return table[max(fits, key=len)] if fits else default
 
 
 def costs(scope: Scope, costly: Collection[str]) -> bool:
-    """Tell whether a request may change something or cost time on the device: sockets do, and all but mere looking.
+    """Whether a request may change something or cost time on the device: every socket, and every method that writes.
 
     ``costly`` are the paths where a GET does too.
     """

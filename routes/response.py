@@ -1,18 +1,21 @@
-"""Audio out: a response that streams, notices at once when its listener leaves, and never ends a part as a whole."""
+"""Answers with audio, whole or streamed: their headers, and what happens when the client leaves or the speech fails."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from typing import Any, Protocol, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
+from typing_extensions import override
 
 from echo.errors import EchoError
+from echo.service import SpeechService, SpeechStream
+from echo.types import Encoding, SpeechRequest
 
 log = logging.getLogger(__name__)
 
@@ -20,6 +23,47 @@ T = TypeVar("T")
 
 #: Proxies must pass every block on at once: nginx buffers without the first, caches may without the second.
 STREAM_HEADERS = {"X-Accel-Buffering": "no", "Cache-Control": "no-cache"}
+
+
+async def answer_whole(
+    request: Request,
+    service: SpeechService,
+    speech: SpeechRequest,
+    *,
+    headers: Mapping[str, str] | None = None,
+    render: Callable[[SpeechStream, bytes], Response] | None = None,
+) -> Response:
+    """Speak to the end and answer in one piece; the work is cancelled when the client leaves.
+
+    ``render`` makes the response of the exhausted stream and its audio, by default the bare file. Raises what
+    ``SpeechService.collect`` does.
+    """
+    stream, audio = await until_disconnect(request, service.collect(speech))
+    response = (render or _file)(stream, audio)
+    response.headers.update({**_whole_headers(stream), **(headers or {})})
+    return response
+
+
+async def answer_streamed(
+    request: Request,
+    service: SpeechService,
+    speech: SpeechRequest,
+    *,
+    headers: Mapping[str, str] | None = None,
+    media_type: str | None = None,
+    envelope: Callable[[SpeechStream], ByteStream] | None = None,
+) -> Response:
+    """Answer with the speech as it is made, from its first bytes on.
+
+    ``envelope`` wraps the stream in another format, whose ``media_type`` must then be given. Raises what
+    ``SpeechService.open`` does.
+    """
+    stream = await until_disconnect(request, service.open(speech))
+    return SpeechResponse(
+        envelope(stream) if envelope else stream,
+        media_type=media_type or stream.output.media_type,
+        headers={**_audio_headers(stream), **(headers or {})},
+    )
 
 
 class ByteStream(Protocol):
@@ -52,8 +96,8 @@ class SpeechResponse(Response):
         self.background = None
         self.init_headers({"Content-Type": media_type, **STREAM_HEADERS, **(headers or {})})
 
+    @override
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the stream; returns when it has ended or the client has left."""
         gone = asyncio.Event()
         watcher = asyncio.create_task(self._watch(receive, gone))
         try:
@@ -108,3 +152,28 @@ async def until_disconnect(request: Request, work: Coroutine[Any, Any, T]) -> T:
 async def _disconnected(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+def _file(stream: SpeechStream, audio: bytes) -> Response:
+    return Response(audio, media_type=stream.output.media_type)
+
+
+def _audio_headers(stream: SpeechStream) -> dict[str, str]:
+    """What is known at the first byte: the form of the audio, and the seed that repeats it."""
+    headers = {
+        "X-Audio-Sample-Rate": str(stream.output.sample_rate),
+        "X-Audio-Channels": "1",
+        "X-Seed": str(stream.seed),
+    }
+    if stream.output.encoding is Encoding.PCM:
+        headers["X-Audio-Format"] = "s16le"
+    return headers
+
+
+def _whole_headers(stream: SpeechStream) -> dict[str, str]:
+    """What is known besides when the speech has ended."""
+    return {
+        **_audio_headers(stream),
+        "X-Rerolls": str(stream.stats.rerolls),
+        "X-Audio-Duration": f"{stream.output.duration_s:.3f}",
+    }

@@ -10,10 +10,13 @@ import math
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Any
 
+from typing_extensions import override
+
 from echo.errors import EchoError
 from echo.service import SpeechStream
 from echo.types import SAMPLE_RATE, SAMPLES_PER_LATENT
 from routes.errors import describe, error_info
+from routes.response import ByteStream
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +29,7 @@ _DELTA_BYTES = 32 * 1024
 _PING_S = 10.0
 
 
-class SpeechEvents:
+class SpeechEvents(ByteStream):
     """Wraps a SpeechStream: delta events, then one ``done`` or one ``error``.
 
     ``usage`` counts a token per four bytes of input (rounded up) and one per latent of audio, 46.4 ms (rounded up).
@@ -38,11 +41,12 @@ class SpeechEvents:
         self._ping_s = ping_s
         self._events = self._produce()
 
+    @override
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self._events
 
+    @override
     def close(self) -> None:
-        """Stop the speech."""
         self._stream.close()
 
     async def _produce(self) -> AsyncGenerator[bytes]:

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 from starlette.responses import JSONResponse, Response
 
-from compat.wire import reworded
+from compat.wire import with_client_field_names
 from echo.errors import BadRequest, EchoError, EngineFailed, NotFound, Overloaded, VoiceNotFound
 from routes.errors import Failure, describe
 
@@ -62,7 +62,7 @@ def rpc_status(failure: Failure) -> dict[str, object]:
     error = failure.error
     status = 404 if isinstance(error, VoiceNotFound) else failure.status
     code = _CODES.get(status, _INTERNAL)
-    return RpcStatus(code=code, message=reworded(error, _FIELDS)).model_dump()
+    return RpcStatus(code=code, message=with_client_field_names(error, _FIELDS)).model_dump()
 
 
 def late_status(error: Exception, doing: str) -> dict[str, object]:

@@ -1,6 +1,6 @@
-"""Inworld's wire models over HTTP: camelCase as its reference has it, snake_case as its own samples send it.
+"""Inworld's request bodies over HTTP, in camelCase (its reference) or snake_case (its samples).
 
-Fields this server has no use for (``temperature``, ``pitch``, ``applyTextNormalization``, ``language``,
+Fields that change nothing here (``temperature``, ``pitch``, ``applyTextNormalization``, ``language``,
 ``deliveryMode``) are ignored like any unknown field.
 """
 
@@ -167,7 +167,7 @@ class AudioConfig(Wire):
 
 
 class Voicing(EngineOptions, Wire):
-    """What a request and a socket context have in common: who speaks, how, and in which format.
+    """Fields that a request and a socket context share: voice, model, audio format, timestamps.
 
     The engine options and ``seed`` are this server's extension.
     """
@@ -190,8 +190,7 @@ class Voicing(EngineOptions, Wire):
             text=text,
             voice=VoiceRef(name=self.voice_id),
             format=audio,
-            sampler=self.sampler_overrides(),
-            chunking=self.chunking_overrides(),
+            options=self.options(),
             seed=self.seed if self.seed >= 0 else None,
             speed=self.audio_config.speaking_rate,
             streaming=streaming,

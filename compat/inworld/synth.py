@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from functools import partial
 
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from typing_extensions import override
 
 from compat.inworld.errors import RPC_RESPONSES, late_status
 from compat.inworld.payload import payloads, whole
 from compat.inworld.schemas import SynthesizeBody, documented
 from echo.errors import BadRequest
 from echo.runtime import Runtime
-from echo.service import SpeechService, SpeechStream
+from echo.service import SpeechStream
 from routes.deps import RuntimeDep, client_of
 from routes.json import read_json
-from routes.response import SpeechResponse, until_disconnect
-from routes.speech import audio_headers, whole_headers
+from routes.response import ByteStream, answer_streamed, answer_whole
 
 router = APIRouter(tags=["Inworld"], responses=RPC_RESPONSES)
 
@@ -27,7 +28,13 @@ router = APIRouter(tags=["Inworld"], responses=RPC_RESPONSES)
 async def synthesize(request: Request, runtime: RuntimeDep) -> Response:
     """Speak a text; the whole file comes back as base64 in JSON."""
     body = await _body(request, runtime)
-    return await until_disconnect(request, _speak(runtime.service, body, client_of(request)))
+    # The streaming block shape although nothing is streamed: games send short lines, whose blocks can stop early.
+    speech = body.to_request(body.text, body.audio_config.whole(), streaming=True, client=client_of(request))
+
+    def render(stream: SpeechStream, audio: bytes) -> Response:
+        return JSONResponse(whole(stream, audio, body, body.text))
+
+    return await answer_whole(request, runtime.service, speech, render=render)
 
 
 @router.post("/tts/v1/voice:stream", openapi_extra=documented(SynthesizeBody))
@@ -35,17 +42,18 @@ async def synthesize_stream(request: Request, runtime: RuntimeDep) -> Response:
     """Speak a text; base64 audio comes back as it is made, one JSON object per line."""
     body = await _body(request, runtime)
     speech = body.to_request(body.text, body.audio_config.streamed(), streaming=True, client=client_of(request))
-    stream = await until_disconnect(request, runtime.service.open(speech))
-    return SpeechResponse(Lines(stream, body), media_type="application/json", headers=audio_headers(stream))
+    lines = partial(Lines, body=body)
+    return await answer_streamed(request, runtime.service, speech, media_type="application/json", envelope=lines)
 
 
-class Lines:
+class Lines(ByteStream):
     """A speech stream as newline-delimited JSON; a late failure becomes a last line with an ``error`` key."""
 
     def __init__(self, stream: SpeechStream, body: SynthesizeBody) -> None:
         self._stream = stream
         self._body = body
 
+    @override
     async def __aiter__(self) -> AsyncIterator[bytes]:
         try:
             async for payload in payloads(self._stream, self._body, self._body.text):
@@ -53,16 +61,9 @@ class Lines:
         except Exception as error:
             yield _line({"error": late_status(error, "Inworld stream")})
 
+    @override
     def close(self) -> None:
-        """Stop speaking."""
         self._stream.close()
-
-
-async def _speak(service: SpeechService, body: SynthesizeBody, client: str) -> Response:
-    # The streaming block shape although nothing is streamed: games send short lines, whose blocks can stop early.
-    speech = body.to_request(body.text, body.audio_config.whole(), streaming=True, client=client)
-    stream, audio = await service.collect(speech)
-    return JSONResponse(whole(stream, audio, body, body.text), headers=whole_headers(stream))
 
 
 async def _body(request: Request, runtime: Runtime) -> SynthesizeBody:

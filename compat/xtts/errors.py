@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel
 from starlette.responses import JSONResponse, Response
 
-from compat.wire import reworded
+from compat.wire import with_client_field_names
 from echo.errors import VoiceNotFound
 from routes.errors import Failure
 
@@ -29,5 +29,5 @@ _FIELDS = {"input": "text", "voice": "speaker_wav"}
 def detail_shape(failure: Failure) -> Response:
     """Write a failure of an XTTS route; an unknown voice is 404 here."""
     status = 404 if isinstance(failure.error, VoiceNotFound) else failure.status
-    body = Detail(detail=reworded(failure.error, _FIELDS))
+    body = Detail(detail=with_client_field_names(failure.error, _FIELDS))
     return JSONResponse(body.model_dump(), status, headers=failure.headers)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import io
-import wave
 
+import numpy as np
 from fastapi import APIRouter
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
@@ -15,15 +14,14 @@ from starlette.responses import Response
 from compat.xtts.errors import DETAIL_RESPONSES
 from compat.xtts.openapi import IN_BODY, IN_QUERY, UPLOAD, WAV
 from compat.xtts.schemas import SpeakBody
+from echo.audio.wav import pcm_file
 from echo.errors import BadRequest, FeatureDisabled, VoiceNotFound
 from echo.runtime import Runtime
-from echo.service import SpeechStream
 from echo.types import SAMPLE_RATE, AudioFormat, Encoding, SpeechRequest, VoiceRef
 from echo.voices.names import DEFAULT_WORKSPACE, SEPARATOR, squeeze
 from routes.deps import RuntimeDep, client_of
 from routes.json import read_json
-from routes.response import SpeechResponse, until_disconnect
-from routes.speech import audio_headers, whole_headers
+from routes.response import answer_streamed, answer_whole
 
 router = APIRouter(tags=["XTTS"], responses=DETAIL_RESPONSES)
 
@@ -39,9 +37,8 @@ async def tts_to_audio(request: Request, runtime: RuntimeDep) -> Response:
     body = SpeakBody.parse(await read_json(request))
     if body.is_ping:
         return _silence(runtime)
-    stream, audio = await until_disconnect(request, _whole(runtime, body, client_of(request)))
-    headers = {**_headers(stream, body), **whole_headers(stream)}
-    return Response(audio, headers=headers, media_type=stream.output.media_type)
+    speech = await _to_request(runtime, body, client_of(request), unsized=False)
+    return await answer_whole(request, runtime.service, speech, headers=_headers(body))
 
 
 @router.post("/tts_stream", response_class=Response, responses=WAV, openapi_extra=IN_BODY)
@@ -109,21 +106,11 @@ async def create_and_store_latents(request: Request, runtime: RuntimeDep) -> dic
 async def _stream(request: Request, runtime: Runtime, body: SpeakBody) -> Response:
     if body.is_ping:
         return _silence(runtime)
-    stream = await until_disconnect(request, _open(runtime, body, client_of(request)))
-    return SpeechResponse(stream, media_type=stream.output.media_type, headers=_headers(stream, body))
+    speech = await _to_request(runtime, body, client_of(request), unsized=True)
+    return await answer_streamed(request, runtime.service, speech, headers=_headers(body))
 
 
-async def _whole(runtime: Runtime, body: SpeakBody, client: str) -> tuple[SpeechStream, bytes]:
-    service = runtime.service
-    return await service.collect(await _request(runtime, body, client, unsized=False))
-
-
-async def _open(runtime: Runtime, body: SpeakBody, client: str) -> SpeechStream:
-    service = runtime.service
-    return await service.open(await _request(runtime, body, client, unsized=True))
-
-
-async def _request(runtime: Runtime, body: SpeakBody, client: str, *, unsized: bool) -> SpeechRequest:
+async def _to_request(runtime: Runtime, body: SpeakBody, client: str, *, unsized: bool) -> SpeechRequest:
     # The streaming block shape for whole files too: games send short lines, whose blocks can stop early.
     return SpeechRequest(
         text=body.text,
@@ -134,11 +121,10 @@ async def _request(runtime: Runtime, body: SpeakBody, client: str, *, unsized: b
     )
 
 
-def _headers(stream: SpeechStream, body: SpeakBody) -> dict[str, str]:
-    headers = audio_headers(stream)
-    if body.file_name is not None:
-        headers["Content-Disposition"] = f'attachment; filename="{body.file_name}"'
-    return headers
+def _headers(body: SpeakBody) -> dict[str, str]:
+    if body.file_name is None:
+        return {}
+    return {"Content-Disposition": f'attachment; filename="{body.file_name}"'}
 
 
 def _voice(runtime: Runtime, name: str) -> VoiceRef:
@@ -164,10 +150,4 @@ def _names(runtime: Runtime) -> dict[str, str]:
 
 def _silence(runtime: Runtime) -> Response:
     rate = runtime.info.sample_rate if runtime.info else SAMPLE_RATE
-    target = io.BytesIO()
-    with wave.open(target, "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(rate)
-        file.writeframes(bytes(2 * int(_PING_S * rate)))
-    return Response(target.getvalue(), media_type="audio/wav")
+    return Response(pcm_file(np.zeros(int(_PING_S * rate), np.float32), rate), media_type="audio/wav")

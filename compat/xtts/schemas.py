@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from echo.errors import BadRequest
-from routes.errors import validation_error
+from routes.errors import validated
 
 #: SkyrimNet sends this text to see whether the server is there; an answer must cost nothing.
 _PING = "ping"
@@ -31,12 +30,7 @@ class SpeakBody(BaseModel):
     @classmethod
     def parse(cls, data: object) -> Self:
         """Validate what was sent; raises BadRequest naming the field."""
-        if not isinstance(data, dict):
-            raise BadRequest("The body must be a JSON object.")
-        try:
-            return cls.model_validate(data)
-        except ValidationError as error:
-            raise validation_error(error.errors(include_url=False, include_input=False)) from None
+        return validated(cls, data)
 
     @property
     def voice(self) -> str:

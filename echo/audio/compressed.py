@@ -1,4 +1,4 @@
-"""MP3, Opus, AAC and FLAC as one continuous stream per response, by PyAV (FFmpeg) into memory."""
+"""MP3, Opus, AAC, FLAC and G.711 as one continuous stream per response, by PyAV (FFmpeg) into memory."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from typing import Any
 import av
 import av.codec
 import numpy as np
+from typing_extensions import override
 
 from echo.audio.pcm import Int16, bounded, to_s16
+from echo.audio.raw import Encoder
 from echo.types import Audio, Encoding
 
 
@@ -34,6 +36,7 @@ class Codec:
     default_bit_rate: int | None = None
     container_options: Mapping[str, str] = field(default_factory=_options)
     encoder_options: Mapping[str, str] = field(default_factory=_options)
+    needs_audio: bool = True  # a stream without a frame is not valid
 
     def nearest_rate(self, rate: int) -> int:
         """The legal rate closest to the wanted one, the higher of two equally close."""
@@ -45,6 +48,16 @@ class Codec:
             return None
         low, high = self.bit_rates
         return min(max(wanted or self.default_bit_rate or low, low), high)
+
+
+def _g711(name: str) -> Codec:
+    return Codec(
+        container=name,
+        encoder=f"pcm_{name}",
+        sample_format="s16",
+        container_options=_options(flush_packets="1"),
+        needs_audio=False,
+    )
 
 
 #: flush_packets: every packet leaves at once instead of waiting in FFmpeg's 32 KiB buffer.
@@ -88,6 +101,9 @@ CODECS: Mapping[Encoding, Codec] = MappingProxyType(
             sample_format="s16",
             container_options=_options(metadata_header_padding="0", flush_packets="1"),
         ),
+        # G.711 is bytes without a container: one per sample, none held back.
+        Encoding.MULAW: _g711("mulaw"),
+        Encoding.ALAW: _g711("alaw"),
     }
 )
 
@@ -121,10 +137,10 @@ class _Sink(io.RawIOBase):
         return data
 
 
-class CompressedEncoder:
-    """Samples at ``rate`` (one of the codec's) to one continuous stream of the codec.
+class CompressedEncoder(Encoder):
+    """Encodes samples at ``rate`` (one of the codec's) as one continuous stream of the codec.
 
-    A stream without any samples becomes 20 ms of silence: none of these formats is valid without a frame.
+    A stream without any samples becomes 20 ms of silence where the format is not valid without a frame.
     """
 
     def __init__(self, codec: Codec, rate: int, bit_rate: int | None) -> None:
@@ -142,29 +158,31 @@ class CompressedEncoder:
         if (bits := codec.bit_rate(bit_rate)) is not None:
             context.bit_rate = bits
 
+    @override
     def push(self, samples: Audio) -> bytes:
-        """Bytes that are ready: whole frames of the codec."""
         if len(samples):
             self._encode(self._frame(samples))
         return self._sink.take()
 
+    @override
     def finish(self) -> bytes:
-        """The rest of the stream: the frames the encoder still held, and the container's end."""
         if not self._pushed:
+            if not self._codec.needs_audio:
+                return b""
             self._encode(self._frame(np.zeros(self._rate // 50, np.float32)))
         self._encode(None)
         self._container.close()
         return self._sink.take()
 
+    @override
     def close(self) -> None:
-        """Free the encoder; also for a stream that is not finished."""
         self._container.close()
 
     def _encode(self, frame: av.AudioFrame | None) -> None:
         self._container.mux(self._stream.encode(frame))
 
     def _frame(self, samples: Audio) -> av.AudioFrame:
-        # FLAC gets the same 16 bits as pcm and wav, so that all three decode to equal samples.
+        # The same 16 bits as pcm and wav have, so that a FLAC file decodes to equal samples.
         plane: Int16 | Audio = to_s16(samples) if self._codec.sample_format == "s16" else bounded(samples)
         frame = av.AudioFrame.from_ndarray(plane[np.newaxis], format=self._codec.sample_format, layout="mono")
         frame.sample_rate = self._rate

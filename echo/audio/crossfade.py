@@ -1,6 +1,6 @@
 """Joining finished chunks by equal pauses and a linear cross-fade: the rule of the serverless worker.
 
-:class:`~echo.audio.join.Joiner` is what the server uses; this one exists because jobs promise exactly this result.
+For interfaces that promise exactly that worker's result; :class:`~echo.audio.join.Joiner` is for everything else.
 """
 
 from __future__ import annotations

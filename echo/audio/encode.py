@@ -5,13 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from types import MappingProxyType, TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 import numpy as np
 
 from echo.audio.compressed import CODECS, CompressedEncoder, available, with_flac_length
-from echo.audio.g711 import alaw_bytes, mulaw_bytes
 from echo.audio.pcm import float_bytes, to_bytes
+from echo.audio.raw import Encoder, RawEncoder
 from echo.audio.resample import Resampler
 from echo.audio.stretch import TimeStretch
 from echo.audio.wav import FormatTag, WavEncoder
@@ -42,49 +42,16 @@ MEDIA_TYPES: Mapping[Encoding, str] = MappingProxyType(
 )
 
 _RAW: Mapping[Encoding, Callable[[Audio], bytes]] = MappingProxyType(
-    {Encoding.PCM: to_bytes, Encoding.MULAW: mulaw_bytes, Encoding.ALAW: alaw_bytes, Encoding.F32: float_bytes}
+    {Encoding.PCM: to_bytes, Encoding.F32: float_bytes}
 )
-_WAV: Mapping[Encoding, tuple[FormatTag, Callable[[Audio], bytes]]] = MappingProxyType(
+#: What is inside of a WAV file.
+_WAV: Mapping[Encoding, tuple[FormatTag, Encoding]] = MappingProxyType(
     {
-        Encoding.WAV: (FormatTag.PCM, to_bytes),
-        Encoding.WAV_MULAW: (FormatTag.MULAW, mulaw_bytes),
-        Encoding.WAV_ALAW: (FormatTag.ALAW, alaw_bytes),
+        Encoding.WAV: (FormatTag.PCM, Encoding.PCM),
+        Encoding.WAV_MULAW: (FormatTag.MULAW, Encoding.MULAW),
+        Encoding.WAV_ALAW: (FormatTag.ALAW, Encoding.ALAW),
     }
 )
-
-
-class Encoder(Protocol):
-    """One stream of samples to one stream of bytes; ``close`` frees what an abandoned one holds."""
-
-    def push(self, samples: Audio) -> bytes:
-        """Bytes that are ready."""
-        ...
-
-    def finish(self) -> bytes:
-        """The rest."""
-        ...
-
-    def close(self) -> None:
-        """Free it."""
-        ...
-
-
-class RawEncoder:
-    """Samples to headerless bytes, at once."""
-
-    def __init__(self, pack: Callable[[Audio], bytes]) -> None:
-        self._pack = pack
-
-    def push(self, samples: Audio) -> bytes:
-        """The bytes of these samples."""
-        return self._pack(samples)
-
-    def finish(self) -> bytes:
-        """Nothing is ever held back."""
-        return b""
-
-    def close(self) -> None:
-        """Nothing to free."""
 
 
 class Output:
@@ -171,8 +138,9 @@ class Output:
 
 
 def supported_encodings() -> frozenset[Encoding]:
-    """The encodings this host can make: the plain ones always, the compressed ones as FFmpeg was built."""
-    return frozenset(_RAW) | frozenset(_WAV) | available()
+    """The encodings this host can make: the plain ones always, the others as FFmpeg was built."""
+    bare = frozenset(_RAW) | available()
+    return bare | {wav for wav, (_, inside) in _WAV.items() if inside in bare}
 
 
 def open_output(format: AudioFormat, source_rate: int, speed: float = 1.0) -> Output:
@@ -227,8 +195,13 @@ def _coded_rate(format: AudioFormat, source_rate: int) -> int:
 
 
 def _encoder(format: AudioFormat, rate: int) -> Encoder:
-    if (pack := _RAW.get(format.encoding)) is not None:
-        return RawEncoder(pack)
     if (wav := _WAV.get(format.encoding)) is not None:
-        return WavEncoder(wav[0], rate, wav[1], unsized=format.unsized)
-    return CompressedEncoder(CODECS[format.encoding], rate, format.bit_rate)
+        tag, inside = wav
+        return WavEncoder(tag, rate, _bare_encoder(inside, rate, format.bit_rate), unsized=format.unsized)
+    return _bare_encoder(format.encoding, rate, format.bit_rate)
+
+
+def _bare_encoder(encoding: Encoding, rate: int, bit_rate: int | None) -> Encoder:
+    if (pack := _RAW.get(encoding)) is not None:
+        return RawEncoder(pack)
+    return CompressedEncoder(CODECS[encoding], rate, bit_rate)

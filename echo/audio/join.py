@@ -1,4 +1,4 @@
-"""The frames of one request as one stream of samples: natural pauses between chunks, no clicks, speech never held."""
+"""Joins a request's frames into one stream of samples: natural pauses between chunks, no clicks, no delay of speech."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from echo.audio.fade import rising
 from echo.audio.measure import silence_threshold, sound_span, window_levels
 from echo.types import Audio, AudioFrame
 
@@ -16,8 +15,8 @@ class JoinRules:
     """How chunks are put together; times in milliseconds.
 
     ``pause_ms`` is the silence from the last sound of a chunk to the first of the next, where the text asks for none.
-    Of the silence that was generated, ``lead_ms`` before a later chunk's first sound and ``tail_ms`` after the last
-    sound of the stream stay at most. Both are margins as well: for consonants too soft to be told from silence.
+    Of the generated silence at most ``lead_ms`` stay before a later chunk's first sound, and ``tail_ms`` after the last
+    sound of the stream. Both are also margins for consonants too soft to be distinguished from silence.
     The first ``settle_ms`` of every chunk are muted: a causal decoder that starts on nothing ticks before it settles.
     """
 
@@ -134,7 +133,7 @@ class Joiner:
 
 
 class _Tail:
-    """The end of what has come so far, still held: always enough to fade it out, after a last frame all its silence."""
+    """Holds back the end of the stream: the fade length, or after a chunk's last frame all trailing silence."""
 
     def __init__(self, fade: int) -> None:
         self._fade = fade
@@ -157,6 +156,12 @@ class _Tail:
         fade = min(max(self._fade, left // 2), len(kept))
         self._held, self._silence = _NOTHING, 0
         return np.concatenate([kept[: len(kept) - fade], kept[len(kept) - fade :] * rising(fade)[::-1]]), left
+
+
+def rising(length: int) -> Audio:
+    """Half a raised cosine, from exactly 0 up to nearly 1; backwards it fades out and ends on 0."""
+    curve: Audio = (0.5 - 0.5 * np.cos(np.pi / max(1, length) * np.arange(length))).astype(np.float32)
+    return curve
 
 
 def _faded_in(samples: Audio, fade: int) -> Audio:

@@ -9,7 +9,7 @@ import av.error
 import av.filter
 import numpy as np
 
-from echo.audio.fade import rising
+from echo.audio.join import rising
 from echo.errors import BadRequest
 from echo.types import Audio
 

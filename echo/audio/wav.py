@@ -1,11 +1,14 @@
-"""RIFF/WAVE files: exactly 44 bytes of header for 16-bit PCM, the longer form that G.711 requires."""
+"""RIFF/WAVE files, mono: 44 bytes of header for 16-bit PCM, the longer form that G.711 requires."""
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
 from enum import IntEnum
 
+from typing_extensions import override
+
+from echo.audio.pcm import to_bytes
+from echo.audio.raw import Encoder
 from echo.types import Audio
 
 #: The size that stands for "not known yet" in the header of a stream.
@@ -46,36 +49,47 @@ def header(tag: FormatTag, rate: int, data_bytes: int | None) -> bytes:
     return struct.pack("<4sI4s", b"RIFF", riff, b"WAVE") + chunks + struct.pack("<4sI", b"data", data)
 
 
-class WavEncoder:
-    """Samples to one WAV file: whole at the end with true sizes, or (``unsized``) header at once and no sizes."""
+def pcm_file(samples: Audio, rate: int) -> bytes:
+    """Return a whole 16-bit file of samples [n] at ``rate`` Hz."""
+    data = to_bytes(samples)
+    return header(FormatTag.PCM, rate, len(data)) + data
 
-    def __init__(self, tag: FormatTag, rate: int, pack: Callable[[Audio], bytes], *, unsized: bool) -> None:
+
+class WavEncoder(Encoder):
+    """Puts what another encoder makes into one WAV file.
+
+    The file comes whole at the end, with true sizes; ``unsized`` sends the header at once, without sizes.
+    """
+
+    def __init__(self, tag: FormatTag, rate: int, samples: Encoder, *, unsized: bool) -> None:
         self._tag = tag
         self._rate = rate
-        self._pack = pack
+        self._samples = samples
         self._unsized = unsized
         self._started = False
         self._held: list[bytes] = []
 
+    @override
     def push(self, samples: Audio) -> bytes:
-        """Bytes that are ready: none before :meth:`finish` unless unsized."""
-        data = self._pack(samples)
+        data = self._samples.push(samples)
         if self._unsized:
             return self._opening() + data
         self._held.append(data)
         return b""
 
+    @override
     def finish(self) -> bytes:
-        """The whole file; for an unsized one only its header, and only when nothing was pushed."""
+        rest = self._samples.finish()
         if self._unsized:
-            return self._opening()
-        data = b"".join(self._held)
+            return self._opening() + rest
+        data = b"".join([*self._held, rest])
         self._held.clear()
         padding = b"\0" * (len(data) % 2)  # RIFF chunks are word-aligned; the pad byte is not part of the data size
         return header(self._tag, self._rate, len(data)) + data + padding
 
+    @override
     def close(self) -> None:
-        """Drop what is held."""
+        self._samples.close()
         self._held.clear()
 
     def _opening(self) -> bytes:

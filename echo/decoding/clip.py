@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 import av
 import av.error
 import numpy as np
-import soxr
 
+from echo.audio.resample import Resampler
 from echo.decoding.refusal import MAX_CHANNELS, Refusal, Refused
 from echo.decoding.riff import promises_more_text_than_it_has
 from echo.types import SAMPLE_RATE, Audio
@@ -40,10 +40,10 @@ def decode(data: bytes, demuxer: str, max_seconds: float) -> Audio:
     """
     if demuxer == "wav" and promises_more_text_than_it_has(data):
         raise Refused(Refusal.UNDECODABLE)
-    resampler = _Resampler(max_seconds)
+    clip = _ClipBuilder(max_seconds)
     try:
-        _decode_into(resampler, data, demuxer)
-        audio = resampler.finish()
+        _decode_into(clip, data, demuxer)
+        audio = clip.finish()
     except MemoryError:  # before the others: FFmpeg's own is an OSError as well
         raise Refused(Refusal.MEMORY) from None
     except (av.error.FFmpegError, OSError, EOFError, ValueError, IndexError):
@@ -54,14 +54,14 @@ def decode(data: bytes, demuxer: str, max_seconds: float) -> Audio:
     return audio
 
 
-class _Resampler:
+class _ClipBuilder:
     """Collects mono audio of any rate as 44.1 kHz until there is enough."""
 
     def __init__(self, max_seconds: float) -> None:
         self._limit = round(max_seconds * SAMPLE_RATE)
         self._seconds_left = max_seconds
         self._rate = 0
-        self._stream: soxr.ResampleStream | None = None
+        self._resampler: Resampler | None = None
         self._parts: list[Audio] = []
 
     @property
@@ -69,23 +69,22 @@ class _Resampler:
         return round(self._seconds_left * self._rate) == 0
 
     def push(self, mono: Audio, rate: int) -> None:
-        if rate != self._rate:  # also between the links of a chained Ogg file
+        if self._resampler is None or rate != self._rate:  # also between the links of a chained Ogg file
             self._drain()
             self._rate = rate
-            if rate != SAMPLE_RATE:
-                self._stream = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
+            self._resampler = Resampler(rate, SAMPLE_RATE)
         mono = mono[: round(self._seconds_left * rate)]
         self._seconds_left -= len(mono) / rate
-        self._parts.append(mono if self._stream is None else self._stream.resample_chunk(mono))
+        self._parts.append(self._resampler.push(mono))
 
     def finish(self) -> Audio:
         self._drain()
         return np.concatenate([np.zeros(0, np.float32), *self._parts])[: self._limit]
 
     def _drain(self) -> None:
-        if self._stream is not None:
-            self._parts.append(self._stream.resample_chunk(np.zeros(0, np.float32), last=True))
-            self._stream = None
+        if self._resampler is not None:
+            self._parts.append(self._resampler.finish())
+            self._resampler = None
 
 
 class _Interleaver:
@@ -111,7 +110,7 @@ class _Interleaver:
             yield samples.reshape(-1, channels)
 
 
-def _decode_into(resampler: _Resampler, data: bytes, demuxer: str) -> None:
+def _decode_into(clip: _ClipBuilder, data: bytes, demuxer: str) -> None:
     # The demuxer is named, never guessed: FFmpeg also knows playlists, which would open other files and addresses.
     # Titles in old encodings must not fail the decoding.
     good = bad = 0
@@ -137,8 +136,8 @@ def _decode_into(resampler: _Resampler, data: bytes, demuxer: str) -> None:
                 if frame.layout.nb_channels > MAX_CHANNELS:
                     raise Refused(Refusal.CHANNELS)
                 for samples in interleaver.push(frame):
-                    resampler.push(_mono(samples), frame.sample_rate)
-                if resampler.full:
+                    clip.push(_mono(samples), frame.sample_rate)
+                if clip.full:
                     return
     if bad > good:
         raise Refused(Refusal.UNDECODABLE)

@@ -16,7 +16,8 @@ from echo.model.files.weights import LoadedEcho, load_echo
 from echo.scheduler.cores import CoreThreads, available_cores
 from echo.scheduler.loop import STALL_S
 from echo.scheduler.policy import Limits
-from echo.settings import BASE_MODEL, TINY_MODEL, Settings
+from echo.settings import Settings
+from echo.sources import BASE_MODEL, TINY_MODEL
 from echo.text.tokenize import encode
 from echo.types import MAX_LATENTS, SAMPLE_RATE, ChunkRules, EngineInfo
 from echo.vad import SilenceGate

@@ -168,7 +168,7 @@ class EchoModel(BlockModel):
 
     @override
     def speech_end(self, spoken: Sequence[Tensor], rules: TailRules, *, last: bool) -> int | None:
-        if not last and not (rules.early_stop and ends_in_silence(spoken[-1], rules)):
+        if not last and not (rules.early_stop_on_zero and ends_in_silence(spoken[-1], rules)):
             return None
         latents = torch.cat(list(spoken))
         emitted = len(latents) - len(spoken[-1])

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import os
-import secrets
 import threading
-import wave
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -15,8 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
+from echo.audio.wav import pcm_file
 from echo.decoding.clip import Decode, decode
 from echo.errors import BadRequest, EchoError, FeatureDisabled, Forbidden, QuotaExceeded, TooLarge, VoiceNotFound
+from echo.files import atomic_write, draft, sync_folder, write_synced
 from echo.types import SAMPLE_RATE, Audio
 from echo.voices.container import Container, sniff
 from echo.voices.library import VoiceLibrary
@@ -119,7 +118,7 @@ class CloneStore:
         path = self._folder / clone.file_name
         self._require_quota(path, 0)  # before the samples are decoded, as far as it can be said then
         audio, reports = _join(samples, self._decode)
-        recording, described = _wav(audio), metadata.to_json()
+        recording, described = pcm_file(audio, SAMPLE_RATE), metadata.to_json()
         with self._writing, _storage_errors():
             self._folder.mkdir(parents=True, exist_ok=True)
             self._require_quota(path, len(recording) + len(described))
@@ -164,7 +163,7 @@ class CloneStore:
                 tags=old.tags if tags is None else tuple(tags),
                 lang=old.lang,
             )
-            _write_atomically(path, new.checked().to_json())
+            _replace(path, new.checked().to_json())
         return self._library.get(voice_id)
 
     def _require_enabled(self) -> None:
@@ -228,16 +227,6 @@ def _warnings(clip: Audio, room: float) -> tuple[str, ...]:
     return tuple(warnings)
 
 
-def _wav(audio: Audio) -> bytes:
-    target = io.BytesIO()
-    with wave.open(target, "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(SAMPLE_RATE)
-        file.writeframes(np.rint(audio * 32767.0).astype("<i2").tobytes())
-    return target.getvalue()
-
-
 def _metadata_path(path: Path) -> Path:
     return path.with_suffix(".json")
 
@@ -267,7 +256,9 @@ def _store(path: Path, audio: bytes, description: bytes) -> None:
     makes the voice exist.
     """
     beside = _metadata_path(path)
-    with _draft(beside, description) as described, _draft(path, audio) as recorded:
+    with draft(beside) as described, draft(path) as recorded:
+        write_synced(described, description)
+        write_synced(recorded, audio)
         before = beside.read_bytes() if beside.is_file() else None
         os.replace(described, beside)
         try:
@@ -276,39 +267,15 @@ def _store(path: Path, audio: bytes, description: bytes) -> None:
             if before is None:
                 beside.unlink()
             else:
-                _write_atomically(beside, before)
+                _replace(beside, before)
             raise
-    _settle(path.parent)
+    sync_folder(path.parent)
 
 
-def _write_atomically(path: Path, data: bytes) -> None:
-    with _draft(path, data) as draft:
-        os.replace(draft, path)
-    _settle(path.parent)
-
-
-@contextmanager
-def _draft(path: Path, data: bytes) -> Iterator[Path]:
-    """Write ``data`` beside ``path``, under a name that is never read; it does not outlive the block."""
-    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        yield temporary
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _settle(folder: Path) -> None:
-    """Have the renames in a folder outlive a crash of the machine."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+def _replace(path: Path, data: bytes) -> None:
+    with atomic_write(path) as temporary:
+        write_synced(temporary, data)
+    sync_folder(path.parent)
 
 
 @contextmanager

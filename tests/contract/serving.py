@@ -6,7 +6,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from echo.engines.table import EngineLoader
 from echo.runtime import Runtime, Status
 from echo.settings import Settings
 from echo.types import Audio, Utterance
+from routes.surface import Surface
 from server.serve import configure
 
 #: Longer than anything here takes on a slow machine; only a failing test waits for it.
@@ -105,15 +106,17 @@ class Served:
 
 
 @contextmanager
-def serving(settings: Settings, load_engine: EngineLoader | None = None) -> Iterator[Served]:
+def serving(
+    settings: Settings, load_engine: EngineLoader | None = None, surfaces: Sequence[Surface] = ()
+) -> Iterator[Served]:
     """Run the application under uvicorn, with the fake engine unless the settings name another.
 
-    With ``load_engine`` the caller decides when it is ready.
+    With ``load_engine`` the caller decides when it is ready; ``surfaces`` are wire formats to mount beside the others.
     """
     engine = FakeEngine()
     fake = (lambda settings, gate: engine) if settings.engine == "echo" else None
     runtime = Runtime(settings, load_engine=load_engine or fake)
-    app = create_app(settings, runtime)
+    app = create_app(settings, runtime, surfaces)
     config = configure(app, settings, runtime.metrics, lifespan="on", timeout_graceful_shutdown=1, access_log=False)
     server = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", 0)) as listener:

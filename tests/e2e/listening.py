@@ -10,8 +10,8 @@ import av
 import numpy as np
 import numpy.typing as npt
 
-from echo.audio.measure import pitch_hz
 from echo.types import Audio
+from train.evaluation.measure import pitch_hz
 
 Features = npt.NDArray[np.float64]
 """Normalised mel cepstra, shape [frames, 12]."""

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from echo.audio.measure import CLICK_THRESHOLD, click_score, pitch_hz, rms, speech_span
 from echo.types import SAMPLE_RATE, Audio
 from tests.e2e.listening import from_wav, save_spectrogram, voiced_share, word_distance
 from tests.e2e.server_process import ROOT, ServerProcess
+from train.evaluation.measure import CLICK_THRESHOLD, click_score, pitch_hz, rms, speech_span
 
 #: What the reference clips say.
 PASSAGE = json.loads((ROOT / "audio_prompts" / "voices.json").read_text(encoding="utf-8"))["tiny_dan"]["text"]

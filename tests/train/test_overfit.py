@@ -157,7 +157,7 @@ def test_the_servers_engine_is_heard_speaking_the_right_sentence(taught: Taught,
     plan = BlockPlan(
         blocks=(BlockSpec(size=LATENTS, steps=8, truncation=0.85),),
         params=SamplerParams(cfg_scale_text=1.5, cfg_scale_speaker=0.0, cfg_min_t=0.0),
-        tail=TailRules(early_stop=False),
+        tail=TailRules(early_stop_on_zero=False),
     )
     for sentence, text in enumerate(TEXTS):
         frames = list(engine.speak(Utterance(text=f"[S1] {text}", plan=plan, seed=1, voice=None)))

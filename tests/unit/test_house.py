@@ -32,7 +32,7 @@ FORBIDDEN = {
     "echo.audio": {"torch", "echo.text", "echo.voices", "echo.vad", "echo.presets", "echo.model", "echo.settings"},
     "echo.decoding": {
         *("torch", "asyncio", "pydantic", "echo.settings", "echo.model"),
-        *("echo.text", "echo.voices", "echo.audio", "echo.vad", "echo.presets"),
+        *("echo.text", "echo.voices", "echo.vad", "echo.presets"),
     },
     "echo.vad": {"echo.text", "echo.voices", "echo.presets", "echo.model", "echo.settings"},
     "echo.presets": {"torch", "echo.text", "echo.voices", "echo.audio", "echo.vad", "echo.model", "echo.settings"},

@@ -7,7 +7,7 @@ import pytest
 from echo.errors import BadRequest, ConfigError
 from echo.presets import Presets, chunk_rules, load_presets
 from echo.settings import HOME
-from echo.types import ChunkRules
+from echo.types import ChunkRules, SpeechOptions
 
 
 def presets(name: str = "default", family: str = "echo", **limits: Any) -> Presets:
@@ -15,9 +15,9 @@ def presets(name: str = "default", family: str = "echo", **limits: Any) -> Prese
     return load_presets(HOME / "presets.toml", family, name, **values)
 
 
-def shape(found: Presets, overrides: dict[str, Any] | None = None, **how: Any) -> list[tuple[int, int]]:
-    how = {"streaming": True, **how}
-    return [(block.size, block.steps) for block in found.plan(overrides or {}, **how).blocks]
+def shape(found: Presets, *, streaming: bool = True, secondary: bool = False, **options: Any) -> list[tuple[int, int]]:
+    plan = found.plan(SpeechOptions(**options), streaming=streaming, secondary=secondary)
+    return [(block.size, block.steps) for block in plan.blocks]
 
 
 @pytest.mark.parametrize(
@@ -40,34 +40,34 @@ def test_nonstream_requests_use_one_large_block() -> None:
 
 def test_chunks_after_the_first_use_the_nonstream_shape_unless_the_request_has_one() -> None:
     assert shape(presets(), secondary=True) == [(640, 20)]
-    assert shape(presets(), {"num_steps": [5, 6, 7]}, secondary=True) == [(32, 5), (128, 6), (480, 7)]
-    assert shape(presets(), {"block_sizes": [40, 60, 80]}, secondary=True) == [(40, 8), (60, 15), (80, 20)]
+    assert shape(presets(), num_steps=(5, 6, 7), secondary=True) == [(32, 5), (128, 6), (480, 7)]
+    assert shape(presets(), block_sizes=(40, 60, 80), secondary=True) == [(40, 8), (60, 15), (80, 20)]
 
 
 def test_one_step_count_serves_every_block() -> None:
-    assert shape(presets(), {"num_steps": 5}) == [(32, 5), (128, 5), (480, 5)]
-    assert shape(presets(), {"num_steps": 5, "block_sizes": [64]}) == [(64, 5)]
+    assert shape(presets(), num_steps=5) == [(32, 5), (128, 5), (480, 5)]
+    assert shape(presets(), num_steps=5, block_sizes=(64,)) == [(64, 5)]
 
 
 def test_another_number_of_blocks_needs_steps_when_streaming() -> None:
     with pytest.raises(BadRequest) as caught:
-        shape(presets(), {"block_sizes": [32, 64]})
+        shape(presets(), block_sizes=(32, 64))
     assert caught.value.param == "num_steps"
-    assert shape(presets(), {"block_sizes": [32, 64]}, streaming=False) == [(32, 20), (64, 20)]
+    assert shape(presets(), block_sizes=(32, 64), streaming=False) == [(32, 20), (64, 20)]
 
 
 def test_sequence_length_cuts_the_plan() -> None:
-    assert shape(presets(), {"sequence_length": 100}) == [(32, 8), (68, 15)]
+    assert shape(presets(), sequence_length=100) == [(32, 8), (68, 15)]
 
 
 def test_a_plan_longer_than_the_model_is_refused() -> None:
     with pytest.raises(BadRequest) as caught:
-        shape(presets(family="tiny", max_latents=256, max_layers=7), {"block_sizes": [300], "num_steps": 4})
+        shape(presets(family="tiny", max_latents=256, max_layers=7), block_sizes=(300,), num_steps=4)
     assert caught.value.param == "block_sizes"
 
 
 def test_overrides_reach_the_sampler() -> None:
-    plan = presets().plan({"cfg_scale_text": 2.0, "truncation_factor": 0.8}, streaming=True)
+    plan = presets().plan(SpeechOptions(cfg_scale_text=2.0, truncation_factor=0.8), streaming=True)
     assert plan.params.cfg_scale_text == 2.0
     assert plan.params.cfg_scale_speaker == 8.0
     assert {block.truncation for block in plan.blocks} == {0.8}
@@ -75,13 +75,15 @@ def test_overrides_reach_the_sampler() -> None:
 
 def test_a_window_that_the_preset_closes_is_refused() -> None:
     with pytest.raises(BadRequest) as caught:
-        presets().plan({"cfg_max_t": 0.3}, streaming=True)
+        presets().plan(SpeechOptions(cfg_max_t=0.3), streaming=True)
     assert caught.value.param == "cfg_min_t"
 
 
 def test_layers_beyond_the_model_are_refused() -> None:
     with pytest.raises(BadRequest) as caught:
-        presets(family="tiny", max_latents=256, max_layers=7).plan({"speaker_kv_max_layers": 8}, streaming=True)
+        presets(family="tiny", max_latents=256, max_layers=7).plan(
+            SpeechOptions(speaker_kv_max_layers=8), streaming=True
+        )
     assert caught.value.param == "speaker_kv_max_layers"
 
 
@@ -93,7 +95,7 @@ def test_an_unknown_preset_of_the_operator_falls_back_with_a_warning(caplog: pyt
 
 def test_an_unknown_preset_of_a_request_is_refused() -> None:
     with pytest.raises(BadRequest) as caught:
-        presets().plan({}, preset="fastest", streaming=True)
+        presets().plan(SpeechOptions(), preset="fastest", streaming=True)
     assert caught.value.param == "preset"
     assert "low_mid" in caught.value.message
 
@@ -105,7 +107,7 @@ def test_users_may_add_presets(tmp_path: Path) -> None:
     )
     mine = load_presets(file, "echo", "mine", nonstream_steps=None, max_latents=640, max_layers=24)
     assert shape(mine) == [(32, 1), (64, 2)]
-    assert mine.plan({}, streaming=True).params.cfg_scale_text == 2.5
+    assert mine.plan(SpeechOptions(), streaming=True).params.cfg_scale_text == 2.5
 
 
 @pytest.mark.parametrize(
@@ -129,14 +131,14 @@ def test_a_malformed_file_is_one_clear_error(tmp_path: Path, text: str) -> None:
 
 def test_one_chunking_bound_alone_moves_the_others() -> None:
     base = ChunkRules(target_s=30, min_s=20, max_s=40)
-    assert chunk_rules(base, {}) is base
-    short = chunk_rules(base, {"chunk_target_seconds": 10})
+    assert chunk_rules(base, SpeechOptions()) == base
+    short = chunk_rules(base, SpeechOptions(chunk_target_seconds=10))
     assert (short.min_s, short.target_s, short.max_s) == (10, 10, 40)
-    capped = chunk_rules(base, {"chunk_max_seconds": 15})
+    capped = chunk_rules(base, SpeechOptions(chunk_max_seconds=15))
     assert (capped.min_s, capped.target_s, capped.max_s) == (15, 15, 15)
     with pytest.raises(BadRequest):
-        chunk_rules(base, {"chunk_target_seconds": 10, "chunk_min_seconds": 20})
+        chunk_rules(base, SpeechOptions(chunk_target_seconds=10, chunk_min_seconds=20))
 
 
 def test_chunking_can_be_switched_off() -> None:
-    assert not chunk_rules(ChunkRules(), {"chunking_enabled": False}).enabled
+    assert not chunk_rules(ChunkRules(), SpeechOptions(chunking_enabled=False)).enabled

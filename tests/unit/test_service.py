@@ -21,7 +21,7 @@ from echo.presets import load_presets
 from echo.service import ServiceRules, SpeechService
 from echo.settings import HOME
 from echo.telemetry import Metrics
-from echo.types import AudioFormat, ChunkRules, Encoding, SpeechRequest, TextRules, VoiceRef
+from echo.types import AudioFormat, ChunkRules, Encoding, SpeechOptions, SpeechRequest, TextRules, VoiceRef
 from echo.voices.cache import VoiceCache
 from echo.voices.library import VoiceLibrary
 from echo.voices.turns import Turns
@@ -226,7 +226,7 @@ async def test_the_engine_is_asked_about_all_chunks_and_told_how_long_each_will_
         ({"text": "   "}, "input"),
         ({"text": "x" * 5000}, "input"),
         ({"preset": "fastest"}, "preset"),
-        ({"sampler": {"block_sizes": [640, 640], "num_steps": 1}}, "block_sizes"),
+        ({"options": SpeechOptions(block_sizes=(640, 640), num_steps=1)}, "block_sizes"),
         ({"format": AudioFormat(sample_rate=1)}, "sample_rate"),
         ({"speed": 9.0}, "speed"),
     ],
@@ -334,7 +334,7 @@ async def test_what_asks_for_too_much_is_refused_before_any_device_work(
 
 async def test_the_wish_for_tiny_chunks_does_not_change_what_is_expected() -> None:
     async with speech(**limited(max_audio_s=10)) as service:
-        stream = await service.open(request(chunking={"chunk_chars_per_second": 1.0}))
+        stream = await service.open(request(options=SpeechOptions(chunk_chars_per_second=1.0)))
         await stream.collect()
 
 

@@ -7,9 +7,9 @@ import pytest
 import soundfile as sf
 import torch
 
-from echo.audio.measure import speech_span
 from echo.types import Audio
 from echo.vad import SilenceGate, SilenceRules, Span, SpeechDetector
+from train.evaluation.measure import speech_span
 
 RATE = 44_100
 PROMPTS = sorted((Path(__file__).parents[2] / "audio_prompts").glob("*.flac"))

@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from bench.record import write_record
 from echo.errors import LoadError
-from echo.model.files.hub import TINY
+from echo.sources import TINY_MODEL
 from train.evaluation.heldout import NATURAL, choose, digest
 from train.evaluation.judges.packages import JudgeMissing, missing
 from train.evaluation.merge import merged, require_same
@@ -91,7 +91,7 @@ def _measurable() -> tuple[str, ...]:
 
 def _sources(named: list[str], shipped: bool) -> list[str]:
     """What to evaluate, the shipped checkpoint first unless it is not wanted."""
-    return [TINY, *(source for source in named if source != TINY)] if shipped else named
+    return [TINY_MODEL, *(source for source in named if source != TINY_MODEL)] if shipped else named
 
 
 def _parser() -> argparse.ArgumentParser:

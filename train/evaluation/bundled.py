@@ -22,8 +22,8 @@ from tqdm import tqdm
 
 from bench.record import write_record
 from echo.errors import LoadError
-from echo.model.files.hub import TINY
 from echo.settings import HOME
+from echo.sources import TINY_MODEL
 from train.evaluation.heard import of_teacher
 from train.evaluation.heldout import Item, choose
 from train.evaluation.parts import Pitch, Words
@@ -93,7 +93,7 @@ def main() -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    options.add_argument("checkpoint", nargs="?", default=TINY, help="a model folder; default: the shipped one")
+    options.add_argument("checkpoint", nargs="?", default=TINY_MODEL, help="a model folder; default: the shipped one")
     options.add_argument("--work", type=Path, default=Path("runs/train-tiny"), help="folder of the run with the texts")
     options.add_argument("--texts", type=int, default=10)
     options.add_argument("--keep", metavar="NAME", help="keep the result as train/tiny/results/NAME.json")

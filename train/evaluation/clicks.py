@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from echo.audio.measure import CLICK_THRESHOLD, click_scores
 from echo.types import SAMPLE_RATE
 from train.evaluation.heard import Heard
+from train.evaluation.measure import CLICK_THRESHOLD, click_scores
 
 Scores = npt.NDArray[np.float64]
 

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from echo.audio.measure import rms, silence_threshold, speech_span, window_levels
+from echo.audio.measure import silence_threshold, window_levels
 from echo.types import SAMPLE_RATE, Audio
 from train.evaluation.heard import Heard
+from train.evaluation.measure import rms, speech_span
 from train.tiny.corpus import RATE
 
 #: Speech that is still this loud in the last 10 ms was cut off, in parts of its loudest 10 ms (-30 dB).

@@ -7,7 +7,6 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from echo.audio.measure import CLICK_THRESHOLD
 from echo.types import SAMPLE_RATE, Audio
 from train.evaluation import clicks, duration
 from train.evaluation.distance import edits, rate, uncertainty
@@ -16,6 +15,7 @@ from train.evaluation.heldout import Item
 from train.evaluation.judges.opinion import Distortion
 from train.evaluation.judges.speaker import Embedding as SpeakerEmbedding
 from train.evaluation.judges.speaker import similarity as cosine
+from train.evaluation.measure import CLICK_THRESHOLD
 from train.evaluation.phones import PhoneRecogniser, sounds_of
 from train.evaluation.pitch import contour, correlation, median_hz, melody_correlation
 from train.evaluation.recogniser import words_of

@@ -18,11 +18,11 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from echo.files import atomic_write
 from train.evaluation.features import BANDS, HOP, Mel, mel
 from train.evaluation.heldout import Speech
 from train.evaluation.phones import BLANK, SOUNDS, STRIDE, PhoneNet, PhoneRecogniser, normalised, sounds_of
 from train.tiny.corpus import RATE, Corpus, Recording
-from train.tiny.files import whole
 from train.tiny.teacher.phones import Span
 
 _RATE_OF_LEARNING = 2e-3
@@ -77,7 +77,7 @@ def train(
             if step % 20 == 0:
                 progress.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
             if (step + 1) % schedule.keep_every == 0:
-                with whole(partial) as unfinished:
+                with atomic_write(partial) as unfinished:
                     states = {name: part.state_dict() for name, part in parts.items()}
                     torch.save({"step": step + 1, **states}, unfinished)
     made = PhoneRecogniser(net.cpu(), {"steps": str(steps), "seed": str(seed), "recordings": str(len(shelf))})

@@ -15,9 +15,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from echo.files import atomic_write
 from echo.types import Audio
 from train.evaluation.features import BANDS, Mel, mel
-from train.tiny.files import whole
 from train.tiny.teacher.phones import PAUSE, PHONES, Span
 
 #: Classes: CTC's blank first, then the phones that are heard; a pause is blank.
@@ -99,7 +99,7 @@ class PhoneRecogniser:
 
     def save(self, path: Path) -> None:
         """Write the weights and what is known of them."""
-        with whole(path) as unfinished:
+        with atomic_write(path) as unfinished:
             save_file(self._net.state_dict(), unfinished, {"about": json.dumps(self.about)})
 
     @classmethod

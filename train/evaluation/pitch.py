@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from echo.audio.measure import pitch_hz, rms, silence_threshold, speech_span, window_levels
+from echo.audio.measure import silence_threshold, window_levels
 from echo.types import Audio
+from train.evaluation.measure import pitch_hz, rms, speech_span
 from train.tiny.corpus import RATE
 
 Contour = npt.NDArray[np.float64]

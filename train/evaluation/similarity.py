@@ -14,11 +14,11 @@ from scipy.cluster.vq import kmeans2
 from scipy.fft import dct
 from scipy.linalg import eigh
 
+from echo.files import atomic_write
 from echo.types import Audio
 from train.evaluation.features import BANDS, Mel, mel, speech_frames
 from train.evaluation.heldout import Speech
 from train.evaluation.pitch import Contour, contour
-from train.tiny.files import whole
 
 Matrix = npt.NDArray[np.float64]
 Vector = npt.NDArray[np.float64]
@@ -98,7 +98,7 @@ class Embedding:
     def save(self, path: Path) -> None:
         """Write it as ``.npz``."""
         # Through an open file, because numpy would add an extension to a name.
-        with whole(path) as unfinished, unfinished.open("wb") as file:
+        with atomic_write(path) as unfinished, unfinished.open("wb") as file:
             np.savez(
                 file,
                 mean=self.mean,

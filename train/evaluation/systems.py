@@ -16,12 +16,13 @@ from echo.engines.base import Engine
 from echo.engines.load import load_engine
 from echo.model.autoencoder import Autoencoder
 from echo.model.autoencoder.pca import Pca
-from echo.model.files.hub import TINY, ModelFiles, locate
+from echo.model.files.hub import ModelFiles, locate
 from echo.model.files.weights import load_autoencoder, load_pca, shapes
 from echo.presets import load_presets
 from echo.settings import Settings, load_settings
+from echo.sources import TINY_MODEL
 from echo.text import split
-from echo.types import SAMPLES_PER_LATENT, Audio, BlockPlan, TextRules, Utterance
+from echo.types import SAMPLES_PER_LATENT, Audio, BlockPlan, SpeechOptions, TextRules, Utterance
 from train.evaluation.heard import Heard, upsampled
 from train.evaluation.heldout import Item
 from train.tiny.corpus import Recording
@@ -40,7 +41,7 @@ class Checkpoint:
     @classmethod
     def named(cls, source: str) -> Checkpoint:
         """The embedded checkpoint for ``tiny``, else a folder in its layout, by the folder's name."""
-        return cls(SHIPPED, TINY) if source == TINY else cls(Path(source).resolve().name, source)
+        return cls(SHIPPED, TINY_MODEL) if source == TINY_MODEL else cls(Path(source).resolve().name, source)
 
     def files(self) -> ModelFiles:
         """Its files; raises LoadError for a folder that is no checkpoint."""
@@ -77,7 +78,7 @@ class Voice:
             max_layers=info.num_layers,
         )
         self._engine = engine
-        self.plan: BlockPlan = presets.plan({}, streaming=True)
+        self.plan: BlockPlan = presets.plan(SpeechOptions(), streaming=True)
 
     def speak(self, text: str, reference: Recording | None, *, seed: int) -> Heard:
         """Say a text in the voice of a clip; a text of several chunks is joined without a pause."""

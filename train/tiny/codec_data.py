@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
+from echo.files import atomic_write
 from train.tiny.corpus import RATE, Corpus, Recording
-from train.tiny.files import whole
 from train.tiny.latents import HOP, SUB_FRAMES, SUB_HOP, Analysis
 
 #: Full scale of 16-bit samples.
@@ -99,7 +99,7 @@ def prepare(corpus: Corpus, analysis: Analysis, folder: Path, *, hours: float, s
         part = Material.of(list(listed), analysis)
         path = folder / f"{number:04d}.safetensors"
         _keys(path).write_text("\n".join(one.key for one in recordings) + "\n", encoding="utf-8")
-        with whole(path) as unfinished:
+        with atomic_write(path) as unfinished:
             save_file(part.state(), unfinished)
         parts.append(part)
     if not parts:

@@ -35,7 +35,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from train.tiny.files import whole
+from echo.files import atomic_write
 from train.tiny.teacher.library import TeacherMissing
 from train.tiny.teacher.phones import Span
 from train.tiny.teacher.speakers import CASTS, Speaker, cast
@@ -235,7 +235,7 @@ def _settle_sources(
     Studio().require(speakers)  # a missing synthesiser is told before any work is done
     examples, definitions = sentences()
     content = {"seed": seed, "cast": cast_name, "examples": list(examples), "definitions": list(definitions)}
-    with whole(sources) as path:
+    with atomic_write(sources) as path:
         path.write_text(json.dumps(content, indent=0), encoding="utf-8")
 
 
@@ -260,9 +260,9 @@ def _record_shard(folder: Path, name: str, speakers: Sequence[Speaker], shard_se
         index.append(_entry(f"{name}-{len(index):04d}", line, take, offset))
         samples.append(stored)
         offset += len(stored)
-    with whole(folder / f"{name}.s16") as path:
+    with atomic_write(folder / f"{name}.s16") as path:
         path.write_bytes(np.concatenate(samples).tobytes())
-    with whole(folder / f"{name}.jsonl") as path:
+    with atomic_write(folder / f"{name}.jsonl") as path:
         path.write_text("".join(index), encoding="utf-8")
 
 

@@ -15,9 +15,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from echo.files import atomic_write
 from echo.text.tokenize import encode
 from train.tiny.corpus import RATE, Corpus, Recording, Split
-from train.tiny.files import whole
 from train.tiny.latents import Analysis
 from train.tiny.teacher.phones import PHONES
 
@@ -192,7 +192,7 @@ def _write_shard(path: Path, corpus: Corpus, analysis: Analysis, indices: Sequen
         "keys": "\n".join(recording.key for recording in recordings),
         "speakers": "\n".join(recording.speaker for recording in recordings),
     }
-    with whole(path) as unfinished:
+    with atomic_write(path) as unfinished:
         save_file(tensors, unfinished, metadata=names)
     return len(indices)
 

@@ -29,8 +29,8 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from echo.files import atomic_write
 from train.tiny.corpus import RATE, Recording
-from train.tiny.files import whole
 
 LATENT_SIZE = 80
 HOP = 1_024
@@ -167,7 +167,7 @@ class Analysis:
 
     def save(self, path: Path) -> None:
         """Write the components to a small safetensors file."""
-        with whole(path) as unfinished:
+        with atomic_write(path) as unfinished:
             highest = torch.tensor(self.bands.highest)
             save_file({"components": self.components, "inverse": self.inverse, "highest_hz": highest}, unfinished)
 

@@ -6,15 +6,15 @@ import contextlib
 import hashlib
 import importlib.util
 import logging
-import os
 import re
-import secrets
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from echo.files import atomic_write
 
 log = logging.getLogger(__name__)
 
@@ -138,18 +138,13 @@ class Artifacts:
 
     def save(self) -> None:
         """Write what has been compiled so far; the file is whole at any time. A failure is only a warning."""
-        temporary = self.file.with_name(f".{secrets.token_hex(8)}.tmp")
         try:
-            packed = self._pack()
-            if packed is None:
+            if (packed := self._pack()) is None:
                 return
-            self.file.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_bytes(packed[0])
-            os.replace(temporary, self.file)
+            with atomic_write(self.file) as temporary:
+                temporary.write_bytes(packed[0])
         except Exception as error:
             log.warning("the compile artifacts cannot be saved to %s: %s", self.file, type(error).__name__)
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
 
 
 def artifact_key(device_name: str, model: str, torch_version: str = torch.__version__) -> str:

@@ -20,11 +20,7 @@ from huggingface_hub.errors import (
 )
 
 from echo.errors import LoadError
-
-#: The source that names the model inside the package.
-TINY = "tiny"
-#: The released decoder, for sources that bring none.
-FISH_REPO = "jordand/fish-s1-dac-min"
+from echo.sources import BASE_DECODER, TINY_MODEL
 
 #: File names of the release; a ``files`` section in ``config.json`` replaces them.
 _WEIGHTS = "pytorch_model.safetensors"
@@ -56,7 +52,7 @@ def locate(source: str, *, pca_source: str | None = None, fish_source: str | Non
     return ModelFiles(
         dit=_fetch(source, names.get("dit", _WEIGHTS)),
         pca=_fetch(pca_source, _PCA) if pca_source else _fetch(source, names.get("pca", _PCA)),
-        autoencoder=_fetch(source, names["ae"]) if brings_decoder else _fetch(fish_source or FISH_REPO, _WEIGHTS),
+        autoencoder=_fetch(source, names["ae"]) if brings_decoder else _fetch(fish_source or BASE_DECODER, _WEIGHTS),
         config=config,
     )
 
@@ -101,7 +97,7 @@ def _file_names(source: str, config: Mapping[str, Any]) -> dict[str, str]:
 
 def _folder(source: str) -> Path | None:
     """The local folder a source names; None for a hub repository."""
-    if source == TINY:
+    if source == TINY_MODEL:
         return Path(str(resources.files("echo") / "assets" / "tiny"))
     folder = Path(source).expanduser()
     return folder if folder.is_dir() else None

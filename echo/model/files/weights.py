@@ -16,9 +16,10 @@ from echo.errors import LoadError
 from echo.model.autoencoder import RELEASED, Autoencoder, AutoencoderConfig
 from echo.model.autoencoder.pca import Pca
 from echo.model.files import checkpoint
-from echo.model.files.hub import TINY, locate
+from echo.model.files.hub import locate
 from echo.model.network.config import ECHO_TTS_BASE, DiTConfig
 from echo.model.network.dit import EchoDiT
+from echo.sources import TINY_MODEL
 
 _ROTARY = "freqs_cis"
 #: Boolean n x n matrices in the released autoencoder (302 MB) that nothing uses.
@@ -146,8 +147,8 @@ def random_echo(
 
     Speaks noise, at the speed of the real model of those shapes.
     """
-    config: Mapping[str, Any] = locate(TINY).config if source == TINY else {}
-    if source not in {"base", TINY}:
+    config: Mapping[str, Any] = locate(TINY_MODEL).config if source == TINY_MODEL else {}
+    if source not in {"base", TINY_MODEL}:
         raise LoadError(f"Random weights exist for 'base' and 'tiny', not for '{source}'.")
     dit_config, ae_config = shapes(config)
     return LoadedEcho(

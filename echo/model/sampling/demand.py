@@ -56,6 +56,6 @@ def _work(plan: BlockPlan, rows: int, estimate_s: float | None) -> float:
         schedule = make_schedule(block, plan.params)
         work += block.size * sum(rows if guided else 1 for guided in schedule.guided)
         latents += block.size
-        if plan.tail.early_stop and latents >= needed:
+        if plan.tail.early_stop_on_zero and latents >= needed:
             break
     return float(work)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,10 +16,10 @@ from compat.wire import decode
 from compat.xtts.schemas import SpeakBody
 from echo.audio.encode import supported_encodings
 from echo.errors import BadRequest
-from echo.settings import Settings
-from routes.format import FORMATS, decide
+from routes.body import SpeechBody, parse_body
+from routes.format import FORMATS, resolve_output
 from routes.json import decode as decode_json
-from routes.speech import SpeechBody, parse_body
+from routes.speech import to_request
 from tests.contract.schemathesis.bodies import anything, encoded, raw, spoilt
 
 WIRE = (SynthesizeBody, CloneBody, VoicePatch, Message, ContextConfig, ContextUpdate, SpeakBody)
@@ -56,10 +57,9 @@ def test_openais_body(data: bytes, rate: str | None) -> None:
 
 def usable(body: SpeechBody) -> None:
     """Check that what was read leads to a request, or to a format that is refused by name."""
-    wish, available = body.wish(Settings()), supported_encodings()
-    if wish.response_format in (None, *FORMATS):
-        delivery = decide(wish, pcm_sample_rate=None, available=available)
-        assert body.request(delivery).text == body.input
+    resolve = partial(resolve_output, pcm_sample_rate=None, wav_streaming=False, available=supported_encodings())
+    if body.response_format in (None, *FORMATS):
+        assert to_request(body, resolve(body)).text == body.input
     else:
         with pytest.raises(BadRequest, match="response_format"):
-            decide(wish, pcm_sample_rate=None, available=available)
+            resolve(body)

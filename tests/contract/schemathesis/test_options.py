@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from compat.inworld.schemas import AudioEncoding
-from routes.format import FORMATS, SAMPLE_RATES
+from echo.types import SAMPLE_RATES
+from routes.format import FORMATS
 from tests.contract.docs.audio import decoded
 from tests.contract.serving import PATIENCE_S, Served
 

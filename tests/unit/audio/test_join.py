@@ -6,8 +6,8 @@ import pytest
 import soundfile as sf
 
 from echo.audio.join import Joiner, JoinRules
-from echo.audio.measure import CLICK_THRESHOLD, click_score
 from echo.types import Audio, AudioFrame
+from train.evaluation.measure import CLICK_THRESHOLD, click_score
 
 RATE = 44_100
 PROMPTS = sorted((Path(__file__).parents[3] / "audio_prompts").glob("*.flac"))

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from echo.audio.measure import click_score, pitch_hz
 from echo.audio.stretch import TimeStretch
 from echo.errors import BadRequest
 from echo.types import Audio
+from train.evaluation.measure import click_score, pitch_hz
 
 RATE = 24_000
 SPEEDS = [0.25, 0.4, 0.7, 0.95, 1.05, 1.5, 2.0, 3.1, 4.0]

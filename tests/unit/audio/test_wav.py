@@ -7,17 +7,23 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from echo.audio.g711 import alaw_bytes, mulaw_bytes
+from echo.audio.compressed import CODECS, CompressedEncoder
 from echo.audio.pcm import to_bytes, to_s16
-from echo.audio.wav import UNKNOWN_SIZE, FormatTag, WavEncoder, header
-from echo.types import Audio
+from echo.audio.raw import Encoder, RawEncoder
+from echo.audio.wav import UNKNOWN_SIZE, FormatTag, WavEncoder, header, pcm_file
+from echo.types import Audio, Encoding
 
 SAMPLES = (0.5 * np.sin(np.arange(2001) * 0.1)).astype(np.float32)
-PACK = {FormatTag.PCM: to_bytes, FormatTag.MULAW: mulaw_bytes, FormatTag.ALAW: alaw_bytes}
+G711 = {FormatTag.MULAW: Encoding.MULAW, FormatTag.ALAW: Encoding.ALAW}
+
+
+def bare(tag: FormatTag, rate: int) -> Encoder:
+    """What is inside of the file."""
+    return RawEncoder(to_bytes) if tag is FormatTag.PCM else CompressedEncoder(CODECS[G711[tag]], rate, None)
 
 
 def whole(tag: FormatTag, pieces: Iterable[Audio], *, unsized: bool = False, rate: int = 24_000) -> bytes:
-    encoder = WavEncoder(tag, rate, PACK[tag], unsized=unsized)
+    encoder = WavEncoder(tag, rate, bare(tag, rate), unsized=unsized)
     return b"".join([*(encoder.push(piece) for piece in pieces), encoder.finish()])
 
 
@@ -50,17 +56,18 @@ def test_g711_file_has_its_tag_a_fact_chunk_and_true_sizes(tag: FormatTag, numbe
 
 @pytest.mark.parametrize("tag", FormatTag)
 def test_nothing_leaves_before_the_end_when_sizes_are_true(tag: FormatTag) -> None:
-    encoder = WavEncoder(tag, 8000, PACK[tag], unsized=False)
+    encoder = WavEncoder(tag, 8000, bare(tag, 8000), unsized=False)
     assert encoder.push(SAMPLES) == b""
     assert len(encoder.finish()) > len(SAMPLES)
 
 
 @pytest.mark.parametrize("tag", FormatTag)
 def test_unsized_sends_its_header_with_the_first_samples_and_only_once(tag: FormatTag) -> None:
-    encoder = WavEncoder(tag, 8000, PACK[tag], unsized=True)
+    encoder = WavEncoder(tag, 8000, bare(tag, 8000), unsized=True)
     top = header(tag, 8000, None)
-    assert encoder.push(SAMPLES[:100]) == top + PACK[tag](SAMPLES[:100])
-    assert encoder.push(SAMPLES[100:]) == PACK[tag](SAMPLES[100:])
+    inside = bare(tag, 8000)
+    assert encoder.push(SAMPLES[:100]) == top + inside.push(SAMPLES[:100])
+    assert encoder.push(SAMPLES[100:]) == inside.push(SAMPLES[100:])
     assert encoder.finish() == b""
     assert struct.unpack("<4xI", top[:8]) == struct.unpack("<I", top[-4:]) == (UNKNOWN_SIZE,)
 
@@ -69,6 +76,10 @@ def test_unsized_sends_its_header_with_the_first_samples_and_only_once(tag: Form
 @pytest.mark.parametrize("tag", FormatTag)
 def test_no_samples_is_a_header(tag: FormatTag, unsized: bool) -> None:
     assert whole(tag, [], unsized=unsized, rate=8000) == header(tag, 8000, None if unsized else 0)
+
+
+def test_a_clip_is_written_as_the_encoder_writes_it() -> None:
+    assert pcm_file(SAMPLES, 24_000) == whole(FormatTag.PCM, [SAMPLES])
 
 
 def test_sizes_beyond_four_gigabytes_are_said_to_be_unknown() -> None:

@@ -71,7 +71,7 @@ def utterance(i: int) -> Utterance:
     plan = BlockPlan(
         blocks=tuple(BlockSpec(size=size, steps=2 + i % 2) for size in sizes),
         params=params,
-        tail=TailRules(early_stop=False),
+        tail=TailRules(early_stop_on_zero=False),
     )
     return Utterance(text="One two three four five. "[: 4 + 3 * i], plan=plan, seed=i)
 

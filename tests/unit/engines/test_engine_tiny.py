@@ -42,7 +42,7 @@ def utterance(text: int, seed: int, *blocks: tuple[int, int], voice: VoiceState 
     plan = BlockPlan(
         blocks=tuple(BlockSpec(size=size, steps=steps, truncation=0.85) for size, steps in blocks),
         params=SamplerParams(cfg_scale_text=1.5, cfg_scale_speaker=0.0, cfg_min_t=0.0),
-        tail=TailRules(early_stop=False),
+        tail=TailRules(early_stop_on_zero=False),
     )
     return Utterance(text=TEXTS[text], plan=plan, seed=seed, voice=voice)
 
@@ -102,7 +102,7 @@ def requests(draw: st.DrawFn) -> tuple[str, Utterance]:
         cfg_min_t=draw(st.sampled_from([0.0, 0.6])),
         speaker_kv_scale=draw(st.sampled_from([None, 1.3])),
     )
-    plan = BlockPlan(blocks=blocks, params=params, tail=TailRules(early_stop=draw(st.booleans())))
+    plan = BlockPlan(blocks=blocks, params=params, tail=TailRules(early_stop_on_zero=draw(st.booleans())))
     voice = draw(st.sampled_from(["", "tiny_dan", "tiny_anna"]))
     text = draw(st.sampled_from(TEXTS))
     return voice, Utterance(text=text, plan=plan, seed=draw(st.integers(0, 9)), chunk=draw(st.integers(0, 2)))

@@ -4,15 +4,23 @@ from typing import Any
 import pytest
 
 from echo.errors import BadRequest
-from echo.types import Encoding
-from routes.format import FORMATS, SAMPLE_RATES, Delivery, Wish, decide
+from echo.types import SAMPLE_RATES, Encoding
+from routes.body import SpeechBody
+from routes.format import FORMATS, OutputPlan, resolve_output
 
 ALL = frozenset(Encoding)
 WITHOUT_MP3 = frozenset({Encoding.PCM, Encoding.WAV, Encoding.FLAC})
 
 
-def settle(available: frozenset[Encoding] = ALL, pcm_sample_rate: int | None = None, **wish: Any) -> Delivery:
-    return decide(Wish(**wish), pcm_sample_rate=pcm_sample_rate, available=available)
+def settle(
+    available: frozenset[Encoding] = ALL,
+    pcm_sample_rate: int | None = None,
+    wav_streaming: bool = False,
+    sse: bool = False,
+    **fields: Any,
+) -> OutputPlan:
+    body = SpeechBody(input="Hello.", stream_format="sse" if sse else None, **fields)
+    return resolve_output(body, pcm_sample_rate=pcm_sample_rate, wav_streaming=wav_streaming, available=available)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +99,7 @@ def test_a_format_this_host_cannot_encode_is_refused_naming_what_it_can() -> Non
 
 
 @pytest.mark.parametrize(
-    ("wish", "operator", "rate"),
+    ("fields", "operator", "rate"),
     [
         ({"sample_rate": 16000, "model": "tts-1"}, 22050, 16000),
         ({"sample_rate": 16000}, None, 16000),
@@ -107,9 +115,9 @@ def test_a_format_this_host_cannot_encode_is_refused_naming_what_it_can() -> Non
     ],
 )
 def test_the_rate_of_pcm_follows_request_operator_and_model_in_that_order(
-    wish: dict[str, Any], operator: int | None, rate: int | None
+    fields: dict[str, Any], operator: int | None, rate: int | None
 ) -> None:
-    assert settle(pcm_sample_rate=operator, response_format="pcm", **wish).format.sample_rate == rate
+    assert settle(pcm_sample_rate=operator, response_format="pcm", **fields).format.sample_rate == rate
 
 
 @pytest.mark.parametrize("encoding", [encoding for encoding in FORMATS if encoding is not Encoding.PCM])
@@ -130,7 +138,7 @@ def test_a_whole_wav_is_made_in_streaming_blocks_for_clients_that_stream_by_defa
 
 
 def test_whatever_is_streamed_is_made_in_streaming_blocks() -> None:
-    wishes = itertools.product((*FORMATS, None), (True, False, None), (None, "tts-1"), (True, False), SAMPLE_RATES)
-    for response_format, stream, model, sse, rate in wishes:
+    bodies = itertools.product((*FORMATS, None), (True, False, None), (None, "tts-1"), (True, False), SAMPLE_RATES)
+    for response_format, stream, model, sse, rate in bodies:
         got = settle(response_format=response_format, stream=stream, model=model, sse=sse, sample_rate=rate)
         assert got.whole or got.streaming

@@ -6,7 +6,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from echo.errors import TooLarge
 from routes.middleware import BodyLimit, RequestLog, TrailingSlash
-from routes.paths import owner
+from routes.paths import longest_prefix
 
 
 def scope(path: str = "/v1/x", **headers: str) -> Scope:
@@ -65,7 +65,7 @@ async def test_a_path_may_have_a_limit_of_its_own() -> None:
     ("path", "found"), [("/a", 1), ("/a/", 1), ("/a/b", 2), ("/a/b/c", 2), ("/ab", 0), ("/", 0), ("/b", 0)]
 )
 def test_a_path_belongs_to_its_longest_prefix(path: str, found: int) -> None:
-    assert owner(path, {"/a": 1, "/a/b": 2}, 0) == found
+    assert longest_prefix(path, {"/a": 1, "/a/b": 2}, 0) == found
 
 
 @pytest.mark.parametrize(

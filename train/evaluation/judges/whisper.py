@@ -8,10 +8,10 @@ import os
 from pathlib import Path
 from typing import Literal
 
+from echo.files import atomic_write
 from echo.types import Audio
 from train.evaluation.judges.packages import at_judge_rate, package
 from train.evaluation.recogniser import words_of
-from train.tiny.files import whole
 
 WhisperSize = Literal["base", "tiny.en"]
 
@@ -58,9 +58,9 @@ def _base() -> Path:
     if not (folder / "model.bin").exists():
         folder.mkdir(parents=True, exist_ok=True)
         for name in ("config.json", "tokenizer.json", "vocabulary.txt"):
-            with whole(folder / name) as path:
+            with atomic_write(folder / name) as path:
                 path.write_bytes((first / name).read_bytes())
-        with whole(folder / "model.bin") as path, path.open("wb") as joined:
+        with atomic_write(folder / "model.bin") as path, path.open("wb") as joined:
             for blob in blobs:
                 joined.write(blob.read_bytes())
     return folder

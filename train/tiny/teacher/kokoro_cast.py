@@ -21,7 +21,7 @@ import numpy as np
 import soxr
 from tqdm import tqdm
 
-from train.tiny.files import whole
+from echo.files import atomic_write
 from train.tiny.teacher.kokoro import RATE as KOKORO_RATE
 from train.tiny.teacher.kokoro import Kokoro, Style
 
@@ -176,7 +176,7 @@ def judge(numbers: Sequence[int], folder: Path) -> None:
             float(np.median(voiced)) if len(voiced) else 0.0,
             tuple(encoder(samples).tolist()),
         )
-        with whole(path) as unfinished:
+        with atomic_write(path) as unfinished:
             unfinished.write_text(json.dumps(asdict(found)), encoding="utf-8")
 
 
@@ -224,7 +224,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         list(tqdm(pool.map(judge, slices, [options.folder] * len(slices)), total=len(slices)))
     judged = read_judged(options.folder)
     chosen = choose(judged)
-    with whole(options.out) as path:
+    with atomic_write(options.out) as path:
         path.write_text(table(everybody, chosen), encoding="utf-8")
     print(f"{len(chosen)} of {len(judged)} candidates; {sum(one.opinion >= NATURAL for one in judged)} sound natural")
 

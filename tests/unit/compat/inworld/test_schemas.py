@@ -25,7 +25,7 @@ from compat.inworld.schemas import (
 )
 from compat.wire import decode
 from echo.errors import BadRequest
-from echo.types import AudioFormat, Encoding
+from echo.types import AudioFormat, Encoding, SpeechOptions
 
 CAMEL: dict[str, Any] = {
     "text": "Hi",
@@ -55,7 +55,7 @@ def test_the_body_becomes_a_request_with_everything_that_was_set() -> None:
     body = SynthesizeBody.parse(CAMEL)
     request = body.to_request(body.text, body.audio_config.streamed(), streaming=True)
     assert request.voice.name == "anna"
-    assert request.sampler == {"num_steps": 5, "block_sizes": [32, 128]}
+    assert request.options == SpeechOptions(num_steps=5, block_sizes=(32, 128))
     assert request.seed == 7
     assert request.speed == 1.2
     assert request.format == AudioFormat(encoding=Encoding.PCM, sample_rate=24000, bit_rate=64000, unsized=True)
@@ -155,7 +155,7 @@ def test_an_update_changes_what_it_names_and_nothing_else() -> None:
     new = old.updated(change)
     assert (new.voice_id, new.model_id, new.seed, new.auto_mode) == ("anna", "m", 3, True)
     assert (new.audio_config.bit_rate, new.audio_config.sample_rate_hertz) == (64000, 16000)
-    assert new.sampler_overrides() == {"cfg_scale_text": 2}
+    assert new.options() == SpeechOptions(cfg_scale_text=2)
 
 
 def test_an_update_that_contradicts_what_was_set_is_refused() -> None:

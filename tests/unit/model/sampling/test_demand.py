@@ -19,7 +19,7 @@ from echo.model.sampling.demand import estimate_demand
 from echo.types import BlockPlan, BlockSpec, SamplerParams, TailRules, Utterance
 from tests.unit.small_echo import small_autoencoder, small_dit, small_pca
 
-LOOSE = TailRules(early_stop=False)
+LOOSE = TailRules(early_stop_on_zero=False)
 
 
 def fresh() -> EchoModel:
@@ -97,7 +97,7 @@ def test_work_is_estimated_for_the_blocks_that_the_speech_probably_fills() -> No
     assert work(1.0) == 32
     assert work(2.0) == 96
     assert work(100.0) == work(None) == 192
-    assert work(1.0, early_stop=False) == 192
+    assert work(1.0, early_stop_on_zero=False) == 192
 
 
 def test_memory_grows_with_voice_text_blocks_and_guidance() -> None:

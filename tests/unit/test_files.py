@@ -1,4 +1,4 @@
-"""A file that is being written when a run is stopped does not get in the way of the next run."""
+"""A file is there whole or as it was, whenever writing it is stopped."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from train.tiny.files import whole
+from echo.files import atomic_write
 
 
 def test_a_file_takes_its_place_once_it_is_complete(tmp_path: Path) -> None:
     path = tmp_path / "new" / "numbers.bin"
-    with whole(path) as unfinished:
+    with atomic_write(path) as unfinished:
         unfinished.write_bytes(b"123")
         assert not path.exists()
     assert path.read_bytes() == b"123"
@@ -23,10 +23,11 @@ def test_what_was_there_stays_when_writing_fails(tmp_path: Path) -> None:
     path.write_bytes(b"old")
 
     def stopped() -> None:
-        with whole(path) as unfinished:
+        with atomic_write(path) as unfinished:
             unfinished.write_bytes(b"ne")
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         stopped()
     assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
