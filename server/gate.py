@@ -190,7 +190,7 @@ class Gate(asyncio.Protocol):
         elif self.closing:
             if now - self._waiting_since > self._limits.linger_s:
                 self.end("lingered")
-        elif self.idle and not self.unsent:
+        elif self.idle and not self.unsent and self._socket is not None and not self._socket.is_closing():
             self._check_silence(now)
 
     def end(self, reason: str) -> None:

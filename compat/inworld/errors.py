@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 #: HTTP status -> google.rpc.Code (google/rpc/code.proto).
 _CODES = {400: 3, 401: 16, 403: 7, 404: 5, 405: 12, 413: 3, 429: 8, 500: 13, 503: 14}
 _INTERNAL = 13
-#: Fields of the engine's request under the names that Inworld's clients know them by.
+#: Fields of a speech request -> their names in Inworld's API.
 _FIELDS = {
     "input": "text",
     "voice": "voiceId",
@@ -44,11 +44,11 @@ RPC_RESPONSES: dict[int | str, dict[str, Any]] = {
 
 
 class UnknownContext(NotFound):
-    """A socket message names no open context; pipecat takes this for harmless if it reads "not found"."""
+    """A socket message names no open context; pipecat ignores it if the message says "not found"."""
 
 
 class Exhausted(Overloaded):
-    """A socket holds as many contexts, or as much unspoken text, as it may."""
+    """A socket has reached its limit of open contexts or of waiting text."""
 
 
 def rpc_shape(failure: Failure) -> Response:
@@ -66,11 +66,11 @@ def rpc_status(failure: Failure) -> dict[str, object]:
 
 
 def late_status(error: Exception, doing: str) -> dict[str, object]:
-    """Return the status of what went wrong after an answer had begun, and leave the details in the log."""
+    """Return the status of a failure after the answer has begun; its details go to the log."""
     if isinstance(error, EngineFailed):
-        log.error("%s broke off: %s", doing, error.message)
+        log.error("%s failed: %s", doing, error.message)
     elif not isinstance(error, EchoError):
-        log.error("%s broke off", doing, exc_info=error)
+        log.error("%s failed", doing, exc_info=error)
     return rpc_status(describe(error))
 
 

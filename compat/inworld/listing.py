@@ -1,4 +1,4 @@
-"""How Inworld's clients see a voice, and how lists of voices are filtered and cut into pages. Pure functions."""
+"""Voices as Inworld's clients read them, and filtered lists of them in pages. Pure functions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from echo.voices.voice import Voice, VoiceKind
 
 T = TypeVar("T")
 
-#: The model speaks English, so that is what a voice speaks of which nothing else is known.
+#: Language of a voice without one: the model speaks English.
 _LANG_CODE = "EN_US"
 _LANGUAGE = "en"
 #: A clone whose language the client left open.
@@ -25,7 +25,7 @@ _LANGUAGE_FIELDS = frozenset({"language", "languages", "lang_code", "langCode"})
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
-    """Some items of a list, and the token that gets the next ones; "" = there are no more."""
+    """Some items of a list, and the token of the next page; "" = there is none."""
 
     items: Sequence[T]
     next_token: str
@@ -77,5 +77,5 @@ def as_tts_voice(voice: Voice) -> dict[str, object]:
 
 
 def _language(code: str) -> str:
-    """Return the language of a code: ``en`` for ``EN_US``, ``en-GB`` and whatever says nothing."""
+    """Return the language of a code: ``en`` for ``EN_US``, ``en-GB``, ``AUTO`` and ""."""
     return _LANGUAGE if code in ("", _AUTO) else re.split("[_-]", code)[0].lower()

@@ -1,4 +1,4 @@
-"""What a client says on Inworld's socket."""
+"""Messages that a client sends on Inworld's socket."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from echo.errors import BadRequest
 
 
 class ContextConfig(Voicing):
-    """``create`` on the socket: a voicing plus when to speak what has been sent."""
+    """``create`` on the socket: a voicing, and when to speak text without a flush."""
 
     auto_mode: bool | None = None
     auto_mode_strategy: Annotated[str, BeforeValidator(upper)] = ""
@@ -52,12 +52,12 @@ class SendText(Wire):
 
     @property
     def flushes(self) -> bool:
-        """True when the text, with what is buffered, is to be spoken now."""
+        """Whether the text and what is buffered must be spoken now."""
         return _given(self.flush_context)
 
 
 class Action(StrEnum):
-    """What a message on the socket may ask for; one that asks for several gets them in this order."""
+    """The actions that a message may ask for, in the order in which several are done."""
 
     CREATE = "create"
     UPDATE = "update_config"

@@ -41,7 +41,7 @@ def socket_router(idle_s: float = IDLE_S) -> APIRouter:
 
 
 class Session:
-    """One connection. It reads messages and never waits for speech: that is the contexts' own business."""
+    """One connection. It reads messages and never waits for speech; the contexts' tasks do that."""
 
     def __init__(self, socket: WebSocket, runtime: Runtime, idle_s: float) -> None:
         self._socket = socket
@@ -50,7 +50,7 @@ class Session:
         self._contexts: dict[str, Context] = {}
 
     async def serve(self) -> None:
-        """Serve until the client leaves or has been idle for too long; gives up all work then."""
+        """Serve until the client disconnects or has been idle for too long, then stop all work."""
         try:
             while (frame := await self._receive()) is not None:
                 await self._handle(frame)
@@ -73,7 +73,7 @@ class Session:
             return message.get("text") or message.get("bytes") or ""
 
     async def _handle(self, frame: str | bytes) -> None:
-        """Do what a message asks for. Whatever is wrong with it is answered and no reason to close the socket."""
+        """Do what a message asks for. An error is answered; the socket stays open."""
         context_id: str | None = None
         try:
             message = Message.parse(decode(frame))
@@ -166,7 +166,7 @@ class Session:
         await self._send({"result": {"contextId": context_id, "status": _OK, **payload}})
 
     async def _send(self, message: dict[str, object]) -> None:
-        # That the client is gone, or that the server is closing the socket (a RuntimeError then), is noticed by the
-        # reader, which gives up all work.
+        # The reader notices that the client has left or that the server is closing the socket (a RuntimeError here),
+        # and stops all work.
         with contextlib.suppress(WebSocketDisconnect, RuntimeError):
             await self._socket.send_text(json.dumps(message))

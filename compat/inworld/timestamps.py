@@ -1,4 +1,4 @@
-"""Estimated word and character times: the model gives no alignment, so speech is taken to run at an even pace."""
+"""Estimated word and character times. The model gives no alignment, so a constant speaking rate is assumed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _WORD = re.compile(r"\S+")
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Where in the audio the speech is: seconds from the first sample the client gets."""
+    """Where the speech is, in seconds from the first sample that the client gets."""
 
     start_s: float
     end_s: float

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 _PREVIEW = """
     ------------------------------------------------------------------------------------------
     No CUDA device was found and ECHO_MODEL_REPO is not set, so the embedded PREVIEW model speaks.
-    It is very small: understandable, but rough. For the real voice use a machine with a GPU, or
+    It is very small and not as clear as the released model. For that use a machine with a GPU, or
     set ECHO_MODEL_REPO=jordand/echo-tts-base (5.6 GB; slow without a GPU; CC-BY-NC-SA-4.0).
     ------------------------------------------------------------------------------------------"""
 

@@ -44,12 +44,12 @@ def ends_sentence(mark: re.Match[str], start: int = 0) -> bool:
     text, dot = mark.string, mark.start()
     if text[dot] != "." or "!" in mark[0] or "?" in mark[0]:
         return True
-    before, after = text[dot - 1 : dot] if dot else "", text[dot + 1 : dot + 2]
+    before, after = text[dot - 1 : dot] if dot > start else "", text[dot + 1 : dot + 2]
     if "." in (before, after) or (before.isdigit() and after.isdigit()):
         return False
     if before.isdigit() and _ITEM_NUMBER.fullmatch(text, start, dot + 1):
         return False
-    words = text[max(0, dot - _LONGEST_ABBREVIATION - len(_OPENERS)) : dot + 1].split()
+    words = text[max(start, dot - _LONGEST_ABBREVIATION - len(_OPENERS)) : dot + 1].split()
     word = words[-1].lstrip(_OPENERS) if words else ""
     if len(word) == 2 and word[0].isupper() and word != "I.":
         return False  # an initial

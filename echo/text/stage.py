@@ -1,4 +1,4 @@
-"""Stage directions: which words between asterisks or brackets describe a sound or a gesture."""
+"""Stage directions: words between asterisks or brackets that describe a sound or a gesture."""
 
 from __future__ import annotations
 

@@ -94,9 +94,9 @@ class UnitReader:
         self._markup = markup
         self._stop = _STOP_OR_SPAN if markup else _STOP
         self._buffer = ""
+        self._carriage = ""  # a return at the very end, which a line feed may follow
         self._line_start = True
         self._in_item = False
-        self._indent_end = 0  # of the last line that was looked at
         self._preceded_by = ""
         self._begin(0)
         #: Fences without a closing one up to the end of the text: by their character, the length of the shortest.
@@ -107,6 +107,7 @@ class UnitReader:
         self._at = place
         self._kind: _Line | None = None  # of a line that the unit begins
         self._scanned = place  # up to where the unit has been read
+        self._indent_end = place  # of the last line of which the kind was asked
         self._first_word = -1  # outside of marks
         self._plain_from = place  # from where on breaks have to be looked for
         #: The last break of each kind. That of a sentence may still prove to be none.
@@ -115,11 +116,13 @@ class UnitReader:
     @property
     def pending(self) -> str:
         """The text after the last unit."""
-        return self._buffer
+        return self._buffer + self._carriage
 
     def feed(self, text: str) -> list[Unit]:
         """Take more text; return the units that it completes."""
-        self._buffer = (self._buffer + text).replace("\r\n", "\n")
+        text = (self._carriage + text).replace("\r\n", "\n")
+        self._carriage = "\r" if text.endswith("\r") else ""
+        self._buffer += text.removesuffix("\r")
         return self._read(final=False)
 
     def cut(self, kind: Boundary) -> Unit | None:
@@ -144,6 +147,7 @@ class UnitReader:
 
         ``hold_word`` keeps the last word, which may still be arriving; it and what follows continue the line.
         """
+        self._buffer, self._carriage = self.pending, ""
         held = _last_word(self._buffer) if hold_word else ""
         self._buffer = self._buffer.removesuffix(held)
         units = self._read(final=True)

@@ -21,7 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Far longer than anything here takes on a slow machine: whoever waits this long hangs.
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
 
 _ADDRESS = re.compile(r"running on (http://127\.0\.0\.1:\d+)")
 

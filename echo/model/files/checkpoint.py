@@ -12,8 +12,6 @@ from torch import Tensor
 
 from echo.errors import LoadError
 
-#: Called with (file name, bytes read so far, bytes to read).
-Progress = Callable[[str, int, int], None]
 #: Where a tensor goes and in which dtype, by its key.
 Placement = Callable[[str], tuple[torch.device, torch.dtype]]
 
@@ -64,25 +62,21 @@ def check(
     wrong += [f"{key} of type {found[key].dtype}" for key in wanted if found[key].dtype not in _FLOATS]
     problems = {"missing": missing, "unexpected": unexpected, "wrong": wrong}
     if any(problems.values()):
-        told = "; ".join(f"{len(keys)} {what} ({_some(keys)})" for what, keys in problems.items() if keys)
-        raise LoadError(f"{path} does not fit the model: {told}. Is it the right file, and the right config.json?")
+        summary = "; ".join(f"{len(keys)} {what} ({_some(keys)})" for what, keys in problems.items() if keys)
+        raise LoadError(f"{path} does not fit the model: {summary}. Is it the right file, and the right config.json?")
     return wanted
 
 
-def read(path: Path, keys: Collection[str], place: Placement, progress: Progress | None = None) -> dict[str, Tensor]:
+def read(path: Path, keys: Collection[str], place: Placement) -> dict[str, Tensor]:
     """Read, cast and move tensors one by one; no two copies of more than a small part of the file exist at a time."""
     header = read_header(path)
     sizes = {key: _nbytes(header[key]) for key in keys}
-    done, total = 0, sum(sizes.values())
     tensors: dict[str, Tensor] = {}
     for group in _groups(sizes):
         with _opened(path) as file:
             for key in group:
                 device, dtype = place(key)
                 tensors[key] = file.get_tensor(key).to(device=device, dtype=dtype, copy=True)
-                done += sizes[key]
-        if progress is not None:
-            progress(path.name, done, total)
     return tensors
 
 

@@ -38,31 +38,27 @@ class ModelFiles:
     config: Mapping[str, Any]
 
 
-def locate(
-    source: str, *, pca_source: str | None = None, fish_source: str | None = None, token: str | None = None
-) -> ModelFiles:
+def locate(source: str, *, pca_source: str | None = None, fish_source: str | None = None) -> ModelFiles:
     """Find, and from the hub download, the files of a model; raises LoadError with the remedy.
 
     A source is a hub repository (``owner/name``), a local folder, or ``tiny``. A ``config.json`` with a ``dit`` or
     ``ae`` section describes other shapes and, under ``files``, other file names; where it names an ``ae`` file the
     source brings its own decoder and ``fish_source`` is not used. Downloads go through huggingface_hub, its cache,
-    progress bar, ``HF_TOKEN`` and ``HF_HUB_OFFLINE``; ``token`` replaces the stored one.
+    progress bar, ``HF_TOKEN`` and ``HF_HUB_OFFLINE``.
     """
-    config = _read_config(source, token)
+    config = _read_config(source)
     names = _file_names(source, config)
     brings_decoder = "ae" in names
     return ModelFiles(
-        dit=_fetch(source, names.get("dit", _WEIGHTS), token),
-        pca=_fetch(pca_source, _PCA, token) if pca_source else _fetch(source, names.get("pca", _PCA), token),
-        autoencoder=_fetch(source, names["ae"], token)
-        if brings_decoder
-        else _fetch(fish_source or BASE_DECODER, _WEIGHTS, token),
+        dit=_fetch(source, names.get("dit", _WEIGHTS)),
+        pca=_fetch(pca_source, _PCA) if pca_source else _fetch(source, names.get("pca", _PCA)),
+        autoencoder=_fetch(source, names["ae"]) if brings_decoder else _fetch(fish_source or BASE_DECODER, _WEIGHTS),
         config=config,
     )
 
 
-def _read_config(source: str, token: str | None) -> dict[str, Any]:
-    path = _find_config(source, token)
+def _read_config(source: str) -> dict[str, Any]:
+    path = _find_config(source)
     if path is None:
         return {}
     try:
@@ -74,12 +70,12 @@ def _read_config(source: str, token: str | None) -> dict[str, Any]:
     return config if ours else {}
 
 
-def _find_config(source: str, token: str | None) -> Path | None:
+def _find_config(source: str) -> Path | None:
     folder = _folder(source)
     if folder is not None:
         return folder / _CONFIG if (folder / _CONFIG).is_file() else None
     try:
-        return _download(source, _CONFIG, token)
+        return _download(source, _CONFIG)
     except LoadError as error:
         # The released repositories have none, and a cache filled by other tools need not hold it.
         if isinstance(error.__cause__, EntryNotFoundError | OfflineModeIsEnabled):
@@ -107,21 +103,21 @@ def _folder(source: str) -> Path | None:
     return folder if folder.is_dir() else None
 
 
-def _fetch(source: str, name: str, token: str | None) -> Path:
+def _fetch(source: str, name: str) -> Path:
     folder = _folder(source)
     if folder is None:
-        return _download(source, name, token)
+        return _download(source, name)
     path = folder / name
     if not path.is_file():
         raise LoadError(f"The model folder {folder} has no file {name}; it must have the layout of the release.")
     return path
 
 
-def _download(repo: str, name: str, token: str | None) -> Path:
+def _download(repo: str, name: str) -> Path:
     if repo.startswith((".", "/", "~")) or repo.count("/") != 1:
         raise LoadError(f"'{repo}' is neither a folder that exists nor a hub repository of the form owner/name.")
     try:
-        return Path(huggingface_hub.hf_hub_download(repo, name, token=token))
+        return Path(huggingface_hub.hf_hub_download(repo, name))
     except Exception as error:  # the hub client's HTTP library, and so its exceptions, differ between versions
         raise LoadError(_explain(error, repo, name)) from error
 

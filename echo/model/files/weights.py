@@ -16,7 +16,6 @@ from echo.errors import LoadError
 from echo.model.autoencoder import RELEASED, Autoencoder, AutoencoderConfig
 from echo.model.autoencoder.pca import Pca
 from echo.model.files import checkpoint
-from echo.model.files.checkpoint import Progress
 from echo.model.files.hub import locate
 from echo.model.network.config import ECHO_TTS_BASE, DiTConfig
 from echo.model.network.dit import EchoDiT
@@ -53,8 +52,6 @@ def load_echo(
     ae_device: torch.device | str | None = None,
     dtype: torch.dtype = torch.bfloat16,
     ae_dtype: torch.dtype = torch.float32,
-    token: str | None = None,
-    progress: Progress | None = None,
 ) -> LoadedEcho:
     """Load a model from the hub, a folder or the package (``tiny``); see ``hub.locate`` for what a source is.
 
@@ -64,15 +61,15 @@ def load_echo(
     """
     device = torch.device(device)
     ae_device = torch.device(ae_device) if ae_device is not None else device
-    files = locate(source, pca_source=pca_source, fish_source=fish_source, token=token)
+    files = locate(source, pca_source=pca_source, fish_source=fish_source)
     dit_config, ae_config = shapes(files.config)
     pca = load_pca(files.pca).to(ae_device)
     expected = (dit_config.latent_size, ae_config.latent_dim)
     if tuple(pca.components.shape) != expected:
         raise LoadError(f"{files.pca} is for {list(pca.components.shape)} components, the model has {list(expected)}.")
     return LoadedEcho(
-        load_dit(files.dit, dit_config, device, dtype, progress),
-        load_autoencoder(files.autoencoder, ae_config, ae_device, ae_dtype, progress),
+        load_dit(files.dit, dit_config, device, dtype),
+        load_autoencoder(files.autoencoder, ae_config, ae_device, ae_dtype),
         pca,
         files.config,
     )
@@ -94,16 +91,14 @@ def load_pca(path: Path) -> Pca:
     return Pca.from_state(checkpoint.read(path, keys, lambda key: (cpu, torch.float32)))
 
 
-def load_dit(
-    path: Path, config: DiTConfig, device: torch.device, dtype: torch.dtype, progress: Progress | None = None
-) -> EchoDiT:
+def load_dit(path: Path, config: DiTConfig, device: torch.device, dtype: torch.dtype) -> EchoDiT:
     """Read the transformer; without the latent encoder's keys it is built without one."""
     found = checkpoint.read_header(path)
     blockwise = any(key.startswith("latent_encoder.") for key in found)
     with torch.device("meta"):
         dit = EchoDiT(config, blockwise=blockwise)
     keys = checkpoint.check(path, found, _shapes_of(dit))
-    dit.load_state_dict(checkpoint.read(path, keys, lambda key: (device, dtype), progress), assign=True)
+    dit.load_state_dict(checkpoint.read(path, keys, lambda key: (device, dtype)), assign=True)
     return dit.requires_grad_(False).eval().fuse()
 
 
@@ -112,11 +107,10 @@ def load_autoencoder(
     config: AutoencoderConfig,
     device: torch.device,
     dtype: torch.dtype,
-    progress: Progress | None = None,
     *,
     fold: bool = True,
 ) -> Autoencoder:
-    """Read the autoencoder. ``fold`` rotary the weight-normed convolutions into plain ones, rounded once."""
+    """Read the autoencoder. ``fold`` turns the weight-normed convolutions into plain ones, rounded once."""
     with torch.device("meta"):
         autoencoder = Autoencoder(config)
     rotary = {f"{name}.{_ROTARY}" for name in autoencoder.transformers()}
@@ -130,7 +124,7 @@ def load_autoencoder(
         normed = key.endswith((_MAGNITUDE, _DIRECTION))
         return device, torch.float32 if fold and normed else dtype
 
-    state = checkpoint.read(path, keys, place, progress)
+    state = checkpoint.read(path, keys, place)
     for name, transformer in autoencoder.transformers().items():
         if (key := f"{name}.{_ROTARY}") not in state:
             state[key] = transformer.computed_table(device)

@@ -13,7 +13,7 @@ from echo.model.network.kv import KV
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prefix:
-    """What was spoken so far, encoded; immutable, so a block may be drawn again from the same prefix.
+    """What was spoken so far, encoded; immutable, so a block may be generated again from the same prefix.
 
     length   latents so far = position of the next block's first latent
     kv       [layers, 2, heads, ceil(length / patch), d], half the heads rotated at every patch's first latent;

@@ -243,6 +243,24 @@ def test_an_asterisk_that_never_closes_holds_back_its_line_only() -> None:
     assert stream.take().source == "*Terms apply to this offer. See the shop. \n\n"
 
 
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        ["3.5,\n3", ".5\n"],  # a clause taken while the next line is undecided
+        ["one\r", "\n\ntwo"],  # a line end in two pieces
+        ["12)。", "Dr. A", "b. "],  # an abbreviation right after a sentence
+    ],
+)
+def test_pieces_that_once_changed_the_result(pieces: list[str]) -> None:
+    stream, chunker, chunks = TextStream(), TextChunker(PLAIN, SENTENCES), []
+    for piece in pieces:
+        stream.feed(piece)
+        chunks += chunker.chunks(stream.take(Boundary.CLAUSE))
+    chunks += chunker.chunks(stream.flush())
+    assert spoken(chunks) == spoken(split("".join(pieces), PLAIN, SENTENCES))
+    assert len(chunks) == 2
+
+
 def test_a_list_item_is_spoken_sentence_by_sentence() -> None:
     stream = TextStream()
     stream.feed("- First, open it. Then")

@@ -1,4 +1,4 @@
-"""What is foretold of an utterance, against what it then takes."""
+"""The estimated demand of an utterance, against what it then takes."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ plans = st.builds(
 @given(plan=plans, text=st.text(min_size=1, max_size=20), spoken_with=st.booleans())
 @settings(max_examples=25, deadline=None, derandomize=True)
 @torch.inference_mode()
-def test_an_utterance_takes_the_work_that_was_foretold_and_no_more_memory(
+def test_an_utterance_takes_the_estimated_work_and_no_more_memory(
     plan: BlockPlan, text: str, spoken_with: bool, model: EchoModel, voice: EchoVoice
 ) -> None:
     wanted = Utterance(text=text, plan=plan, seed=1, voice=voice if spoken_with else None)
