@@ -457,8 +457,8 @@ def test_many_threads_at_once_get_each_its_own_audio(shared: DecoderPool) -> Non
 
     def job(number: int) -> list[int]:
         barrier.wait(PATIENCE_S)
-        return [level_of(read(shared, level(number * 1000 + n * 10))) for n in range(5)]
+        return [level_of(read(shared, level(number * 100 + n))) for n in range(5)]
 
     with ThreadPoolExecutor(8) as others:
         results = list(others.map(job, range(1, 9)))
-    assert results == [[number * 1000 + n * 10 for n in range(5)] for number in range(1, 9)]
+    assert results == [[number * 100 + n for n in range(5)] for number in range(1, 9)]

@@ -21,7 +21,7 @@ from echo.errors import BadRequest, EchoError, FeatureDisabled, Forbidden, Quota
 from echo.types import Audio
 from echo.voices import CloneStore, SamplesRejected, VoiceKind, VoiceLibrary, read_voice
 from echo.voices.clones import CloneQuota
-from tests.unit.voices.voice_files import encoded, level, level_of, tone, touch_clips, wav_bytes
+from tests.unit.voices.voice_files import clone_level_of, encoded, level, tone, touch_clips, wav_bytes
 
 steady = settings(derandomize=True, deadline=None, max_examples=120)
 
@@ -70,7 +70,7 @@ def test_cloning_an_existing_name_replaces_audio_and_description(store: CloneSto
     store.publish("ws", "a", [level(1000)], description="old", tags=["old"])
     voice, _ = store.publish("ws", "a", [level(2000)])
     assert library.list() == [voice]
-    assert level_of(read_voice(voice)) == 2000
+    assert clone_level_of(read_voice(voice)) == 2000
     assert (voice.description, voice.tags) == ("", ())
 
 
@@ -83,9 +83,9 @@ def test_several_samples_are_joined_in_order(store: CloneStore) -> None:
     voice, reports = store.publish("ws", "a", [level(1000, 0.5), encoded(".mp3", tone(0.5, rate=48_000)), level(3000)])
     audio = read_voice(voice)
     assert len(reports) == 3
-    assert level_of(audio[: SECOND // 2]) == 1000
+    assert clone_level_of(audio[: SECOND // 2]) == 1000
     assert not audio[SECOND // 2 : SECOND * 3 // 2].any()
-    assert level_of(audio[-8820:]) == 3000
+    assert clone_level_of(audio[-8820:]) == 3000
 
 
 def test_remarks_about_a_sample_do_not_stop_the_cloning(store: CloneStore) -> None:
@@ -247,9 +247,9 @@ def test_a_clone_stands_before_an_operators_voice_of_its_id_and_never_replaces_i
     own.parent.mkdir()
     own.write_bytes(level(1000))
     store.publish("ws", "a", [level(2000)])
-    assert level_of(read_voice(library.find("ws__a"))) == 2000
+    assert clone_level_of(read_voice(library.find("ws__a"))) == 2000
     store.delete("ws__a")
-    assert level_of(read_voice(library.find("ws__a"))) == 1000
+    assert clone_level_of(read_voice(library.find("ws__a"))) == 1000
     assert own.read_bytes() == level(1000)
 
 
@@ -296,7 +296,7 @@ def test_readers_meet_the_old_or_the_new_clone_never_a_piece_of_one(store: Clone
         try:
             while not done.is_set():
                 audio = read_voice(library.find("ws__a"))
-                seen.add((level_of(audio), len(audio)))
+                seen.add((clone_level_of(audio), len(audio)))
         except Exception as error:
             failures.append(error)
 

@@ -87,8 +87,13 @@ def level(value: int, seconds: float = 0.2) -> bytes:
 
 
 def level_of(audio: Audio) -> int:
-    """Read back the value of `level`, to the nearest ten: a clone is quantised twice. Full scale is 32768 here."""
-    return round(float(audio[len(audio) // 2]) * 3276.8) * 10
+    """Read back the value of `level`: the reader's full scale is 32768."""
+    return round(float(audio[len(audio) // 2]) * 32768)
+
+
+def clone_level_of(audio: Audio) -> int:
+    """Read back the value of `level` from a clone, to the nearest ten: storing it truncates to 16 bit once more."""
+    return round(level_of(audio) / 10) * 10
 
 
 def replace_file(path: Path, data: bytes) -> None:
