@@ -90,8 +90,8 @@ class SpeechService:
     async def open(self, request: SpeechRequest) -> SpeechStream:
         """Start speaking; return the stream at its first bytes.
 
-        Everything that can fail early fails here, while an edge can still choose a status code: raises
-        BadRequest, VoiceNotFound, Overloaded, NotReady or EngineFailed. Cancelling the call frees all it took.
+        Everything that can fail early fails here, while an edge can still choose a status code: raises BadRequest,
+        VoiceNotFound, TooLarge, Overloaded, NotReady or EngineFailed. Cancelling the call frees all it took.
         """
         return await self._open(request, whole=False)
 
@@ -111,20 +111,22 @@ class SpeechService:
         try:
             seconds = expected_seconds(segments, request.speed)
             self.rules.limits.check_estimate(seconds, output.bytes_per_s, whole=whole)
-            # Before the voice: encoding is device work.
-            ticket = self.admission.enter(self._queue_wait(segments), request.client)
+            # Before the voice, whose encoding is device work; what the request itself needs is not known yet.
+            wait_s = self.engine.workload().queue_wait_s if segments else 0.0
+            ticket = self.admission.enter(wait_s, request.client)
         except BaseException:
             output.close()
             raise
         try:
             if segments:
                 voice = await self.voice_state(request.voice, request.client)
-                segments = [replace(each, utterance=replace(each.utterance, voice=voice)) for each in segments]
+                segments = await self._run(self._prepare_work, segments, voice)
             else:
                 await self._run(self.voices.resolve, request.voice)  # it has nothing to speak, but must be known
             # Other requests may have entered meanwhile. Nothing is awaited between this check and the first
             # ``engine.speak``, so a request that passes it is not refused later.
-            self.admission.check_wait(self._queue_wait(segments))
+            if segments:
+                self.admission.check_wait(self.engine.queue_wait(segments[0].utterance))
         except BaseException:
             ticket.release()
             output.close()
@@ -174,8 +176,9 @@ class SpeechService:
         limits.check_segments(segments)
         return segments, seed
 
-    def _queue_wait(self, segments: Sequence[Segment]) -> float:
-        return self.engine.queue_wait([segment.utterance for segment in segments])
+    def _prepare_work(self, segments: Sequence[Segment], voice: VoiceState | None) -> list[Segment]:
+        """Give the segments their voice and have the engine prepare them; raises TooLarge."""
+        return [replace(each, utterance=self.engine.prepare(replace(each.utterance, voice=voice))) for each in segments]
 
     def _count(self, stats: SpeechStats) -> None:
         outcome = "done" if stats.total_s is not None else "failed" if stats.failed else "cancelled"

@@ -254,6 +254,8 @@ class Utterance:
     listener: Listener = field(default_factory=Listener)
     #: How long the text probably takes to speak; None = as long as the plan allows. Only for estimates of load.
     estimate_s: float | None = None
+    #: What the engine's ``prepare`` has computed from the other fields; opaque outside the engine.
+    prepared: object = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
