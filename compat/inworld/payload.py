@@ -8,9 +8,8 @@ from collections.abc import AsyncIterator
 from compat.inworld.schemas import TimestampType, Voicing
 from compat.inworld.timestamps import speech_span, timestamp_info
 from echo.service import SpeechStream
+from routes.response import LINE_AUDIO_BYTES
 
-#: Audio per line: its base64 stays below the 64 KiB of common line readers. Even, so that no 16-bit sample is split.
-LINE_BYTES = 32 * 1024
 #: Kept for the last line where timestamps must travel with audio; about 20 ms of 16-bit audio.
 _HELD_BYTES = 2 * 1024
 #: pipecat strips a WAV header only from a chunk that is longer than it.
@@ -29,7 +28,7 @@ async def payloads(stream: SpeechStream, voicing: Voicing, text: str) -> AsyncIt
     async for data in stream:
         waiting += data
         while len(waiting) - held_back > (_WAV_HEADER if first else 0):
-            take = min(LINE_BYTES, len(waiting) - held_back)
+            take = min(LINE_AUDIO_BYTES, len(waiting) - held_back)
             yield _audio(waiting[:take], count, voicing.model_id)
             waiting, count, first = waiting[take:], 0, False
     times = timestamps(stream, voicing, text)
