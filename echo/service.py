@@ -112,7 +112,7 @@ class SpeechService:
             seconds = expected_seconds(segments, request.speed)
             self.rules.limits.check_estimate(seconds, output.bytes_per_s, whole=whole)
             # Before the voice, whose encoding is device work; what the request itself needs is not known yet.
-            wait_s = self.engine.workload().queue_wait_s if segments else 0.0
+            wait_s = self.engine.queue_wait() if segments else 0.0
             ticket = self.admission.enter(wait_s, request.client)
         except BaseException:
             output.close()

@@ -83,10 +83,9 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         limit = longest_prefix(scope["path"], self._limits, self._default)
-        too_large = TooLarge(f"The body is too large: at most {limit} bytes are allowed.")
         announced = Headers(scope=scope).get("content-length", "")
         if announced.isdecimal() and (len(announced) > _DIGITS or int(announced) > limit):
-            raise too_large
+            raise _too_large(limit)
         body = _Body(self._incoming, client.of(scope))
         started = time.monotonic()
 
@@ -100,7 +99,7 @@ class BodyLimit:
                 raise TimedOut("The body did not come in time.") from None
             body.add(message)
             if body.read > limit:
-                raise too_large
+                raise _too_large(limit)
             return message
 
         async def answering(message: Message) -> None:
@@ -118,6 +117,10 @@ class BodyLimit:
             return None
         whole = started + self._patience_s + read / _SLOWEST - time.monotonic()
         return max(0.0, min(self._patience_s, whole))
+
+
+def _too_large(limit: int) -> TooLarge:
+    return TooLarge(f"The body is too large: at most {limit} bytes are allowed.")
 
 
 class _Body:

@@ -138,7 +138,7 @@ class Output:
 
 
 def supported_encodings() -> frozenset[Encoding]:
-    """The encodings this host can make: the plain ones always, the others as FFmpeg was built."""
+    """The encodings this host can make: the uncompressed ones always, the others if FFmpeg was built with them."""
     bare = frozenset(_RAW) | available()
     return bare | {wav for wav, (_, inside) in _WAV.items() if inside in bare}
 

@@ -34,8 +34,11 @@ class Engine(Protocol):
         """
         return utterance
 
-    def queue_wait(self, utterance: Utterance) -> float:
-        """Estimate how long a prepared utterance, submitted now, would wait, in seconds."""
+    def queue_wait(self, utterance: Utterance | None = None) -> float:
+        """Estimate how long an utterance, submitted now, would wait, in seconds.
+
+        It must be prepared; None stands for one that fits into whatever memory is left.
+        """
         return self.workload().queue_wait_s
 
     def encode_voice(self, audio: Audio) -> Future[VoiceState]:

@@ -69,7 +69,7 @@ class BlockEngine(Engine):
         return self._scheduler.prepare(utterance)
 
     @override
-    def queue_wait(self, utterance: Utterance) -> float:
+    def queue_wait(self, utterance: Utterance | None = None) -> float:
         return self._scheduler.queue_wait(utterance)
 
     @override

@@ -88,7 +88,7 @@ class FakeEngine(Engine):
         return utterance
 
     @override
-    def queue_wait(self, utterance: Utterance) -> float:
+    def queue_wait(self, utterance: Utterance | None = None) -> float:
         if self.script.refuse:
             raise Overloaded("The server is busy. Try again shortly.", retry_after_s=1.0)
         return self.script.queue_wait_s

@@ -124,9 +124,12 @@ class Scheduler:
             self._changed.notify()
         return stream
 
-    def queue_wait(self, utterance: Utterance) -> float:
-        """Estimate how long an utterance, submitted now, would wait, in seconds."""
-        return self._wait(self._prepared(utterance).demand)
+    def queue_wait(self, utterance: Utterance | None = None) -> float:
+        """Estimate how long an utterance, submitted now, would wait, in seconds; None = one that needs no memory."""
+        demand = Demand() if utterance is None else self._prepared(utterance).demand
+        deadline = self._clock() + self._limits.first_sound_s
+        candidate = Candidate(deadline, next(self._orders), demand.nbytes, demand.work)
+        return work_ahead(candidate, *self._jobs(), self._limits) * self._pace.seconds_per_work
 
     def workload(self) -> Workload:
         """Current queue and memory use."""
@@ -136,7 +139,7 @@ class Scheduler:
             waiting=len(waiting),
             nbytes=sum(job.nbytes for job in active),
             max_nbytes=self._limits.max_bytes,
-            queue_wait_s=self._wait(Demand()),
+            queue_wait_s=self.queue_wait(),
             busy_s=self._busy_s(),
         )
 
@@ -224,11 +227,6 @@ class Scheduler:
                 f"{_megabytes(self._limits.max_bytes)} MB are allowed. Smaller blocks or a shorter voice need less."
             )
         return Prepared(tokens, demand)
-
-    def _wait(self, demand: Demand) -> float:
-        deadline = self._clock() + self._limits.first_sound_s
-        candidate = Candidate(deadline, next(self._orders), demand.nbytes, demand.work)
-        return work_ahead(candidate, *self._jobs(), self._limits) * self._pace.seconds_per_work
 
     def _jobs(self) -> tuple[Sequence[BlockJob], Sequence[BlockJob]]:
         """The active and the waiting jobs."""
