@@ -86,8 +86,8 @@ class BlockJob:
     @property
     def deadline(self) -> float:
         """When the listener needs the next audio: at the buffer underrun, or for the first audio as promised."""
-        runs_out = self.utterance.listener.runs_out()
-        return self._first_deadline if runs_out is None else runs_out
+        underrun_at = self.utterance.listener.underrun_at()
+        return self._first_deadline if underrun_at is None else underrun_at
 
     @property
     def size(self) -> int:
