@@ -20,9 +20,9 @@ from routes.response import LINE_AUDIO_BYTES, ByteStream
 
 log = logging.getLogger(__name__)
 
-#: The Content-Type, sent without a charset: an event stream is UTF-8 by definition.
+#: The Content-Type, sent without a charset: an event stream is always UTF-8.
 MEDIA_TYPE = "text/event-stream"
-#: A comment after this much silence keeps clients and proxies from giving up (livekit waits 30 s).
+#: Seconds without audio after which a comment is sent, so that clients and proxies do not time out (livekit: 30 s).
 _PING_S = 10.0
 
 
@@ -70,7 +70,7 @@ class SpeechEvents(ByteStream):
                 while not (await asyncio.wait((waiting,), timeout=self._ping_s))[0]:
                     yield None
             finally:
-                waiting.cancel()  # only what is abandoned is still waiting here
+                waiting.cancel()  # has no effect unless this generator was closed meanwhile
             if (piece := waiting.result()) is None:
                 return
             yield piece
