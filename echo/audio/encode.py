@@ -96,15 +96,29 @@ class Output:
                 return b""
             return self._encode(self._resampler.push(self._stretch.push(samples)))
 
+    def drain(self) -> bytes:
+        """Give out all samples that are held, where a silence follows; only a codec's frame may still be incomplete."""
+        with self._lock:
+            if self._done:
+                return b""
+            data = self._encode(self._held())
+            self._stretch.restart()
+            self._resampler.restart()
+            return data
+
     def finish(self) -> bytes:
         """Return what was held back, and the end of the file; frees the encoder."""
         with self._lock:
             if self._done:
                 return b""
-            rest = self._resampler.push(self._stretch.finish())
-            last = self._encode(np.concatenate([rest, self._resampler.finish()])) + self._encoder.finish()
+            last = self._encode(self._held()) + self._encoder.finish()
             self._free()
             return last
+
+    def _held(self) -> Audio:
+        """The samples that time-stretch and resampler still hold, both of which end here."""
+        stretched = self._resampler.push(self._stretch.finish())
+        return np.concatenate([stretched, self._resampler.finish()])
 
     def whole(self, body: bytes) -> bytes:
         """Turn all bytes of a finished output into a file that states its length, which a FLAC stream cannot.

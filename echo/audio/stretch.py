@@ -46,9 +46,7 @@ class TimeStretch:
             raise BadRequest(f"speed must be between {MIN_SPEED} and {MAX_SPEED}.", param="speed")
         self._rate = rate
         self._speed = speed
-        self._pushed = 0
-        self._pulled = 0
-        self._graph = None if speed == 1.0 else self._build()
+        self.restart()
 
     def push(self, samples: Audio) -> Audio:
         """Return the stretched samples that are ready."""
@@ -70,6 +68,12 @@ class TimeStretch:
             rest[-fade:] *= rising(fade)[::-1]
         self.close()
         return rest
+
+    def restart(self) -> None:
+        """Begin anew after ``finish``, as if nothing had been pushed."""
+        self._pushed = 0
+        self._pulled = 0
+        self._graph = None if self._speed == 1.0 else self._build()
 
     def close(self) -> None:
         """Free the filters; safe to call at any time."""

@@ -18,8 +18,9 @@ from echo.engines.fake import FakeEngine, FakeScript
 from echo.errors import BadRequest, EngineFailed, Overloaded, TooLarge, VoiceNotFound
 from echo.limits import RequestLimits
 from echo.presets import load_presets
-from echo.service import ServiceRules, SpeechService
+from echo.service import SpeechService
 from echo.settings import HOME
+from echo.steps import ServiceRules
 from echo.telemetry import Metrics
 from echo.types import AudioFormat, ChunkRules, Encoding, SpeechOptions, SpeechRequest, TextRules, VoiceRef
 from echo.voices.cache import VoiceCache

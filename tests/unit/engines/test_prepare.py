@@ -17,8 +17,9 @@ from echo.model.echo import EchoModel
 from echo.model.files.weights import LoadedEcho
 from echo.presets import load_presets
 from echo.scheduler.policy import Limits
-from echo.service import ServiceRules, SpeechService
+from echo.service import SpeechService
 from echo.settings import HOME
+from echo.steps import ServiceRules
 from echo.telemetry import Metrics
 from echo.text.tokenize import encode
 from echo.types import (
