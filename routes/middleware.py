@@ -18,7 +18,7 @@ from echo.telemetry import Metrics
 from routes.auth import Auth
 from routes.errors import ErrorBoundary, ErrorShapes
 from routes.head import Head
-from routes.limits import BodyLimit, IncomingBytes, UnsentLimit
+from routes.limits import BodyLimit, IncomingBytes, SocketLimit, UnsentLimit
 from routes.origin import Origins
 
 log = logging.getLogger(__name__)
@@ -77,6 +77,7 @@ def middleware_stack(
             keys=[key.get_secret_value() for key in settings.api_keys],
             max_failures=settings.max_failed_keys,
         ),
+        Middleware(SocketLimit, limit=settings.sockets_per_client),
         Middleware(UnsentLimit, limit=settings.max_unsent_bytes, share=settings.client_share, costly=costly),
         Middleware(
             BodyLimit,
