@@ -1,16 +1,65 @@
-"""Shared by the foreign wire formats: JSON of socket messages, and the client's own names of fields in errors."""
+"""Shared by the foreign wire formats: messages of sockets, failures in them, and the client's own names of fields."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+import contextlib
+import json
+import logging
+from collections.abc import Callable, Mapping
 
-from echo.errors import EchoError
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from echo.errors import EchoError, EngineFailed
+from routes.errors import Failure, describe
 from routes.json import decode as decode_json
+
+log = logging.getLogger(__name__)
 
 
 def decode(message: bytes | str) -> object:
     """Decode a socket's message; raises BadRequest."""
     return decode_json(message if isinstance(message, bytes) else message.encode("utf-8", "surrogatepass"), "message")
+
+
+async def receive(socket: WebSocket, idle_s: float, busy: Callable[[], bool]) -> str | bytes | None:
+    """Wait for a socket's next message; None once the client has left.
+
+    A client that has sent nothing for ``idle_s`` seconds is disconnected, unless something is being done for it.
+    """
+    while True:
+        try:
+            async with asyncio.timeout(idle_s):
+                message = await socket.receive()
+        except TimeoutError:
+            if busy():
+                continue
+            await close(socket, 1000, "idle")
+            return None
+        if message["type"] == "websocket.disconnect":
+            return None
+        return message.get("text") or message.get("bytes") or ""
+
+
+async def send(socket: WebSocket, message: object) -> None:
+    """Send a message as JSON; does nothing on a socket that is closed, which its reader notices by itself."""
+    with contextlib.suppress(WebSocketDisconnect, RuntimeError):  # the second where the server is closing it
+        await socket.send_text(json.dumps(message))
+
+
+async def close(socket: WebSocket, code: int, reason: str = "") -> None:
+    """Close a socket, if it is not closed yet."""
+    with contextlib.suppress(WebSocketDisconnect, RuntimeError):
+        await socket.close(code, reason)
+
+
+def late_failure(error: Exception, doing: str) -> Failure:
+    """Return what a client may know of a failure after its answer has begun; the details go to the log."""
+    if isinstance(error, EngineFailed):
+        log.error("%s failed: %s", doing, error.message)
+    elif not isinstance(error, EchoError):
+        log.error("%s failed", doing, exc_info=error)
+    return describe(error)
 
 
 def with_client_field_names(error: EchoError, names: Mapping[str, str]) -> str:
