@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
@@ -22,10 +22,13 @@ def decode(message: bytes | str) -> object:
     return decode_json(message if isinstance(message, bytes) else message.encode("utf-8", "surrogatepass"), "message")
 
 
-async def receive(socket: WebSocket, idle_s: float, busy: Callable[[], bool]) -> str | bytes | None:
+async def receive(
+    socket: WebSocket, idle_s: float, busy: Callable[[], bool], when_idle: Callable[[], Awaitable[None]] | None = None
+) -> str | bytes | None:
     """Wait for a socket's next message; None once the client has left.
 
     A client that has sent nothing for ``idle_s`` seconds is disconnected, unless something is being done for it.
+    ``when_idle`` does that in another way than by closing with 1000.
     """
     while True:
         try:
@@ -34,7 +37,7 @@ async def receive(socket: WebSocket, idle_s: float, busy: Callable[[], bool]) ->
         except TimeoutError:
             if busy():
                 continue
-            await close(socket, 1000, "idle")
+            await (when_idle() if when_idle is not None else close(socket, 1000, "idle"))
             return None
         if message["type"] == "websocket.disconnect":
             return None
@@ -68,3 +71,9 @@ def with_client_field_names(error: EchoError, names: Mapping[str, str]) -> str:
     if param in names and error.message.startswith(param):
         return names[param] + error.message[len(param) :]
     return error.message
+
+
+def log_failure(task: asyncio.Task[None]) -> None:
+    """Have the log tell how a task failed that nobody waits for; a callback of the task."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("work for a socket failed", exc_info=error)
