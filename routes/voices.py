@@ -22,7 +22,7 @@ def list_voices(runtime: RuntimeDep) -> dict[str, Any]:
     return {
         "object": "list",
         "data": [{"object": "voice", "id": voice.id, "name": voice.name} for voice in voices],
-        "voices": [{"voice_id": voice.id, "name": voice.name, "category": _category(voice)} for voice in voices],
+        "voices": [elevenlabs_voice(voice) for voice in voices],
     }
 
 
@@ -37,6 +37,11 @@ def list_audio_voices(runtime: RuntimeDep, legacy: bool = False) -> dict[str, An
 def list_audio_voices_of(model: str, runtime: RuntimeDep) -> dict[str, Any]:
     """The same whatever the model: every voice speaks with each of them."""
     return {"voices": [_entry(voice) for voice in runtime.voices.list()]}
+
+
+def elevenlabs_voice(voice: Voice) -> dict[str, str]:
+    """Return a voice in ElevenLabs' form."""
+    return {"voice_id": voice.id, "name": voice.name, "category": _category(voice)}
 
 
 def _entry(voice: Voice) -> dict[str, str]:

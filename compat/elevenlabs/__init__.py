@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 from starlette.websockets import WebSocket
 
-from compat.elevenlabs import speak
+from compat.elevenlabs import speak, voices
 from compat.elevenlabs.errors import detail_shape
 from compat.elevenlabs.multi import MultiStream
 from compat.elevenlabs.opening import accept
@@ -36,6 +36,8 @@ async def stream_input(socket: WebSocket, voice_id: str, runtime: RuntimeDep) ->
 def surface(settings: Settings) -> Surface:
     """Return the routes, their error shape, and where a socket may bring its key late."""
     router = APIRouter()
-    router.include_router(speak.router)
-    router.include_router(sockets)
-    return Surface(router=router, error_shapes={_SPEECH: detail_shape}, late_keys=(_SPEECH,))
+    for part in (speak.router, voices.router, sockets):
+        router.include_router(part)
+    return Surface(
+        router=router, error_shapes={_SPEECH: detail_shape, "/v2/voices": detail_shape}, late_keys=(_SPEECH,)
+    )
