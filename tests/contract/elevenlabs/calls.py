@@ -49,7 +49,7 @@ class Socket:
         messages: list[Json] = []
         while True:
             messages.append(self.receive())
-            if messages[-1].get("isFinal") and context in (None, messages[-1]["contextId"]):
+            if messages[-1].get("isFinal") and context in (None, messages[-1].get("contextId")):
                 return messages
 
     def rest(self) -> tuple[list[Json], int]:
