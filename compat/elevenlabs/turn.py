@@ -99,6 +99,7 @@ class Turn:
         if task is not None:
             task.cancel()
             await asyncio.wait((task,))
+            self._session.close()  # a task that had not begun yet does not
 
     async def _run(self, after: asyncio.Task[None] | None) -> None:
         failure: Exception | None = None
