@@ -112,6 +112,21 @@ async def test_a_failure_ends_the_turn_and_not_the_connection(checkout: Served) 
         check_words(await listen(pushed(tts.stream(conn_options=ONCE), "Hello again.")), "Hello again.")
 
 
+async def test_the_models_of_the_dialogue_interface(checkout: Served) -> None:
+    async with plugin(ELEVENLABS, checkout, model="eleven_v3") as tts:
+        whole = await listen(tts.synthesize(TEXT, conn_options=ONCE))
+        assert whole.seconds == pytest.approx(spoken_seconds(checkout), abs=0.05)
+        checkout.engine.script = FakeScript()
+        heard = await listen(pushed(tts.stream(conn_options=ONCE), *TOKENS))
+        pauses = len(checkout.script.spoken) - 1
+        assert heard.seconds == pytest.approx(spoken_seconds(checkout) + pauses * PAUSE_S, abs=0.15)
+        check_words(heard, TEXT)
+        # The last sentence begins behind the others.
+        start = next(word.start_time for word in heard.words if word.strip() == "I")
+        assert isinstance(start, float)
+        assert start == pytest.approx(heard.seconds - 0.06 * len("[S1] I am fine, thanks for asking."), abs=0.5)
+
+
 async def test_an_unknown_voice_is_a_status_and_not_tried_again(checkout: Served) -> None:
     async with plugin(ELEVENLABS, checkout, voice_id="nobody") as tts:
         with pytest.raises(APIStatusError) as failed:

@@ -21,6 +21,7 @@ GOOD = {
     "voice": "anna",
     "voiceId": "anna",
     "speaker_wav": "anna",
+    "inputs": [{"text": "Hello there.", "voice_id": "anna"}],
     "displayName": "fuzz",
     "voiceSamples": [{"audioData": base64_clip(seconds=0.5, rate=8_000)}],
 }

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from compat.elevenlabs import schemas as elevenlabs
 from compat.inworld.messages import ContextConfig, ContextUpdate, Message
 from compat.inworld.schemas import CloneBody, SynthesizeBody, VoicePatch
 from compat.wire import decode
@@ -23,6 +24,8 @@ from routes.speech import to_request
 from tests.contract.schemathesis.bodies import anything, encoded, raw, spoilt
 
 WIRE = (SynthesizeBody, CloneBody, VoicePatch, Message, ContextConfig, ContextUpdate, SpeakBody)
+WIRE += (elevenlabs.SpeakBody, elevenlabs.Message, elevenlabs.Key, elevenlabs.SocketQuery)
+WIRE += (elevenlabs.DialogueBody, elevenlabs.DialogueMessage)
 many = settings(max_examples=300, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 sent = raw | anything.map(encoded) | spoilt.map(encoded)
 
@@ -35,7 +38,7 @@ def refusal(read: Callable[[bytes], Any], data: bytes) -> BadRequest | None:
     return None
 
 
-@pytest.mark.parametrize("model", WIRE, ids=[model.__name__ for model in WIRE])
+@pytest.mark.parametrize("model", WIRE, ids=[f"{model.__module__}.{model.__name__}" for model in WIRE])
 @many
 @given(data=sent)
 def test_foreign_bodies(model: Any, data: bytes) -> None:
