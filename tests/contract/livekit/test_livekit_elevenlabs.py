@@ -61,8 +61,8 @@ async def test_a_sentence_is_spoken_before_the_next_one_is_written(checkout: Ser
         assert [event async for event in stream]
 
 
-#: Words that come with times, as ``chunk_length_schedule`` has the plugin send them.
 async def test_words_are_put_together_by_the_server(checkout: Served) -> None:
+    """With a schedule the plugin sends word by word."""
     async with plugin(ELEVENLABS, checkout):
         tts = elevenlabs.TTS(
             base_url=f"{checkout.url}/v1",
@@ -88,7 +88,7 @@ async def test_every_encoding_is_decoded(checkout: Served, encoding: str) -> Non
     assert whole.seconds + tokens.seconds == pytest.approx(spoken_seconds(checkout), abs=0.2)
 
 
-async def test_an_interruption_frees_its_place_and_the_next_turn_is_spoken(checkout: Served) -> None:
+async def test_interruptions_take_no_place_from_the_turns_that_follow(checkout: Served) -> None:
     checkout.script.render = gate = Gate(block=1)
     async with plugin(ELEVENLABS, checkout) as tts:
         for _ in range(7):  # more than may be open at a time
