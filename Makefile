@@ -7,6 +7,8 @@ MINUTES ?= 100
 DEVICE ?= auto
 CONFIG ?= train/tiny/config.toml
 FROM_NOTHING ?=
+# Two processes with one thread of torch each: with two each, they wait for each other's cores most of the time.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 .PHONY: serve test test-fast attack teachers natural-teachers judge check unit docs bench train-tiny clean
 
@@ -15,10 +17,10 @@ serve: $(VENV)/.serve          ## set up and serve on http://127.0.0.1:8000
 
 test: $(VENV)/.dev teachers    ## set up and run every check and test
 	$(MAKE) --no-print-directory check
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(PYTEST)
 
 test-fast: $(VENV)/.dev         ## the quick part of the tests: no training, no real compiling, no foreign clients
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not slow" tests/unit tests/golden tests/contract/openai
+	$(PYTEST) -p no:schemathesis -m "not slow" tests/unit tests/golden tests/contract/openai
 
 attack: $(VENV)/.dev           ## attack a running server on loopback, some ten minutes
 	ATTACK_SECONDS=30 $(BIN)/python -m pytest tests/attack
