@@ -8,7 +8,7 @@ DEVICE ?= auto
 CONFIG ?= train/tiny/config.toml
 FROM_NOTHING ?=
 # Two processes with one thread of torch each: with two each, they wait for each other's cores most of the time.
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: serve test test-fast attack teachers natural-teachers judge check unit docs bench train-tiny clean
 

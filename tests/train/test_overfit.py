@@ -34,6 +34,8 @@ from train.tiny.stages import Run
 
 from .small_speech import say, write_corpus
 
+pytestmark = pytest.mark.slow
+
 TEXTS = ("mama mia, seso.", "o sima, semo a.")
 LATENTS = 48
 DIT = DiTConfig(

@@ -370,6 +370,7 @@ async def test_an_answer_that_becomes_too_large_for_one_piece_ends_with_an_error
         await until(lambda: len(script.spoken) == 1)
 
 
+@pytest.mark.slow
 async def test_long_texts_are_read_while_others_are_served() -> None:
     ticks = 0
 

@@ -132,6 +132,7 @@ jobs = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(jobs)
 @settings(deadline=None, derandomize=True, max_examples=300)
 def test_whatever_waits_the_choice_keeps_its_promises(jobs: list[Plain]) -> None:
