@@ -33,6 +33,8 @@ from echo.types import Audio
 from echo.voices.container import sniff
 from tests.unit.voices.voice_files import SURROUND, encoded, encoded_as, level, level_of, tone, wav_bytes
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[3]
 SECOND = 44_100
 PATIENCE_S = 60.0
@@ -175,7 +177,6 @@ def id3_bomb(megabytes: int) -> bytes:
     return b"ID3\x04\0\0" + seven_bits(len(frame)) + frame + encoded(".mp3", tone(0.5, rate=48_000))
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the memory of another process in /proc")
 @pytest.mark.parametrize("bomb", [*CLAIMS, "a compressed picture"])
 def test_no_length_in_a_file_makes_a_child_take_more_than_its_limit(pool: DecoderPool, bomb: str) -> None:
@@ -209,7 +210,6 @@ def test_the_system_refuses_memory_beyond_the_limit() -> None:
     )
 
 
-@pytest.mark.slow
 def test_a_clip_of_hours_gives_its_first_five_minutes(pool: DecoderPool) -> None:
     """Silence of FLAC is as small as a file gets: 8 minutes in some ten kilobytes."""
     clip = encoded_as("flac", "flac", "mono", np.zeros(480 * 8_000, np.float32), rate=8_000)

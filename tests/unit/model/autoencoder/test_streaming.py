@@ -19,6 +19,8 @@ from echo.model.files.weights import load_autoencoder, load_pca, random_autoenco
 from echo.types import Audio
 from tests.unit.small_echo import CPU, narrow_release, small_autoencoder, small_pca
 
+pytestmark = pytest.mark.slow
+
 GOLDEN = Path(__file__).parents[3] / "golden" / "vectors"
 TINY = Path(str(resources.files("echo") / "assets" / "tiny"))
 
@@ -89,7 +91,6 @@ def test_tiny_stream_is_the_offline_audio(tiny: tuple[Autoencoder, Pca], seed: i
     np.testing.assert_allclose(audio, offline(tiny, latents), rtol=0, atol=1e-5)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("sizes", [[300], [32, 128, 140], [150, *[1] * 20, 130], [17] * 17 + [11]])
 def test_released_shape_stream_is_the_offline_audio(small: tuple[Autoencoder, Pca], sizes: list[int]) -> None:
     latents = latents_of(0, 300)  # post-module window: 128
@@ -145,7 +146,6 @@ def test_states_are_snapshots(tiny: tuple[Autoencoder, Pca]) -> None:
     np.testing.assert_allclose(np.concatenate((audio, end)), whole[16 * 2048 :], rtol=0, atol=1e-5)
 
 
-@pytest.mark.slow
 def test_a_batch_of_streams_of_different_ages_is_each_stream_alone(tiny: tuple[Autoencoder, Pca]) -> None:
     decoder = StreamingDecoder(*tiny)
     ages = [0, 3, 40, 70]
