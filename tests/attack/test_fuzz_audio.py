@@ -1,7 +1,7 @@
 """Damaged files of every container, through the pool that decodes what strangers send.
 
-Twenty files of each kind, or as many as ``ATTACK_SECONDS`` in all allow. Every file follows from its seed, which a failure names: to see one again, call
-``mutated(name, seed)``.
+Twenty files of each kind, or as many as ``ATTACK_SECONDS`` in all allow. Every file follows from its seed, which a
+failure names: to see one again, call ``mutated(name, seed)``.
 """
 
 from __future__ import annotations
