@@ -61,7 +61,8 @@ class OpenAiCompatible:
 def test_a_line_is_a_complete_16_bit_file(voices: Path, root: bool) -> None:
     with serving(started(COMPATIBLE, voices)) as server:
         client = OpenAiCompatible(server, url=server.url if root else None)
-        assert httpx.get(client.base, timeout=PATIENCE_S).status_code == 200
+        probed = httpx.get(client.base, timeout=PATIENCE_S)  # any answer will do
+        assert probed.status_code == (200 if root else 404)
         answer = client.speak(TEXT)
         assert answer.status_code == 200
         info = soundfile.info(io.BytesIO(answer.content))
