@@ -119,7 +119,12 @@ class SpeechService:
         try:
             if segments:
                 voice = await self.voice_state(request.voice, request.client)
-                segments = [replace(each, utterance=replace(each.utterance, voice=voice)) for each in segments]
+                clip = request.emotion.clip if request.emotion else None
+                emotion = await self.voice_state(clip, request.client) if clip else None
+                segments = [
+                    replace(each, utterance=replace(each.utterance, voice=voice, emotion_voice=emotion))
+                    for each in segments
+                ]
             else:
                 await self._run(self.voices.resolve, request.voice)  # it has nothing to speak, but must be known
             # Other requests may have entered meanwhile. Nothing is awaited between this check and the first
@@ -163,6 +168,7 @@ class SpeechService:
                     plan=later if chunk.index else first,
                     seed=seed,
                     chunk=chunk.index,
+                    emotion=request.emotion,
                     listener=listener,
                     estimate_s=estimate_seconds(chunk.text, rules.chars_per_s, rules.words_per_s),
                 ),
