@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from echo.types import SAMPLE_RATE, Audio
-from tests.unit.worker.workers import Worker, clip_bytes, working, write_clip
+from echo.types import SAMPLE_RATE, Audio, Utterance
+from tests.unit.worker.workers import Worker, clip_bytes, until, working, write_clip
 
 #: A clip is known by its length: this many steps of 50 ms.
 STEP_S = 0.05
@@ -69,65 +69,87 @@ async def test_a_clip_is_read_up_to_five_minutes(tmp_path: Path) -> None:
         assert await heard(worker, "long.wav") == 300 / STEP_S
 
 
-@settings(max_examples=5, deadline=None)
-@given(lengths=st.lists(st.integers(8, 40), min_size=6, max_size=12), data=st.data())
+@dataclass(frozen=True)
+class Change:
+    """What the writer does next: publish a clip of that many steps (None: delete), then let some jobs end."""
+
+    steps: int | None
+    jobs: int
+
+
+changes = st.builds(Change, st.none() | st.integers(8, 60), st.integers(0, 5))
+#: When a version came, between two times, and what it was.
+History = list[tuple[float, float, int | None]]
+
+
+class Race:
+    """Three readers run jobs with a voice while a writer changes it; both note when they did what."""
+
+    def __init__(self, worker: Worker, plan: list[Change]) -> None:
+        self.worker, self.plan = worker, plan
+        self.written: History = [(0.0, 0.0, None)]
+        self.heard: History = []
+        self.over = False
+
+    def run(self) -> None:
+        asyncio.run(self._run())
+
+    async def _run(self) -> None:
+        await self.worker.whole(text="Hello.")  # the model is loaded
+        writer = asyncio.create_task(self._write(self.worker.voices / "v.wav"))
+        await asyncio.gather(writer, *(self._read(f"job-{number}") for number in range(3)))
+
+    async def _write(self, path: Path) -> None:
+        for change in self.plan:
+            before = time.monotonic()
+            if change.steps is None:
+                await asyncio.to_thread(path.unlink, missing_ok=True)
+            else:
+                await asyncio.to_thread(publish, path, change.steps)
+            self.written.append((before, time.monotonic(), change.steps))
+            await self._wait_for(change.jobs)
+        self.over = True
+
+    async def _wait_for(self, jobs: int) -> None:
+        enough = len(self.heard) + jobs
+        await until(lambda: len(self.heard) >= enough)
+
+    async def _read(self, session: str) -> None:
+        while not self.over:
+            before = time.monotonic()
+            answer = await self.worker.whole(text="Hello.", speaker_voice="v.wav", session_id=session)
+            steps = None
+            if answer["status"] == "completed":
+                steps = round(answer["metadata"]["duration"] / STEP_S)
+            else:
+                assert answer["error"] == "speaker_voice 'v.wav' not found."
+            self.heard.append((before, time.monotonic(), steps))
+
+
+@settings(max_examples=6, deadline=None)
+@given(plan=st.lists(changes, min_size=5, max_size=10))
 def test_readers_racing_a_writer_hear_only_whole_and_present_files(
-    tmp_path_factory: pytest.TempPathFactory, lengths: list[int], data: st.DataObject
+    tmp_path_factory: pytest.TempPathFactory, plan: list[Change]
 ) -> None:
     """Each job hears a version that was there at some time between its start and its end, or that there was none."""
-    deletes = data.draw(st.lists(st.booleans(), min_size=len(lengths), max_size=len(lengths)))
     folder = tmp_path_factory.mktemp("race")
-    #: What was there (None: nothing), from when on; the change happens between the two times.
-    history: list[tuple[float, float, int | None]] = [(0.0, 0.0, None)]
-
-    def change(steps: int | None, path: Path) -> None:
-        before = time.monotonic()
-        path.unlink() if steps is None else publish(path, steps)
-        history.append((before, time.monotonic(), steps))
-
-    def write(path: Path, done: threading.Event) -> None:
-        for steps, delete in zip(lengths, deletes, strict=True):
-            change(steps, path)
-            time.sleep(0.01)
-            if delete:
-                change(None, path)
-        done.set()
-
-    async def read(worker: Worker, name: str, done: threading.Event) -> list[tuple[float, float, int | None]]:
-        seen = []
-        while not done.is_set() or not seen:
-            started = time.monotonic()
-            answer = await worker.whole(text="Hello.", speaker_voice=name, session_id=f"{started}-{name}")
-            heard_ = None if "error" in answer else round(answer["metadata"]["duration"] / STEP_S)
-            if "error" in answer:
-                assert answer["error"] == f"speaker_voice '{name}' not found."
-            seen.append((started, time.monotonic(), heard_))
-        return seen
-
-    async def race(worker: Worker) -> list[tuple[float, float, int | None]]:
-        done = threading.Event()
-        thread = threading.Thread(target=write, args=(worker.voices / "v.wav", done))
-        thread.start()
-        try:
-            parts = await asyncio.gather(*(read(worker, "v.wav", done) for _ in range(3)))
-        finally:
-            thread.join()
-        return [each for part in parts for each in part]
-
     with working(folder, jobs=3) as worker:
         # The sound of a job is as long as the clip of its voice, so that every answer tells what was heard.
         worker.engine.script.audio_s_per_char = 1.0
-        worker.engine.script.render = lambda utterance, block, count: _as_long_as(utterance.voice, count)
-        for started, ended, steps in asyncio.run(race(worker)):
-            assert steps in present(history, started, ended), (steps, present(history, started, ended))
+        worker.engine.script.render = _as_long_as
+        race = Race(worker, plan)
+        race.run()
+    for started, ended, steps in race.heard:
+        assert steps in present(race.written, started, ended)
     shutil.rmtree(folder)
 
 
-def present(history: list[tuple[float, float, int | None]], started: float, ended: float) -> set[int | None]:
+def present(history: History, started: float, ended: float) -> set[int | None]:
     """The versions that were there at some time within the span."""
     ends = [change[1] for change in history[1:]] + [float("inf")]
     return {steps for (before, _, steps), end in zip(history, ends, strict=True) if before <= ended and end >= started}
 
 
-def _as_long_as(voice: object, count: int) -> Audio:
-    return np.full(voice.samples, 0.3, np.float32)[:count]  # type: ignore[attr-defined]
+def _as_long_as(utterance: Utterance, block: int, count: int) -> Audio:
+    length = utterance.voice.samples if utterance.voice is not None else SAMPLE_RATE  # type: ignore[attr-defined]
+    return np.full(length, 0.3, np.float32)[:count]
