@@ -55,7 +55,8 @@ def main() -> int:
         if worker.warm:
             _warm_up(speaker, jobs)
         log.info("takes jobs %.1f s after its start", time.perf_counter() - started)
-        _serve(speaker, jobs, worker, one_job=mode.one_job)
+        RunPodLogger().set_level(worker.sdk_log_level)
+        runpod.serverless.start(sdk_config(speaker, jobs, worker, one_job=mode.one_job))
     except EchoError as error:
         log.error("%s", error.message)
         return _NO_MODEL
@@ -115,8 +116,8 @@ def _warm_up(speaker: Speaker, jobs: Jobs) -> None:
     log.info("loaded in %.1f s, warmed up in %.1f s", loaded - before, time.perf_counter() - loaded)
 
 
-def _serve(speaker: Speaker, jobs: Jobs, worker: WorkerSettings, *, one_job: bool) -> None:
-    """Hand the jobs over to the SDK; returns when it has ended."""
+def sdk_config(speaker: Speaker, jobs: Jobs, worker: WorkerSettings, *, one_job: bool = False) -> dict[str, Any]:
+    """Return what the SDK's ``start`` takes; ``one_job``: it runs a single job and ends."""
     config: dict[str, Any] = {
         "concurrency_modifier": lambda current: worker.jobs,
         # Without it the platform forgets a stream's pieces, and /runsync and /status show an empty list.
@@ -124,7 +125,7 @@ def _serve(speaker: Speaker, jobs: Jobs, worker: WorkerSettings, *, one_job: boo
     }
 
     def after() -> None:
-        if speaker.needs_new_process:  # the platform starts another worker
+        if speaker.needs_new_process:  # the SDK ends this one after the job, and the platform starts another
             config["refresh_worker"] = True
 
     async def handler(job: dict[str, Any]) -> Answer:
@@ -137,7 +138,6 @@ def _serve(speaker: Speaker, jobs: Jobs, worker: WorkerSettings, *, one_job: boo
             yield message
         after()
 
-    RunPodLogger().set_level(worker.sdk_log_level)
-    # The SDK looks at the function, once, to see whether it streams; with a single job it prints the generator itself.
+    # The SDK looks at the function, once, to see whether it streams; of a single job's it prints the generator itself.
     config["handler"] = stream_handler if worker.stream_handler and not one_job else handler
-    runpod.serverless.start(config)
+    return config

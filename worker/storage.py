@@ -81,6 +81,10 @@ class Storage:
             return False
         return True
 
+    def close(self) -> None:
+        """Wait for uploads that have been given up and whose files are closed."""
+        self._threads.shutdown()
+
     def _put(self, file: IO[bytes], key: str, media_type: str) -> None:
         file.seek(0)
         try:
