@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import wave
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.contract.worker.examples import run_example
+from tests.contract.worker.hub import REPOSITORY, fill_cache
 from tests.contract.worker.platform import Platform, Run
 from tests.contract.worker.process import ROOT, WorkerProcess, eventually
 
@@ -17,7 +20,7 @@ from tests.contract.worker.process import ROOT, WorkerProcess, eventually
 ENDLESS = {
     "text": "This sentence is one of very many that nobody is going to hear to the end. " * 50,
     "stream": True,
-    "parameters": {"num_steps": 100},
+    "parameters": {"num_steps": 20},
 }
 SHORT = {"text": "Just a few words.", "stream": True, "parameters": {"seed": 1}}
 
@@ -31,9 +34,13 @@ def platform() -> Iterator[Platform]:
 @pytest.fixture(scope="module")
 def worker(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerProcess]:
     """One worker for all tests, with the generator handler; at the end SIGTERM ends it cleanly."""
+    home = tmp_path_factory.mktemp("home")  # as the platform has filled it beforehand
+    fill_cache(home / "hub")
     settings = {
         **platform.environment,
         "AUDIO_VOICES_DIR": ROOT / "audio_prompts",
+        "ECHO_MODEL_REPO": REPOSITORY,
+        "HF_HOME": home,
         "ECHO_WARM": 1,
         "ECHO_WORKER_INLINE_AUDIO": 1,
         "ECHO_WORKER_JOBS": 2,
@@ -59,7 +66,7 @@ def audio(pieces: list[Any]) -> Any:
 
 
 def test_pieces_come_while_the_job_runs_and_stay_with_its_result(platform: Platform, worker: WorkerProcess) -> None:
-    run = platform.submit(text="Several sentences are spoken. " * 20, stream=True, speaker_voice="tiny_anna.flac")
+    run = platform.submit(text="Several sentences are spoken. " * 9, stream=True, speaker_voice="tiny_anna.flac")
     platform.wait_for_pieces(run, 1)
     assert run.status == "IN_PROGRESS"
     platform.wait(run)
@@ -70,6 +77,14 @@ def test_pieces_come_while_the_job_runs_and_stay_with_its_result(platform: Platf
     assert max(run.sizes) < 1_000_000
     assert np.abs(audio(pieces)).max() > 0.05
     assert len(audio(pieces)) / 44_100 == pytest.approx(last["metadata"]["duration"], abs=0.01)
+
+
+def test_the_stream_example_of_the_page(platform: Platform, worker: WorkerProcess, tmp_path: Path) -> None:
+    said = run_example("A stream", "python", f"{platform.url}/v2/endpoint", tmp_path).split()
+    assert said[0] == "COMPLETED"
+    with wave.open(str(tmp_path / "stream.wav")) as file:
+        assert file.getnframes() / file.getframerate() == pytest.approx(float(said[1]))
+        assert float(said[1]) > 1
 
 
 def test_a_job_without_stream_is_one_piece(platform: Platform, worker: WorkerProcess) -> None:
