@@ -6,7 +6,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from huggingface_hub import constants
+from huggingface_hub import constants, get_token
+from huggingface_hub.errors import HFValidationError
 from huggingface_hub.file_download import repo_folder_name
 
 from echo import __version__
@@ -75,11 +76,12 @@ def _models(settings: Settings) -> Iterator[tuple[str, str]]:
 def _found(source: str) -> str:
     if source == "tiny" or Path(source).expanduser().is_dir():
         return source
-    folder = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=source, repo_type="model")
+    try:
+        folder = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=source, repo_type="model")
+    except HFValidationError:
+        return f"{source} (no folder that is there, and no name of the hub's)"
     return f"{source} ({'in the cache' if (folder / 'snapshots').is_dir() else 'not in the cache: to be downloaded'})"
 
 
 def _token() -> str:
-    from huggingface_hub import get_token
-
     return ", with a token" if get_token() else ", without a token"
