@@ -10,7 +10,7 @@ from contextlib import aclosing
 from typing import Any, TypeVar
 
 from echo.engines.table import EngineLoader
-from echo.errors import NotReady
+from echo.errors import DeviceStopped, NotReady
 from echo.runtime import Runtime, Status
 from echo.service import SpeechService
 from echo.settings import Settings
@@ -54,7 +54,7 @@ class Speaker:
     async def service(self) -> SpeechService:
         """Return the speech service, once the model is loaded; a load that has failed is tried again.
 
-        Raises NotReady; why is in the log, as the reason may name folders.
+        Raises NotReady, and why is in the log, as the reason may name folders; DeviceStopped when the device has.
         """
         async with self._entering:
             if self._runtime.status is Status.FAILED:
@@ -67,6 +67,8 @@ class Speaker:
         try:
             await runtime.ready()
         except NotReady as error:
+            if runtime.status is Status.STOPPED:
+                raise DeviceStopped from error
             raise NotReady("The model could not be loaded; the worker's log says why.") from error
         return runtime.service
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from runpod.serverless.modules.rp_fastapi import WorkerAPI
 from echo.engines.fake import FakeEngine
 from echo.settings import Settings
 from tests.contract.worker.process import run_once
+from tests.unit.worker.workers import PATIENCE_S, until
 from worker.jobs import Jobs
 from worker.main import sdk_config
 from worker.settings import WorkerSettings
@@ -82,3 +85,57 @@ def test_outputs_of_the_generator_handler_are_lists(api: TestClient) -> None:
     assert health["checks"]["model"] is True
     (error,) = post(api, "/runsync", text="")["output"]
     assert error == {"status": "error", "error": "text is required and must be a text that is not blank."}
+
+
+class Dying(FakeEngine):
+    """An engine whose device stops when it is told to."""
+
+    alive = True
+
+    def healthy(self) -> bool:
+        return self.alive
+
+
+async def test_a_worker_whose_device_has_stopped_asks_to_be_replaced(tmp_path: Path) -> None:
+    engine = Dying()
+    worker = WorkerSettings(output_dir=tmp_path, inline_audio=True)
+    speaker = Speaker(Settings(), lambda settings, gate: engine)
+    config = sdk_config(speaker, Jobs(Settings(), worker, speaker), worker)
+    job = {"id": "1", "input": {"text": "Hello."}}
+    try:
+        assert (await config["handler"](job))["status"] == "completed"
+        assert "refresh_worker" not in config
+        engine.alive = False
+        await until(lambda: speaker.has_failed)
+        answer = await config["handler"](job)
+        assert answer["error"] == "The device has stopped; the server has to be started again."
+        assert config["refresh_worker"] is True  # the SDK reads it after each job
+        assert (await config["handler"]({"input": {"action": "health_check"}}))["status"] == "unhealthy"
+    finally:
+        speaker.close()
+
+
+async def test_a_job_that_is_stopped_while_the_model_loads_does_not_stop_the_loading(tmp_path: Path) -> None:
+    gate, loads = threading.Event(), 0
+
+    def load(settings: Settings, _: object) -> FakeEngine:
+        nonlocal loads
+        loads += 1
+        gate.wait(PATIENCE_S)
+        return FakeEngine()
+
+    worker = WorkerSettings(output_dir=tmp_path, inline_audio=True, jobs=1)
+    speaker = Speaker(Settings(), load)
+    handler = sdk_config(speaker, Jobs(Settings(), worker, speaker), worker)["handler"]
+    try:
+        first = asyncio.create_task(handler({"input": {"text": "Hello."}}))
+        await until(lambda: loads == 1)
+        first.cancel()
+        await asyncio.wait([first])
+        second = asyncio.create_task(handler({"input": {"text": "Hello again."}}))
+        gate.set()
+        assert (await second)["status"] == "completed"
+        assert loads == 1
+    finally:
+        gate.set()
+        speaker.close()
