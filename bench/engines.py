@@ -98,7 +98,7 @@ def open_model(settings: Settings, loaded: LoadedEcho) -> EchoModel:
     acceleration = accelerate(
         settings, model, settings.model_repo, max_rows=limits.max_rows, budget=int(limits.max_bytes)
     )
-    conditions, spec = model.conditions("Good morning.", None), BlockSpec(size=32, steps=2)
+    conditions, spec = model.conditions(model.tokenize("Good morning."), None), BlockSpec(size=32, steps=2)
     for count in (1, 2):
         samplers = [
             model.sampler(conditions, model.empty_prefix(), spec, SamplerParams(), (i, 0, 0, 0)) for i in range(count)

@@ -133,7 +133,7 @@ class Probe:
         self._width = model.dit.in_proj.weight.element_size()
         tone = np.sin(2 * np.pi * 150 * np.arange(int(_VOICE_S * SAMPLE_RATE)) / SAMPLE_RATE)
         self._clip = np.asarray(0.1 * tone, np.float32)
-        self.conditions: Conditions = model.conditions(TEXTS[2], model.encode_voice(self._clip))
+        self.conditions: Conditions = model.conditions(model.tokenize(TEXTS[2]), model.encode_voice(self._clip))
 
     def encoders(self) -> list[Stage]:
         """Time encoding a text and a voice."""
@@ -151,7 +151,7 @@ class Probe:
                 tokens,
                 1,
                 1,
-                self._time(lambda: self.model.conditions(TEXTS[2], None)),
+                self._time(lambda: self.model.conditions(self.model.tokenize(TEXTS[2]), None)),
                 roofline.text_encoder(config, tokens, self._width),
             ),
             Stage(

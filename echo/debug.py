@@ -12,8 +12,7 @@ import numpy as np
 
 from echo.audio.wav import pcm_file
 from echo.files import atomic_write
-from echo.pipeline import SpeechStats
-from echo.service import SpeechStream
+from echo.pipeline import Pipeline, SpeechStats
 from echo.types import Audio
 
 log = logging.getLogger(__name__)
@@ -23,9 +22,9 @@ GENERATION_FILE = Path("api_generation.wav")
 
 
 class Recorder:
-    """Follows streams: logs what they took and keeps the audio of the one that ended last.
+    """Follows pipelines: logs what they took and keeps the audio of the one that ended last.
 
-    The file holds the joined audio at the engine's rate, before speed and encoding, as 16-bit WAV; a stream that was
+    The file holds the joined audio at the engine's rate, before speed and encoding, as 16-bit WAV; one that was
     cancelled or failed leaves what it had made. Written by ``workers``.
     """
 
@@ -34,11 +33,11 @@ class Recorder:
         self._workers = workers
         self._file = file.absolute()
 
-    def watch(self, stream: SpeechStream) -> None:
-        """Follow a stream that has not begun yet."""
+    def watch(self, pipeline: Pipeline) -> None:
+        """Follow a pipeline that has not begun yet."""
         heard: list[Audio] = []
-        stream.on_samples(heard.append)
-        stream.on_end(partial(self._ended, stream.stats, heard))
+        pipeline.on_samples(heard.append)
+        pipeline.on_end(partial(self._ended, pipeline.stats, heard))
 
     def _ended(self, stats: SpeechStats, heard: list[Audio]) -> None:
         log.debug(

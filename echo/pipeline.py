@@ -1,4 +1,4 @@
-"""Pipeline: a request's segments -> the engine's frames -> joined samples -> encoded bytes, one request at a time."""
+"""Pipeline: segments -> the engine's frames -> joined samples -> encoded bytes."""
 
 from __future__ import annotations
 
@@ -46,11 +46,12 @@ class SpeechStats:
 
 
 class Pipeline:
-    """What one request's audio goes through. It holds no reference to its reader and is freed with it.
+    """What the audio of consecutive segments goes through. It holds no reference to its reader and is freed with it.
 
-    ``started`` is when the request came, on the monotonic clock; times in ``stats`` count from there.
-    Iterate over ``run`` once. ``stop`` may be called at any time from the event loop: it cancels what the engine still
-    has to do, and a ``run`` that is waiting ends soon.
+    A request has one pipeline; the passages of a text that is still being written have one each, which share
+    ``output`` and ``joiner``. ``started`` is when the text came, on the monotonic clock; times in ``stats`` count from
+    there. Iterate over ``run`` or ``speak`` once. ``stop`` may be called at any time from the event loop: it cancels
+    what the engine still has to do, and an iteration that is waiting ends soon.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Pipeline:
         self._limits = limits
         self._speed = speed
         self._listeners: list[Callable[[Audio], None]] = []
+        self._when_ended: list[Callable[[], None]] = []
         self._open: dict[int, FrameStream] = {}
         self._stopped = False
 
@@ -82,28 +84,78 @@ class Pipeline:
         """Have ``notify`` called with every piece of joined audio, before speed and encoding; must not write to it."""
         self._listeners.append(notify)
 
+    def on_end(self, notify: Callable[[], None]) -> None:
+        """Have ``notify`` called once, by ``stop``, which every reader calls in the end.
+
+        It must not hold the reader, which would live until the next garbage collection, with the voice and the encoder.
+        """
+        self._when_ended.append(notify)
+
+    def start(self) -> None:
+        """Give the engine the first segment before anybody reads."""
+        if self._segments:
+            self._speak(0)
+
     async def run(self) -> AsyncGenerator[bytes]:
-        """Yield the bytes of the answer; raises BadRequest once there is more audio than one request may have."""
-        step = int(_SLICE_S * self._engine.info.sample_rate)
+        """Yield the bytes of a whole answer; raises BadRequest once there is more audio than one request may have."""
+        async for data in self.speak():
+            yield data
+        async for data in self.finish(at_least_s=_UNSPEAKABLE_S):
+            yield data
+
+    async def speak(self) -> AsyncGenerator[bytes]:
+        """Yield the bytes of the segments, but for the silence at the end, which depends on what follows."""
         async for samples in self._samples():
-            self._measure(samples)
-            for notify in self._listeners:
-                notify(samples)
-            for start in range(0, len(samples), step):
-                if data := await self._encode(self.output.push, samples[start : start + step]):
-                    yield data
+            async for data in self._send(samples):
+                yield data
+        if not self._stopped:
+            self.stats.total_s = time.monotonic() - self._started
+
+    async def rest(self) -> AsyncGenerator[bytes]:
+        """Yield all that is held back after ``speak``, where what follows may be long in coming."""
+        async for data in self._send(self._joiner.rest()):
+            yield data
+        if data := await self._encode(self.output.drain):
+            yield data
+
+    async def finish(self, *, at_least_s: float = 0.0) -> AsyncGenerator[bytes]:
+        """Yield the last bytes of the answer: what the last sound leaves behind, and the end of the file.
+
+        Where the segments made no audio at all, it is ``at_least_s`` of silence.
+        """
         if self._stopped:
             return
+        rest = self._joiner.finish()
+        if self.stats.audio_s == 0 and not len(rest):
+            rest = np.zeros(int(at_least_s * self._engine.info.sample_rate), np.float32)
+        async for data in self._send(rest):
+            yield data
         if data := await self._encode(self.output.finish):
             yield data
         self.stats.total_s = time.monotonic() - self._started
 
     def stop(self) -> None:
-        """Stop generating and free the encoder."""
+        """Stop generating; the encoder stays open."""
         self._stopped = True
         for stream in self._open.values():
             stream.cancel()
+        for notify in self._when_ended:
+            notify()
+        self._when_ended = []
+
+    def close(self) -> None:
+        """Stop generating and free the encoder."""
+        self.stop()
         self._workers.submit(self.output.close)  # waits for an encode that is still running in a worker
+
+    async def _send(self, samples: Audio) -> AsyncGenerator[bytes]:
+        step = int(_SLICE_S * self._engine.info.sample_rate)
+        self._measure(samples)
+        for notify in self._listeners:
+            notify(samples)
+        for start in range(0, len(samples), step):
+            if data := await self._encode(self.output.push, samples[start : start + step]):
+                yield data
 
     async def _samples(self) -> AsyncGenerator[Audio]:
         for index, segment in enumerate(self._segments):
@@ -125,9 +177,6 @@ class Pipeline:
             self._count(stream.stats)
             del self._open[index]
             yield self._joiner.end_chunk(segment.pause_after_ms)
-        yield self._joiner.finish()
-        if self.stats.audio_s == 0:
-            yield np.zeros(int(_UNSPEAKABLE_S * self._engine.info.sample_rate), np.float32)
 
     def _speak(self, index: int) -> FrameStream:
         if index not in self._open:

@@ -27,7 +27,7 @@ from echo.types import (
 
 log = logging.getLogger(__name__)
 
-#: Steps of a non-stream block where neither the settings nor the preset say (the reference's).
+#: Steps of a non-stream block unless the settings or the preset set them (the reference's).
 _NONSTREAM_STEPS = 20
 
 _PARAM_FIELDS = frozenset(f.name for f in fields(SamplerParams))
@@ -39,7 +39,7 @@ Rules = TypeVar("Rules", SamplerParams, TailRules)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """Block sizes in latents with as many step counts."""
+    """Block sizes in latents, and the number of steps of each block."""
 
     block_sizes: tuple[int, ...]
     num_steps: tuple[int, ...]
@@ -59,7 +59,7 @@ class Preset:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Presets:
-    """The presets of one engine family, and which of them is in force."""
+    """The presets of one engine family, and which one is configured."""
 
     by_name: Mapping[str, Preset]
     default: str
@@ -86,7 +86,7 @@ class Presets:
         """Resolve one chunk's plan.
 
         ``streaming`` picks the preset's streaming shape, ``secondary`` marks chunks after the first: those use the
-        non-stream shape unless the request gave a shape of its own, because their listener is already being served.
+        non-stream shape unless the request gave a shape of its own, because their listener has audio to play already.
         Raises BadRequest naming the option that does not fit.
         """
         chosen = self.get(preset)
@@ -143,7 +143,7 @@ class Presets:
 
 @dataclass(frozen=True, slots=True)
 class PresetFile:
-    """The presets of all engine families, checked as far as no engine is needed for it."""
+    """The presets of all engine families, checked as far as is possible without an engine."""
 
     name: str
     tables: Mapping[str, Mapping[str, Mapping[str, Any]]]
@@ -153,8 +153,8 @@ class PresetFile:
     ) -> Presets:
         """Return the presets of one engine family.
 
-        ``preset`` is the configured one; an unknown name is warned about and ``default`` used. ``nonstream_steps`` None
-        keeps what the file or the family says. Raises ConfigError for what does not fit the engine.
+        ``preset`` is the configured one; for an unknown name, ``default`` is used and a warning logged.
+        ``nonstream_steps`` None keeps the file's. Raises ConfigError for values that do not fit the engine.
         """
         section = self.tables.get(family, {})
         if "default" not in section:
@@ -213,7 +213,7 @@ def load_presets(
 def chunk_rules(base: ChunkRules, options: SpeechOptions) -> ChunkRules:
     """Apply a request's options to the engine's and operator's chunk rules.
 
-    A bound the client did not give follows the one it gave, so that one number alone is enough.
+    Bounds that the client did not give are adjusted to those it gave, so one number is enough.
     """
     low, target, high = options.chunk_min_seconds, options.chunk_target_seconds, options.chunk_max_seconds
     target_s = target if target is not None else max(low or 0.0, min(base.target_s, high or base.target_s))
@@ -273,7 +273,7 @@ def _check_table(where: str, table: object) -> None:
 def _preset(where: str, name: str, table: Mapping[str, Any], nonstream_steps: int | None, max_latents: int) -> Preset:
     stream = _table_shape(where, table.get("block_sizes"), table.get("num_steps"), max_latents)
     steps = nonstream_steps if nonstream_steps is not None else table.get("nonstream_num_steps", _NONSTREAM_STEPS)
-    # One large block unless the preset says otherwise, as the streaming variant's server does it.
+    # One large block unless the preset has others, as in the reference server of the streaming variant.
     sizes = table.get("nonstream_block_sizes", [max_latents])
     nonstream = _table_shape(where, sizes, steps, max_latents)
     truncation = table.get("truncation_factor")
@@ -298,7 +298,7 @@ def _given(value: T | None, default: T) -> T:
 
 
 def _per_block(name: str, value: T | tuple[T, ...], count: int) -> tuple[T, ...]:
-    """One value per block; a tuple may be longer than a plan that sequence_length has cut, not shorter."""
+    """Return one value per block. A tuple may be longer, because sequence_length may have cut the plan."""
     if not isinstance(value, tuple):
         return (value,) * count
     if len(value) < count:
@@ -320,8 +320,8 @@ def _table_shape(where: str, sizes: Any, steps: Any, max_latents: int) -> Shape:
 def _cut(sizes: tuple[int, ...], steps: tuple[int, ...], limit: int) -> Shape:
     kept: list[int] = []
     for size in sizes:
-        room = limit - sum(kept)
-        if room <= 0:
+        left = limit - sum(kept)
+        if left <= 0:
             break
-        kept.append(min(size, room))
+        kept.append(min(size, left))
     return Shape(block_sizes=tuple(kept), num_steps=steps[: len(kept)])

@@ -22,8 +22,9 @@ from echo.engines.table import EngineLoader, find_engine
 from echo.errors import BadRequest, ConfigError, DeviceStopped, EchoError, NotReady
 from echo.limits import RequestLimits
 from echo.presets import read_presets
-from echo.service import ServiceRules, SpeechService
+from echo.service import SpeechService
 from echo.settings import Settings, child_environment
+from echo.steps import ServiceRules
 from echo.telemetry import Metrics
 from echo.text import split
 from echo.text.normalize import parse_uppercase_words

@@ -247,7 +247,7 @@ class VoiceState(Protocol):
 
 @dataclass(slots=True)
 class Listener:
-    """How far ahead of its playback a request is; shared by the request's utterances, written by the engine.
+    """Playback buffer of a request, estimated; shared by its utterances, written by the engine.
 
     Playback is taken to start with the first frame and to run in real time.
     """
@@ -255,8 +255,8 @@ class Listener:
     started: float | None = None  # engine clock, seconds
     produced_s: float = 0.0
 
-    def runs_out(self) -> float | None:
-        """Return the time when all audio made so far has been played; None before the first frame."""
+    def underrun_at(self) -> float | None:
+        """Return the engine clock's time at which the listener's buffer is empty; None before the first frame."""
         return None if self.started is None else self.started + self.produced_s
 
 
@@ -279,6 +279,8 @@ class Utterance:
     listener: Listener = field(default_factory=Listener)
     #: How long the text probably takes to speak; None = as long as the plan allows. Only for estimates of load.
     estimate_s: float | None = None
+    #: What the engine's ``prepare`` has computed from the other fields; opaque outside the engine.
+    prepared: object = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

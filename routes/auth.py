@@ -19,7 +19,7 @@ _OPEN = frozenset({"/", "/health", "/ready"})
 
 
 class Auth:
-    """Lets a request or socket pass that carries one of the keys; raises Unauthorized otherwise.
+    """Lets a request or socket pass if it carries one of the keys.
 
     An address that has tried ``max_failures`` wrong keys within a minute gets Overloaded (0: any number of tries).
     Without configured keys every request passes. The client is noted in the scope either way.
@@ -31,7 +31,7 @@ class Auth:
         self._failed = FailedKeys(max_failures)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on what carries a key or needs none."""
+        """Pass the request on; raises Unauthorized or Overloaded."""
         if scope["type"] in ("http", "websocket"):
             guarded = self._keys and scope["path"] not in _OPEN
             identify(scope, self._key(scope) if guarded else None)

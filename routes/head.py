@@ -1,4 +1,4 @@
-"""HEAD: what a GET would answer, without its body."""
+"""HEAD requests."""
 
 from __future__ import annotations
 
@@ -8,17 +8,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 
 class Head:
-    """Answers HEAD like GET wherever a GET costs nothing; the HTTP server leaves the body out.
-
-    ``costly`` are the paths where a GET speaks: there HEAD is not allowed.
-    """
+    """Turns HEAD into GET, but for the paths in ``costly``, where a GET speaks; the HTTP server omits the body."""
 
     def __init__(self, app: ASGIApp, costly: Collection[str]) -> None:
         self._app = app
         self._costly = costly
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a HEAD on as a GET."""
+        """Pass the request on, a HEAD as a GET."""
         if scope["type"] == "http" and scope["method"] == "HEAD" and scope["path"] not in self._costly:
             scope = {**scope, "method": "GET"}
         await self._app(scope, receive, send)

@@ -1,4 +1,4 @@
-"""What a request may take before anything is done for it: the size of its body, the time it comes in, memory."""
+"""Limits on request bodies (size, time, memory of all together), and on answers that are not read."""
 
 from __future__ import annotations
 
@@ -15,14 +15,18 @@ from echo.telemetry import Metrics
 from routes import client
 from routes.paths import costs, longest_prefix
 
-#: A body must come at least at this rate on average, in bytes per second: 32 KiB, a slow uplink.
-_SLOWEST = 32 * 1024
-#: Digits that a length may have; the largest 64-bit number has 19.
-_DIGITS = 18
+#: Lowest average rate of a body, in bytes per second: a slow uplink.
+_MIN_BYTES_PER_S = 32 * 1024
+#: Most digits of a Content-Length; the largest 64-bit number has 19.
+_MAX_DIGITS = 18
 
 
 class IncomingBytes:
-    """Counts the bytes of all bodies that are held, and how many are one client's; one per application."""
+    """Counts the bytes of request bodies in memory, in total and per client; one per application.
+
+    limit  bytes in total
+    share  part of ``limit`` that one client may hold with several bodies
+    """
 
     def __init__(self, limit: int, share: float, metrics: Metrics) -> None:
         self._limit = limit
@@ -33,13 +37,13 @@ class IncomingBytes:
         metrics.incoming_bytes.set_function(lambda: self._total)
 
     def begin(self, client: str) -> None:
-        """A body begins."""
+        """Register a body of the client."""
         self._bodies[client] += 1
 
     def take(self, client: str, count: int) -> None:
-        """Hold some more bytes; raises Overloaded when that is too much.
+        """Count ``count`` more bytes; raises Overloaded when they exceed a limit.
 
-        A client's only body is not measured by its share: what its path allows must be able to come.
+        The share does not apply to a client's only body, which may be as large as its path allows.
         """
         own = self._bytes[client] + count
         if self._total + count > self._limit or (self._bodies[client] > 1 and own > self._limit * self._share):
@@ -48,7 +52,7 @@ class IncomingBytes:
         self._bytes[client] = own
 
     def end(self, client: str, count: int) -> None:
-        """Let go of a body of which ``count`` bytes were held."""
+        """Remove a body of ``count`` bytes."""
         self._total -= count
         self._bytes[client] -= count
         self._bodies[client] -= 1
@@ -57,10 +61,10 @@ class IncomingBytes:
 
 
 class BodyLimit:
-    """Refuses a body above the limit of its path, one that comes too slowly, and one too many.
+    """Refuses a body that is too large for its path or too slow, or exceeds what all bodies together may take.
 
-    The size is looked at as announced, else while it is read. Between two pieces no more than ``patience_s`` may pass.
-    What has come is held until the answer begins.
+    The size is the announced one, or counted while the body is read. ``patience_s`` is the longest pause between two
+    pieces. A body counts as held until its answer begins.
     """
 
     def __init__(
@@ -78,15 +82,14 @@ class BodyLimit:
         self._patience_s = patience_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, counting its body; raises TooLarge, TimedOut or Overloaded."""
+        """Pass the request on; raises TooLarge, TimedOut or Overloaded."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         limit = longest_prefix(scope["path"], self._limits, self._default)
-        too_large = TooLarge(f"The body is too large: at most {limit} bytes are allowed.")
         announced = Headers(scope=scope).get("content-length", "")
-        if announced.isdecimal() and (len(announced) > _DIGITS or int(announced) > limit):
-            raise too_large
+        if announced.isdecimal() and (len(announced) > _MAX_DIGITS or int(announced) > limit):
+            raise _too_large(limit)
         body = _Body(self._incoming, client.of(scope))
         started = time.monotonic()
 
@@ -100,7 +103,7 @@ class BodyLimit:
                 raise TimedOut("The body did not come in time.") from None
             body.add(message)
             if body.read > limit:
-                raise too_large
+                raise _too_large(limit)
             return message
 
         async def answering(message: Message) -> None:
@@ -116,12 +119,16 @@ class BodyLimit:
         """Seconds that the next piece may take; None = any."""
         if self._patience_s is None:
             return None
-        whole = started + self._patience_s + read / _SLOWEST - time.monotonic()
+        whole = started + self._patience_s + read / _MIN_BYTES_PER_S - time.monotonic()
         return max(0.0, min(self._patience_s, whole))
 
 
+def _too_large(limit: int) -> TooLarge:
+    return TooLarge(f"The body is too large: at most {limit} bytes are allowed.")
+
+
 class _Body:
-    """One request's body as far as it has come."""
+    """The part of one request's body that has arrived."""
 
     def __init__(self, incoming: IncomingBytes | None, client: str) -> None:
         self.read = 0
@@ -133,7 +140,7 @@ class _Body:
             incoming.begin(client)
 
     def add(self, message: Message) -> None:
-        """Count a piece; raises Overloaded when it is one too many."""
+        """Count a piece; raises Overloaded."""
         count = len(message.get("body", b""))
         self.read += count
         self.complete = not message.get("more_body", False)
@@ -142,7 +149,7 @@ class _Body:
             self._held += count
 
     def release(self) -> None:
-        """Let go of what was held."""
+        """Stop counting the body as held."""
         incoming, self._incoming = self._incoming, None
         if incoming is not None:
             incoming.end(self._client, self._held)

@@ -23,7 +23,7 @@ from routes.origin import Origins
 
 log = logging.getLogger(__name__)
 
-#: An id of the client's is taken over if it can neither break a header nor a log line.
+#: A client's own id is kept if it can break neither a header nor a log line.
 _SANE_ID = re.compile(r"[\w.:/+=-]{1,128}", re.ASCII)
 
 
@@ -41,7 +41,7 @@ EXPOSED_HEADERS = (
 )
 
 
-#: Largest body of a path that takes no audio, in bytes; a text may be longer than that.
+#: Largest body of a path that takes no audio, in bytes, besides its text.
 _SMALL_BODY = 2**20
 #: Bytes that a character takes at most, as JSON (an escaped pair of surrogates).
 _CHAR_BYTES = 12

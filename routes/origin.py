@@ -1,4 +1,4 @@
-"""Browsers: which pages may use this server. A page that a user happens to visit reaches their loopback too."""
+"""Which web pages may use this server: any page that a user visits can send requests to their loopback address."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _DEFAULT_PORTS = {"http": "80", "https": "443", "ws": "80", "wss": "443"}
 
 
 class Origins:
-    """Refuses what a page of another origin asks for, unless its origin is one of ``allowed`` (``*`` = any).
+    """Refuses cross-origin requests, unless the origin is one of ``allowed`` (``*`` = any).
 
-    That is: every socket, and every request that changes something or costs time on the device. ``costly`` are the
-    paths where a mere GET does. Whoever is no browser sends no Origin and is not concerned.
+    This holds for every socket, and for every request that changes something or costs time on the device: all methods
+    that write, and GET on the paths in ``costly``. Clients other than browsers send no Origin and are let through.
 
-    While the server listens on loopback (``host``), the Host of a request must be a name that nobody out there can
-    point at it: else the page of another host passes for one of this server's own (DNS rebinding).
+    While the server listens on loopback (``host``), the Host header must be a name that the public DNS cannot point at
+    this machine. Otherwise a foreign page could pass for one of this server's own (DNS rebinding).
     """
 
     def __init__(self, app: ASGIApp, allowed: Collection[str], host: str, costly: Collection[str]) -> None:
@@ -39,13 +39,13 @@ class Origins:
             headers = Headers(scope=scope)
             if self._local and not self._is_local(_name(headers.get("host", ""))):
                 raise Forbidden(
-                    "This server listens on loopback and does not go by this Host. To serve pages of another host, "
-                    "name them in ECHO_CORS_ORIGINS.",
+                    "This server listens on loopback and does not accept this Host. Add the origin of its pages to "
+                    "ECHO_CORS_ORIGINS.",
                     code="host_not_allowed",
                 )
             if costs(scope, self._costly) and self._is_foreign(headers):
                 raise Forbidden(
-                    "Pages of this origin may not use this server. ECHO_CORS_ORIGINS names those that may.",
+                    "Pages of this origin may not use this server. ECHO_CORS_ORIGINS lists those that may.",
                     code="origin_not_allowed",
                 )
         await self._app(scope, receive, send)
@@ -53,7 +53,7 @@ class Origins:
     def _is_foreign(self, headers: Headers) -> bool:
         origin = headers.get("origin")
         if origin is None:
-            # Browsers name no origin when an image or a player loads something, but say that it is another site's.
+            # Images and players send no Origin, but browsers mark their requests to another site.
             if headers.get("sec-fetch-site") != "cross-site":
                 return False
             origin = headers.get("referer", "")
@@ -64,12 +64,12 @@ class Origins:
         return not here or here != _without_port(headers.get("host", ""), scheme)
 
     def _is_local(self, name: str) -> bool:
-        # Names without a dot and below ``internal`` (Docker's, Podman's) are nobody's in the public DNS.
+        # The public DNS has no names without a dot and none in ``internal`` (used by Docker and Podman).
         return "." not in name or name in self._hosts or name.endswith((".localhost", ".internal")) or _is_address(name)
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether only this machine reaches what listens there."""
+    """Whether a server that listens on ``host`` can be reached from this machine only."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
@@ -77,9 +77,9 @@ def is_loopback(host: str) -> bool:
 
 
 def _normal(origin: str) -> str:
-    """Return scheme, host and port of an address, the port only where it is not the scheme's own.
+    """Return an origin in lower case, without its path and without the scheme's default port.
 
-    What has no host (``null``, ``file://``) stays as it is: it is nobody's unless it is allowed by that name.
+    An origin without a host (``null``, ``file://``) stays as it is and matches only itself.
     """
     origin = origin.strip().lower()
     try:
@@ -95,7 +95,7 @@ def _without_port(netloc: str, scheme: str) -> str:
 
 
 def _name(netloc: str) -> str:
-    """Return the host of ``host:port``, in lower case and without the dot that may end it."""
+    """Return the host of ``host:port``, in lower case and without a final dot."""
     host = netloc.lower()
     if not host.startswith("["):
         return host.partition(":")[0].removesuffix(".")

@@ -23,6 +23,9 @@ T = TypeVar("T")
 
 #: Proxies must pass every block on at once: nginx buffers without the first, caches may without the second.
 STREAM_HEADERS = {"X-Accel-Buffering": "no", "Cache-Control": "no-cache"}
+#: Most audio bytes on one line of base64. Line readers of some clients fail at 64 KiB, which base64 reaches at 48 KiB.
+#: Even, so that no 16-bit sample is split.
+LINE_AUDIO_BYTES = 32 * 1024
 
 
 async def answer_whole(

@@ -14,18 +14,15 @@ from typing_extensions import override
 
 from echo.errors import EchoError
 from echo.service import SpeechStream
-from echo.types import SAMPLE_RATE, SAMPLES_PER_LATENT
+from echo.types import LATENT_S
 from routes.errors import describe, error_info
-from routes.response import ByteStream
+from routes.response import LINE_AUDIO_BYTES, ByteStream
 
 log = logging.getLogger(__name__)
 
-#: The Content-Type, sent without a charset: an event stream is UTF-8 by definition.
+#: The Content-Type, sent without a charset: an event stream is always UTF-8.
 MEDIA_TYPE = "text/event-stream"
-#: Audio bytes per event; line readers of some clients give up at 64 KiB, which base64 reaches at 48 KiB. Even, so
-#: that no 16-bit sample is split.
-_DELTA_BYTES = 32 * 1024
-#: A comment after this much silence keeps clients and proxies from giving up (livekit waits 30 s).
+#: Seconds without audio after which a comment is sent, so that clients and proxies do not time out (livekit: 30 s).
 _PING_S = 10.0
 
 
@@ -55,8 +52,8 @@ class SpeechEvents(ByteStream):
                 if piece is None:
                     yield b": ping\n\n"
                     continue
-                for start in range(0, len(piece), _DELTA_BYTES):
-                    audio = base64.b64encode(piece[start : start + _DELTA_BYTES]).decode("ascii")
+                for start in range(0, len(piece), LINE_AUDIO_BYTES):
+                    audio = base64.b64encode(piece[start : start + LINE_AUDIO_BYTES]).decode("ascii")
                     yield _event({"type": "speech.audio.delta", "audio": audio})
         except Exception as error:
             if not isinstance(error, EchoError):
@@ -73,13 +70,14 @@ class SpeechEvents(ByteStream):
                 while not (await asyncio.wait((waiting,), timeout=self._ping_s))[0]:
                     yield None
             finally:
-                waiting.cancel()  # only what is abandoned is still waiting here
+                waiting.cancel()  # has no effect unless this generator was closed meanwhile
             if (piece := waiting.result()) is None:
                 return
             yield piece
 
     def _usage(self) -> dict[str, int]:
-        output = math.ceil(self._stream.stats.audio_s * SAMPLE_RATE / SAMPLES_PER_LATENT)
+        # Rounded first: the float of 13 whole latents lies above 13.
+        output = math.ceil(round(self._stream.stats.audio_s / LATENT_S, 6))
         total = self._input_tokens + output
         return {"input_tokens": self._input_tokens, "output_tokens": output, "total_tokens": total}
 

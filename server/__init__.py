@@ -1,1 +1,1 @@
-"""What stands between a socket and the application: limits, time-outs and the count of connections."""
+"""Between a socket and the application: limits, time-outs and the number of connections."""

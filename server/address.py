@@ -5,9 +5,8 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable
 
-#: Whoever has one address of IPv6 has the other ones of its network too.
+#: IPv6 addresses are handed out by networks of this size: all of one count as the same client.
 _IPV6_PREFIX = 64
-
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -21,7 +20,7 @@ def parse_networks(written: Iterable[str]) -> tuple[Network, ...]:
 
 
 def is_within(client: str, networks: Iterable[Network]) -> bool:
-    """Tell whether what ``network`` returned lies in one of the networks."""
+    """Whether a client, as ``network`` has named it, lies in one of the networks."""
     try:
         own = ipaddress.ip_network(client)
     except ValueError:
@@ -30,7 +29,7 @@ def is_within(client: str, networks: Iterable[Network]) -> bool:
 
 
 def network(peer: object) -> str:
-    """Return what stands for the client at a socket's address; "" where there is none (a Unix socket)."""
+    """Return what a socket's peer is counted by: its IPv4 address, or its IPv6 network; "" for a Unix socket."""
     if not isinstance(peer, tuple | list) or not peer:
         return ""
     host = str(peer[0]).partition("%")[0]

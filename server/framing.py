@@ -1,4 +1,4 @@
-"""Where the requests of a connection begin and end, and whether a head is within its limits."""
+"""Where the requests of a connection begin and end, and whether their heads are within the limits."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import httptools
 
-#: Heads are looked at in pieces of this size, so that their limit holds within one large read too.
+#: Heads are parsed in pieces of this size, so that their limit holds within one large read too.
 _PIECE = 4096
 #: Longest request line and header line that the websockets package reads (MAX_LINE_LENGTH), less what surrounds them.
 _SOCKET_LINE = 8192 - 64
@@ -14,7 +14,7 @@ _SOCKET_LINE = 8192 - 64
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a request is not passed on: the status of its answer, a reason for the metrics, a text for the client."""
+    """Why a request is refused: the status of its answer, a reason for the metrics, a message for the client."""
 
     status: int
     reason: str
@@ -22,14 +22,14 @@ class Refusal:
 
 
 class Framing:
-    """Follows the requests on a connection; it decides nothing about them but whether their heads are too large.
+    """Parses the requests on a connection as far as needed to limit their heads.
 
-    ``feed`` takes all bytes in order. It has a parser of its own because the HTTP server's does not count: given a
-    header line without an end, that one collects it without an end.
+    ``feed`` takes all bytes in order. The HTTP server's own parser has no limits: it would buffer an endless header
+    line in memory.
     """
 
     def __init__(self, head_bytes: int, headers: int) -> None:
-        #: Requests that may have been begun.
+        #: Requests that may have begun so far.
         self.allowed = 1
         self._most_bytes = head_bytes
         self._most_headers = headers
@@ -38,22 +38,22 @@ class Framing:
             self._parser.set_dangerous_leniencies(lenient_data_after_close=True)
         #: Requests whose head has been read and is within the limits.
         self.begun = 0
-        #: A request's head is complete and its body is not.
+        #: Whether a request's head is complete and its body is not.
         self.in_body = False
-        #: Nothing can be said of what follows: another protocol, or no HTTP.
+        #: Whether what follows cannot be parsed: another protocol, or no HTTP.
         self.opaque = False
         #: Set once, by a head that is too large or cannot become a socket.
         self.refusal: Refusal | None = None
         self._in_head = False
         self._pending = 0
-        #: Bytes of a body in which nothing of it came: the trailer of a chunked one.
+        #: Bytes since the last content of the body: the trailer of a chunked one.
         self._quiet = 0
-        # Of the head: bytes of its URL, of all header lines, of the longest one; how many there are; what they ask for.
+        # Of the head: bytes of its URL, of all header lines and of the longest one; the number of header lines.
         self._url = self._size = self._longest = self._count = 0
         self._socket = self._has_body = False
 
     def feed(self, data: bytes) -> None:
-        """Follow some more bytes; sets ``refusal`` when the head they belong to must not be passed on."""
+        """Parse more bytes; sets ``refusal`` when the head they belong to must not be passed on."""
         view = memoryview(data)
         while view and self._parser is not None and not self.opaque and self.refusal is None:
             size = len(view) if self.in_body else _PIECE
@@ -64,7 +64,7 @@ class Framing:
             except httptools.HttpParserUpgrade:
                 self.opaque = True
             except httptools.HttpParserError:
-                self.opaque = True  # the HTTP server says so
+                self.opaque = True  # the HTTP server answers it
             if self._in_head and self.refusal is None:
                 self._pending += len(piece)
                 if self._pending > self._most_bytes + _PIECE or self._url > self._most_bytes:
@@ -73,7 +73,7 @@ class Framing:
                 self._too_large()
 
     def close(self) -> None:
-        """Let the parser go, which holds on to this object."""
+        """Drop the parser, which holds a reference to this object."""
         self._parser = None
         self.opaque = True
 
@@ -85,11 +85,11 @@ class Framing:
         self._in_head = True
 
     def on_url(self, url: bytes) -> None:
-        """A part of the request line."""
+        """Count a part of the URL."""
         self._url += len(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header line; of a chunked body's trailer too."""
+        """Count a header line, or one of a chunked body's trailer."""
         self._size += len(name) + len(value) + 4
         self._longest = max(self._longest, len(name) + len(value) + 4)
         self._count += 1
@@ -104,7 +104,7 @@ class Framing:
             self._too_large()
 
     def on_headers_complete(self) -> None:
-        """The head has been read."""
+        """Check the head as a whole."""
         self._in_head = False
         self._pending = self._quiet = 0
         if self._socket and self._parser is not None and self._parser.should_upgrade():
@@ -143,7 +143,7 @@ class Framing:
             self.refusal = Refusal(431, "headers_too_large", f"The headers are too large: {allowed}")
 
     def _check_socket(self, method: bytes) -> None:
-        """Refuse a handshake that the WebSocket package would break off without an answer."""
+        """Refuse a handshake for which the websockets package would close the connection without an answer."""
         if method != b"GET" or self._has_body:
             self.refusal = Refusal(400, "bad_handshake", "A WebSocket is opened with GET and without a body.")
         elif self._url > _SOCKET_LINE:

@@ -1,4 +1,4 @@
-"""One connection: what passes between its socket and the HTTP server, and for how long it may wait for its client."""
+"""One connection: limits heads, and ends the connection when its client keeps it waiting for too long."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from http import HTTPStatus
 from socket import SO_SNDBUF, SOL_SOCKET
 from typing import TYPE_CHECKING, cast
 
+from typing_extensions import override
+
 from server.address import network
 from server.framing import Framing, Refusal
 from server.outq import unacknowledged
@@ -18,16 +20,15 @@ from server.transport import CountingTransport
 if TYPE_CHECKING:
     from server.connections import Connections
 
-#: Makes the HTTP server's protocol for a connection.
+#: Makes the HTTP server's protocol of a connection.
 MakeProtocol = Callable[["Gate"], asyncio.Protocol]
 
 
 class Gate(asyncio.Protocol):
-    """Stands in front of the HTTP server's protocol, which may become a socket's.
+    """Receives a connection's bytes and passes them to the HTTP server's protocol, or after a handshake to a socket's.
 
     Heads are measured before they are passed on. ``check``, called every second, ends a connection that has waited too
-    long for its client: for a request, for the rest of its head, for the rest of a body that nobody wants, or for one
-    byte of an answer to leave.
+    long for its client: for a request, for the rest of its head or of a refused body, or for progress in sending.
     """
 
     def __init__(self, connections: Connections, make: MakeProtocol) -> None:
@@ -38,30 +39,30 @@ class Gate(asyncio.Protocol):
         self._socket: asyncio.Transport | None = None
         self._transport: CountingTransport | None = None
         self._inner: asyncio.Protocol | None = None
-        #: Has become a socket: frames instead of requests.
+        #: Whether it has become a socket, with frames instead of requests.
         self._is_socket = False
         self._finished = 0
         self._frames_bytes = 0
         #: Address of the other end, and who its last request was from.
         self.address = ""
         self.client = ""
-        #: About to end: what still comes in is thrown away.
+        #: About to end: whatever arrives is dropped.
         self.closing = False
         self._waiting_since = time.monotonic()
         self._head_since: float | None = None
         self._thrown_away = 0
-        #: What has come and was not passed on yet; nothing more is read meanwhile.
+        #: Received and not passed on yet; reading is paused meanwhile.
         self._waiting = bytearray()
         self._next_turn: asyncio.Handle | None = None
         self._paused = False
-        #: Bytes that have left since the answers of this connection began; -1 while none have to.
+        #: Bytes that the client has acknowledged; -1 while there is nothing to send.
         self._delivered = -1
         self._progress_at = self._waiting_since
 
     # -- what the event loop calls
 
+    @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Let the connection in, or refuse it."""
         self._socket = socket = cast(asyncio.Transport, transport)
         self.address = self.client = network(transport.get_extra_info("peername"))
         self._waiting_since = self._progress_at = time.monotonic()
@@ -74,8 +75,9 @@ class Gate(asyncio.Protocol):
         self._transport = CountingTransport(socket, self, self._inner)
         self._inner.connection_made(self._transport)
 
+    @override
     def data_received(self, data: bytes) -> None:
-        """Take what the client has sent; it is passed on in pieces, one in a turn of the event loop."""
+        # Passed on in pieces, one per turn of the event loop.
         if self.closing or self._inner is None:
             self._receive_unwanted(data)
         elif not self._waiting and not self._paused and len(data) <= self._turn:
@@ -86,22 +88,22 @@ class Gate(asyncio.Protocol):
                 self._socket.pause_reading()
             self._schedule()
 
+    @override
     def eof_received(self) -> bool | None:
-        """The client sends no more; the connection ends."""
         return None if self.closing or self._inner is None else self._inner.eof_received()
 
+    @override
     def pause_writing(self) -> None:
-        """The system takes no more for now."""
         if self._inner is not None:
             self._inner.pause_writing()
 
+    @override
     def resume_writing(self) -> None:
-        """The system takes more."""
         if self._inner is not None:
             self._inner.resume_writing()
 
+    @override
     def connection_lost(self, exc: Exception | None) -> None:
-        """The connection has ended."""
         self.closing = True
         self._waiting.clear()
         if self._next_turn is not None:
@@ -115,28 +117,28 @@ class Gate(asyncio.Protocol):
     # -- what the application and the transport call
 
     def request_finished(self) -> None:
-        """A request, or a socket, has been answered to its end."""
+        """Count a request, or a socket, that has ended."""
         self._finished += 1
         self._waiting_since = time.monotonic()
         self._thrown_away = 0
 
     def message_taken(self) -> None:
-        """The application has taken a message from the socket."""
+        """Start counting frames afresh: the application has read a message from the socket."""
         self._frames_bytes = 0
 
     def switch(self, protocol: asyncio.BaseProtocol) -> None:
-        """Hand what is received to another protocol from now on."""
+        """Pass what is received to another protocol from now on."""
         self._inner = cast(asyncio.Protocol, protocol)
         self._is_socket = True
 
     def pause(self) -> None:
-        """Hand on nothing for now."""
+        """Pass nothing on for now."""
         self._paused = True
         if self._socket is not None:
             self._socket.pause_reading()
 
     def resume(self) -> None:
-        """Hand on again what is received."""
+        """Pass on again what is received."""
         self._paused = False
         if self._waiting:
             self._schedule()
@@ -146,8 +148,8 @@ class Gate(asyncio.Protocol):
     def close(self) -> None:
         """End the connection once everything has been sent.
 
-        While a body is still coming, it is read on for a while: the system would otherwise tell the client that the
-        connection was reset, and the answer would be lost.
+        While a body is still arriving, reading goes on for a while. Otherwise the kernel would reset the connection,
+        and the client would lose the answer.
         """
         if self._socket is None:
             return
@@ -160,7 +162,7 @@ class Gate(asyncio.Protocol):
 
     @property
     def idle(self) -> bool:
-        """True while no request is being answered."""
+        """Whether no request is being answered."""
         return not self._is_socket and self._framing.begun == self._finished
 
     @property
@@ -200,7 +202,7 @@ class Gate(asyncio.Protocol):
             self._socket.abort()
 
     def make_room(self) -> None:
-        """End an idle connection, for one that wants something."""
+        """End this idle connection to free its place for another."""
         self._connections.ended(self, "room")
         self.closing = True
         if self._socket is not None:
@@ -213,10 +215,10 @@ class Gate(asyncio.Protocol):
         return self.closing and self._framing.in_body
 
     def _leaves(self, now: float) -> bool:
-        """Tell whether bytes leave, or none have to.
+        """Whether there is nothing to send, or sending makes progress.
 
-        What counts is what the client's system has acknowledged: it takes small pieces long before there is room again
-        in the buffers of this one.
+        Progress is what the client's kernel acknowledges. A slow reader's kernel takes small pieces long before this
+        one's buffers have room again.
         """
         unsent = self.unsent
         if not unsent:
@@ -271,7 +273,7 @@ class Gate(asyncio.Protocol):
                 self._inner.data_received(data)
             return
         if self._framing.opaque:
-            return  # what follows something that the HTTP server has given up on
+            return  # the HTTP server has given up on what came before
         self._framing.allowed = self._finished + 1 + self._limits.pipelined
         self._framing.feed(data)
         if self._framing.refusal is not None:
@@ -280,7 +282,7 @@ class Gate(asyncio.Protocol):
         if not self.idle:
             self._head_since = None
         elif self._framing.in_body:
-            self._throw_away(len(data))  # of a body whose request has been answered without it
+            self._throw_away(len(data))  # its request has been answered without the body
         elif self._head_since is None:
             self._head_since = time.monotonic()
         self._inner.data_received(data)
@@ -303,7 +305,7 @@ class Gate(asyncio.Protocol):
             return
         self._connections.refused(self, refusal)
         if not self.idle:
-            self._socket.abort()  # something is being answered: nothing can be said in between
+            self._socket.abort()  # another answer is being sent: no refusal can be sent in its middle
             return
         self._socket.write(_answer(refusal))
         self._linger()
@@ -321,7 +323,7 @@ class Gate(asyncio.Protocol):
 
 
 def _answer(refusal: Refusal) -> bytes:
-    """Return a whole HTTP answer in OpenAI's shape, which is that of every path that nobody owns."""
+    """Return an HTTP answer in OpenAI's error shape, which is the default where no wire format owns the path."""
     kind = "rate_limit_error" if refusal.status == 429 else "server_error" if refusal.status >= 500 else None
     error = {
         "message": refusal.message,

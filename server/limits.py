@@ -1,4 +1,4 @@
-"""How many connections there may be, how large a head, how long a silence: plain values."""
+"""Limits of connections, as plain values: their number, the size of a head, the length of a silence."""
 
 from __future__ import annotations
 
@@ -9,49 +9,49 @@ from dataclasses import dataclass
 from echo.settings import Settings
 from server.address import Network, parse_networks
 
-#: The most connections that are kept unless a setting says otherwise; each costs some kilobytes.
+#: Most connections unless a setting says otherwise; each takes some kilobytes.
 _MOST_CONNECTIONS = 1000
-#: Descriptors that connections leave to files, pipes of child processes and the log.
+#: File descriptors reserved for files, pipes of child processes and the log.
 _RESERVED_DESCRIPTORS = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionLimits:
-    """Limits of all connections together and of each.
+    """Limits of all connections together and of each."""
 
-    ``connections`` and ``client_connections`` count open ones, in total and from one address. ``descriptors``: a
-    connection whose descriptor has this number or a higher one is not kept (None: unknown here). ``receive_s``: longest
-    silence before a request, and longest time for its head. ``send_s``: longest time in which not one byte of what is
-    to be sent leaves. ``linger_s`` and ``linger_bytes``: what is still read, and thrown away, of a body that nobody
-    wants. Addresses in ``trusted`` are those of proxies: many clients each.
-    """
-
+    #: Open connections in total, and from one address.
     connections: int
     client_connections: int
+    #: A connection whose file descriptor has this number or a higher one replaces an idle one or is refused; None = not
+    #: known here.
     descriptors: int | None = None
+    #: Longest silence before a request, and longest time for its head, in seconds.
     receive_s: float = 20.0
+    #: Longest time without progress while there is something to send, in seconds.
     send_s: float = 30.0
+    #: A refused body is read and dropped for this long, and up to this size, so that the client sees the answer.
     linger_s: float = 20.0
     linger_bytes: int = 256 * 2**20
+    #: Addresses of proxies, each of which stands for many clients.
     trusted: tuple[Network, ...] = ()
-    #: Of a request line or the headers as a whole, in bytes; larger than any that browsers and proxies let pass.
+    #: Bytes of a request line, or of all headers; larger than browsers and proxies allow.
     head_bytes: int = 64 * 1024
     #: Header lines of a request; Apache's default.
     headers: int = 100
-    #: Bytes of a socket's frames that have not made up a message yet: two of the largest messages.
+    #: Bytes of a socket's frames without a complete message: two of the largest messages.
     frames_bytes: int = 2 * 2**20
     #: Requests on one connection that wait for the one before them.
     pipelined: int = 16
-    #: What the HTTP server, or a socket, gets in one turn of the event loop, in bytes: a piece full of tiny chunks or
-    #: frames takes some 10 ms.
+    #: Bytes handed to the HTTP server, or to a socket, in one turn of the event loop. A piece full of tiny chunks or
+    #: frames takes about 10 ms.
     turn_bytes: int = 32 * 1024
     socket_turn_bytes: int = 4 * 1024
-    #: The system's buffer of a connection, which takes megabytes otherwise, before anybody has read anything.
+    #: The kernel's send buffer of a connection in bytes; by default it would take megabytes of unread audio.
     send_buffer: int = 256 * 1024
 
 
 def connection_limits(settings: Settings) -> ConnectionLimits:
-    """Return the limits that the settings and the process's descriptors allow."""
+    """Return the limits that follow from the settings and from the process's limit on file descriptors."""
     descriptors = _descriptors()
     most = settings.max_connections or _MOST_CONNECTIONS
     ceiling = None
@@ -69,7 +69,7 @@ def connection_limits(settings: Settings) -> ConnectionLimits:
 
 
 def _descriptors() -> int | None:
-    """Return how many descriptors this process may have; None where that is not limited or not known."""
+    """Return the process's limit on file descriptors; None where there is none or it is not known."""
     if sys.platform == "win32":
         return None
     import resource

@@ -1,4 +1,4 @@
-"""How many bytes of a socket its client has not acknowledged; where the system can tell."""
+"""How many bytes sent on a socket its client has not acknowledged, where the system can tell."""
 
 from __future__ import annotations
 

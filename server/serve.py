@@ -20,7 +20,7 @@ MAX_MESSAGE = 2**20
 
 
 def configure(app: ASGIApp, settings: Settings, metrics: Metrics, **more: Any) -> uvicorn.Config:
-    """Return what uvicorn is to serve and how; ``more`` are options of its own."""
+    """Return uvicorn's configuration; ``more`` are further options of uvicorn."""
     connections = Connections(connection_limits(settings), metrics)
     options: dict[str, Any] = {
         "http": connections.protocol,
@@ -35,16 +35,16 @@ def configure(app: ASGIApp, settings: Settings, metrics: Metrics, **more: Any) -
 
 
 def worth_a_line(record: logging.LogRecord) -> bool:
-    """Tell whether a line of uvicorn's belongs into the log; takes the trace from those about what clients send."""
+    """Whether a line of uvicorn's belongs in the log; removes the traceback of lines about what a client sent."""
     message = record.getMessage()
     if message.startswith("Invalid UTF-8"):
         record.exc_info = record.exc_text = None
-    # What broke a response off has been logged with its reason by then.
+    # A response that broke off has been logged with its reason already.
     return "without completing" not in message
 
 
 class Reporting:
-    """Tells a connection's gate when its requests end and its messages are taken; nothing else sees both."""
+    """Tells a connection's gate when a request has ended and when the application has read a message."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

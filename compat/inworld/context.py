@@ -1,53 +1,47 @@
-"""One context of the socket: its text buffer, its settings, and the task that speaks one flush after the other."""
+"""One context of the socket: its settings, and the task that sends the events of its sessions."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 
-from compat.inworld.buffering import MAX_BUFFERED, BufferRules, TextBuffer
-from compat.inworld.errors import Exhausted, is_unspeakable, late_status
+from compat.inworld.errors import Exhausted, late_status
 from compat.inworld.messages import ContextConfig
-from compat.inworld.payload import payloads
-from compat.inworld.schemas import AudioConfig
-from echo.errors import BadRequest
+from compat.inworld.payload import Lines
+from compat.inworld.timestamps import Span
+from echo.errors import BadRequest, Overloaded
 from echo.service import SpeechService
+from echo.session import Flushed, PassageDone, PassageFailed, PassageStarted, SpeechSession
+from echo.text import SpeakRules
+from echo.text.buffer import MAX_BUFFERED
 
 log = logging.getLogger(__name__)
 
 Send = Callable[[dict[str, object]], Awaitable[None]]
 """Sends one result of a context: the payload under its name, or a status."""
 
-#: Text that may wait for its turn in one context, in characters: about an hour of speech.
-MAX_WAITING_CHARS = 50_000
-#: Flushes and changes of settings that may wait for their turn in one context.
-MAX_WAITING_FLUSHES = 1_000
+#: Changes of settings that may wait for their turn in one context.
+MAX_WAITING_UPDATES = 100
 
 
 @dataclass(frozen=True, slots=True)
-class _Flush:
-    text: str
+class _Part:
+    """A session, and the settings that its client has asked for when it began (None: those of ``create``)."""
+
+    session: SpeechSession
     config: ContextConfig
-
-
-@dataclass(frozen=True, slots=True)
-class _Updated:
-    config: ContextConfig
-
-
-@dataclass(frozen=True, slots=True)
-class _Close:
-    pass
+    updated: bool
 
 
 class Context:
     """A voice, a format and a text buffer on a socket.
 
     The methods return at once; the context's own task does the work, in order. They raise Exhausted, and do nothing,
-    while too much text is waiting. ``closed`` is called before ``contextClosed`` is sent, so that the id is free again
-    when the client receives it.
+    while too much text is waiting. Text that is sent after a change of settings belongs to a session of its own.
+    ``closed`` is called before ``contextClosed`` is sent, so that the id is free again when the client receives it.
     """
 
     def __init__(
@@ -61,124 +55,119 @@ class Context:
     ) -> None:
         self.id = id
         self.config = config
-        #: Something is being spoken or waits to be spoken.
-        self.busy = False
         #: Takes no more messages.
         self.closing = False
         self._service = service
         self._send = send
         self._closed = closed
         self._client = client
-        self._buffer = TextBuffer(buffer_rules(config), markup=service.rules.text.strip_markup)
-        self._timer: asyncio.TimerHandle | None = None
-        self._waiting_chars = 0
-        self._header_sent_for: AudioConfig | None = None
-        self._work: asyncio.Queue[_Flush | _Updated | _Close] = asyncio.Queue()
-        self._task = asyncio.create_task(self._run())
+        self._session = self._open(config, header=True)
+        self._parts: asyncio.Queue[_Part | None] = asyncio.Queue()
+        self._parts.put_nowait(_Part(self._session, config, updated=False))
+        self._task: asyncio.Task[None] | None = asyncio.create_task(self._run())
         self._task.add_done_callback(_log_failure)
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is being spoken or waits to be spoken."""
+        return self._session.busy or not self._parts.empty()
 
     def append(self, text: str) -> None:
         """Take text and speak what is due. Raises BadRequest, and takes nothing, if it is too long."""
         if len(text) > MAX_BUFFERED:
             raise BadRequest(f"text: {len(text)} characters; at most {MAX_BUFFERED} per message.", param="text")
-        self._require_room(len(text))
-        self._speak(self._buffer.append(text, self._now()))
-        self._set_timer()
+        with _exhausted():
+            self._session.feed(text)
 
     def flush(self) -> None:
         """Speak what is buffered; ``flushCompleted`` follows even if that is nothing."""
-        self._require_room(0)
-        self._stop_timer()
-        self._put(_Flush(self._buffer.flush(), self.config))
+        with _exhausted():
+            self._session.flush()
 
     def update(self, config: ContextConfig) -> None:
         """Speak what is buffered with the old settings, then change them."""
-        self._require_room(0)
-        self._stop_timer()
-        self._speak(self._buffer.flush())
-        self.config = config
-        self._buffer.rules = buffer_rules(config)
-        self._put(_Updated(config))
+        if self._parts.qsize() >= MAX_WAITING_UPDATES:
+            raise Exhausted(f"{MAX_WAITING_UPDATES} changes of settings are waiting. Send more later.")
+        # livekit feeds a whole context to one WAV parser: a second header would be played as a click.
+        session = self._open(config, header=config.audio_config != self.config.audio_config)
+        self._session.end()
+        self.config, self._session = config, session
+        self._parts.put_nowait(_Part(session, config, updated=True))
 
     def close(self) -> None:
         """Speak what is buffered, then end."""
         self.closing = True
-        self._stop_timer()
-        self._speak(self._buffer.flush())
-        self._put(_Close())
+        self._session.end()
+        self._parts.put_nowait(None)
 
     async def cancel(self) -> None:
         """Stop speaking, drop all text, and end without a message; return when the work has stopped."""
-        self._stop_timer()
-        self._task.cancel()
-        await asyncio.wait((self._task,))
+        # Let go of at once: the error of a cancelled task holds its frames, and they hold the context and its speech.
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait((task,))
 
-    def _require_room(self, chars: int) -> None:
-        if self._waiting_chars + chars > MAX_WAITING_CHARS or self._work.qsize() >= MAX_WAITING_FLUSHES:
-            raise Exhausted(f"{self._waiting_chars} characters are waiting to be spoken. Send more later.")
-
-    def _speak(self, text: str) -> None:
-        if text:
-            self._put(_Flush(text, self.config))
-
-    def _put(self, work: _Flush | _Updated | _Close) -> None:
-        if isinstance(work, _Flush):
-            self._waiting_chars += len(work.text)
-        self.busy = True
-        self._work.put_nowait(work)
-
-    def _set_timer(self) -> None:
-        self._stop_timer()
-        if (due := self._buffer.deadline) is not None:
-            delay = max(0.0, due - self._now())
-            self._timer = asyncio.get_running_loop().call_later(delay, self._delay_over)
-
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _delay_over(self) -> None:
-        self._speak(self._buffer.flush())
-
-    def _now(self) -> float:
-        return asyncio.get_running_loop().time()
+    def _open(self, config: ContextConfig, *, header: bool) -> SpeechSession:
+        audio = config.audio_config.streamed(header=header)
+        request = config.to_request("", audio, streaming=True, client=self._client)
+        return self._service.session(request, speak_rules(config))
 
     # -- the context's task --------------------------------------------------------------------------------------
 
     async def _run(self) -> None:
-        while True:
-            match await self._work.get():
-                case _Flush(text, config):
-                    await self._generate(text, config)
-                    self._waiting_chars -= len(text)
-                case _Updated(config):
-                    await self._send({"contextUpdated": config.echoed()})
-                case _Close():
-                    self._closed()
-                    await self._send({"contextClosed": {}})
-                    return
-            self.busy = not self._work.empty()
+        try:
+            while (part := await self._parts.get()) is not None:
+                if part.updated:
+                    await self._send({"contextUpdated": part.config.echoed()})
+                await self._speak(part.session, part.config)
+            self._closed()
+            await self._send({"contextClosed": {}})
+        finally:
+            self._session.close()
 
-    async def _generate(self, text: str, config: ContextConfig) -> None:
-        """Speak one flush. Its timestamps start at 0."""
-        if text:
-            # livekit feeds a whole context to one WAV parser: a second header would be played as a click.
-            audio = config.audio_config.streamed(header=config.audio_config != self._header_sent_for)
-            try:
-                speech = config.to_request(text, audio, streaming=True, client=self._client)
-                stream = await self._service.open(speech)
-                self._header_sent_for = config.audio_config
-                try:
-                    async for payload in payloads(stream, config, text):
-                        await self._send({"audioChunk": payload})
-                finally:
-                    stream.close()
-            except Exception as error:
-                if not is_unspeakable(error):
-                    await self._send({"status": late_status(error, "Inworld socket")})
-                    return
-        await self._send({"flushCompleted": {}})
+    async def _speak(self, session: SpeechSession, config: ContextConfig) -> None:
+        """Send the events of a session. The timestamps of each passage start at 0."""
+        lines = Lines(config, "")
+        failed = False
+        try:
+            async for event in session:
+                match event:
+                    case bytes():
+                        for payload in lines.add(event):
+                            await self._send({"audioChunk": payload})
+                    case PassageStarted():
+                        lines, failed = Lines(config, event.source.strip()), False
+                    case PassageDone():
+                        for payload in lines.end(_span(event)):
+                            await self._send({"audioChunk": payload})
+                        if not event.flushed:
+                            await self._send({"flushCompleted": {}})
+                    case PassageFailed():
+                        failed = event.flushed
+                        await self._send({"status": late_status(event.error, "Inworld socket")})
+                    case Flushed():
+                        if not failed:
+                            await self._send({"flushCompleted": {}})
+                        failed = False
+        finally:
+            session.close()
+
+
+@contextlib.contextmanager
+def _exhausted() -> Iterator[None]:
+    try:
+        yield
+    except Overloaded as error:
+        raise Exhausted(error.message) from None
+
+
+def _span(done: PassageDone) -> Span:
+    """Return where the speech of a passage lies in its own audio."""
+    length = done.end_s - done.start_s
+    if done.speech_start_s is None or done.speech_end_s is None:
+        return Span(0.0, length)
+    return Span(done.speech_start_s - done.start_s, min(done.speech_end_s - done.start_s, length))
 
 
 def _log_failure(task: asyncio.Task[None]) -> None:
@@ -186,12 +175,12 @@ def _log_failure(task: asyncio.Task[None]) -> None:
         log.error("Inworld context failed", exc_info=error)
 
 
-def buffer_rules(config: ContextConfig) -> BufferRules:
-    """Return the buffering rules of a context's settings; a threshold or delay of 0 means unset."""
+def speak_rules(config: ContextConfig) -> SpeakRules:
+    """Return when a context's settings have text spoken; a threshold or delay of 0 means unset."""
     sentences = config.auto_mode is not False and config.auto_mode_strategy == "SENTENCE_BOUNDARY"
-    return BufferRules(
-        threshold=config.buffer_char_threshold or MAX_BUFFERED,
+    return SpeakRules(
+        pieces=config.auto_mode is True and not sentences,
+        sentences_from=0 if sentences else None,
+        words_from=(config.buffer_char_threshold or MAX_BUFFERED,),
         max_delay_s=config.max_buffer_delay_ms / 1000 if config.max_buffer_delay_ms else None,
-        phrases=config.auto_mode is True and not sentences,
-        sentences=sentences,
     )

@@ -3,57 +3,81 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 from compat.inworld.schemas import TimestampType, Voicing
-from compat.inworld.timestamps import speech_span, timestamp_info
+from compat.inworld.timestamps import Span, speech_span, timestamp_info
 from echo.service import SpeechStream
+from routes.response import LINE_AUDIO_BYTES
 
-#: Audio per line: its base64 stays below the 64 KiB of common line readers. Even, so that no 16-bit sample is split.
-LINE_BYTES = 32 * 1024
 #: Kept for the last line where timestamps must travel with audio; about 20 ms of 16-bit audio.
 _HELD_BYTES = 2 * 1024
 #: pipecat strips a WAV header only from a chunk that is longer than it.
 _WAV_HEADER = 44
 
 
-async def payloads(stream: SpeechStream, voicing: Voicing, text: str) -> AsyncIterator[dict[str, object]]:
-    """Yield the payload of every line.
+class Lines:
+    """Cuts the audio of a text into the payloads of lines.
 
-    ``processedCharactersCount`` is the real one on the first line only, because clients add the values up.
-    Timestamps need the final duration: they come with the last audio, or after it where the client wants them apart.
+    ``processedCharactersCount`` is the real one on the first line only, because clients add the values up. Timestamps
+    need the final duration: they come with the last audio, or after it where the client wants them apart.
     """
-    asked = voicing.timestamp_type is not TimestampType.NONE
-    held_back = _HELD_BYTES if asked and not voicing.timestamps_last else 0
-    count, waiting, first = len(text), b"", True
+
+    def __init__(self, voicing: Voicing, text: str) -> None:
+        self._voicing = voicing
+        self._text = text
+        self._count = len(text)
+        asked = voicing.timestamp_type is not TimestampType.NONE
+        self._held_back = _HELD_BYTES if asked and not voicing.timestamps_last else 0
+        self._waiting = b""
+        self._first = True
+
+    def add(self, data: bytes) -> Iterator[dict[str, object]]:
+        """Take more audio; yield the payloads that are ready."""
+        self._waiting += data
+        while len(self._waiting) - self._held_back > (_WAV_HEADER if self._first else 0):
+            take = min(LINE_AUDIO_BYTES, len(self._waiting) - self._held_back)
+            yield self._line(self._waiting[:take])
+            self._waiting = self._waiting[take:]
+
+    def end(self, span: Span) -> Iterator[dict[str, object]]:
+        """End the audio of the text, of which ``span`` is speech; yield the last payloads. Silence may follow."""
+        times = timestamp_info(self._voicing.timestamp_type, self._text, span)
+        if self._waiting:
+            line = self._line(self._waiting)
+            if times is not None and self._held_back:
+                line, times = {**line, "timestampInfo": times}, None
+            yield line
+        if times is not None:
+            yield {"timestampInfo": times}
+        self._waiting, self._held_back = b"", 0
+
+    def _line(self, audio: bytes) -> dict[str, object]:
+        count, self._count, self._first = self._count, 0, False
+        return _audio(audio, count, self._voicing.model_id)
+
+
+async def payloads(stream: SpeechStream, voicing: Voicing, text: str) -> AsyncIterator[dict[str, object]]:
+    """Yield the payload of every line of a stream."""
+    lines = Lines(voicing, text)
     async for data in stream:
-        waiting += data
-        while len(waiting) - held_back > (_WAV_HEADER if first else 0):
-            take = min(LINE_BYTES, len(waiting) - held_back)
-            yield _audio(waiting[:take], count, voicing.model_id)
-            waiting, count, first = waiting[take:], 0, False
-    times = timestamps(stream, voicing, text)
-    if waiting:
-        line = _audio(waiting, count, voicing.model_id)
-        if times is not None and held_back:
-            line, times = {**line, "timestampInfo": times}, None
-        yield line
-    if times is not None:
-        yield {"timestampInfo": times}
+        for payload in lines.add(data):
+            yield payload
+    for payload in lines.end(_span(stream)):
+        yield payload
 
 
 def whole(stream: SpeechStream, audio: bytes, voicing: Voicing, text: str) -> dict[str, object]:
     """Return the answer in one piece."""
-    times = timestamps(stream, voicing, text)
+    times = timestamp_info(voicing.timestamp_type, text, _span(stream))
     answer = _audio(audio, len(text), voicing.model_id)
     return answer if times is None else {**answer, "timestampInfo": times}
 
 
-def timestamps(stream: SpeechStream, voicing: Voicing, text: str) -> dict[str, object] | None:
-    """Estimate the timestamps of an exhausted stream; None when none were asked for."""
+def _span(stream: SpeechStream) -> Span:
+    """Return where the speech of an exhausted stream lies."""
     stats = stream.stats
-    span = speech_span(stats.audio_s, stats.speech_start_s, stats.speech_end_s, stream.output.duration_s)
-    return timestamp_info(voicing.timestamp_type, text, span)
+    return speech_span(stats.audio_s, stats.speech_start_s, stats.speech_end_s, stream.output.duration_s)
 
 
 def _audio(audio: bytes, count: int, model: str) -> dict[str, object]:

@@ -56,6 +56,7 @@ class Session:
                 await self._handle(frame)
         finally:
             await asyncio.gather(*(context.cancel() for context in self._contexts.values()))
+            self._contexts.clear()
 
     async def _receive(self) -> str | bytes | None:
         while True:

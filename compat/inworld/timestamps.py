@@ -1,14 +1,11 @@
-"""Estimated word and character times. The model gives no alignment, so a constant speaking rate is assumed."""
+"""``timestampInfo``: estimated times of words and characters in Inworld's form."""
 
 from __future__ import annotations
 
-import math
-import re
 from dataclasses import dataclass
 
 from compat.inworld.schemas import TimestampType
-
-_WORD = re.compile(r"\S+")
+from echo.text.times import SpokenText, Timed
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,33 +31,20 @@ def speech_span(audio_s: float, speech_start_s: float | None, speech_end_s: floa
 
 
 def timestamp_info(kind: TimestampType, text: str, span: Span) -> dict[str, object] | None:
-    """Return ``timestampInfo`` for a text spoken over ``span``; None when no timestamps were asked for.
-
-    Every character of the text takes the same time, blanks included, so a word's time is proportional to its length.
-    Times are non-decreasing, rounded to milliseconds, and never beyond the span. Words keep their punctuation:
-    pipecat matches them against the text it sent.
-    """
-    text = text.strip()
+    """Return ``timestampInfo`` for a text spoken over ``span``; None when no timestamps were asked for."""
+    spoken = SpokenText(text=text.strip(), start_s=span.start_s, end_s=span.end_s)
     match kind:
         case TimestampType.WORD:
-            places = [(word.group(), word.start(), word.end()) for word in _WORD.finditer(text)]
-            return {"wordAlignment": _arrays("words", "word", places, len(text), span)}
+            return {"wordAlignment": _arrays("words", "word", spoken.words())}
         case TimestampType.CHARACTER:
-            places = [(char, index, index + 1) for index, char in enumerate(text)]
-            return {"characterAlignment": _arrays("characters", "character", places, len(text), span)}
+            return {"characterAlignment": _arrays("characters", "character", spoken.characters())}
         case TimestampType.NONE:
             return None
 
 
-def _arrays(
-    items: str, prefix: str, places: list[tuple[str, int, int]], length: int, span: Span
-) -> dict[str, list[str] | list[float]]:
-    def at(place: int) -> float:
-        seconds = span.start_s + (span.end_s - span.start_s) * place / length
-        return min(round(seconds, 3), math.floor(span.end_s * 1000) / 1000)
-
+def _arrays(items: str, prefix: str, times: list[Timed]) -> dict[str, list[str] | list[float]]:
     return {
-        items: [item for item, _, _ in places],
-        f"{prefix}StartTimeSeconds": [at(start) for _, start, _ in places],
-        f"{prefix}EndTimeSeconds": [at(end) for _, _, end in places],
+        items: [each.text for each in times],
+        f"{prefix}StartTimeSeconds": [each.start_s for each in times],
+        f"{prefix}EndTimeSeconds": [each.end_s for each in times],
     }

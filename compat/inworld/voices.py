@@ -1,4 +1,4 @@
-"""Inworld's voice routes: list, look at, clone, describe and delete voices."""
+"""Inworld's voice routes: list, get, clone, update and delete voices."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ router = APIRouter(tags=["Inworld voices"], responses=RPC_RESPONSES)
 PageSize = Annotated[int, Query(alias="pageSize", ge=0)]
 PageToken = Annotated[str, Query(alias="pageToken")]
 
-# Plain functions run in FastAPI's thread pool: looking for voices reads folders.
+# FastAPI runs functions that are not async in its thread pool: listing voices reads folders.
 
 
 @router.get("/tts/v1/voices")
@@ -115,7 +115,7 @@ def _list(runtime: Runtime, workspace: str | None, size: int, token: str, filter
 
 
 def _belongs(voice: Voice, workspace: str | None) -> bool:
-    """Tell whether a workspace has this voice; the form of the routes without a workspace reaches all of them."""
+    """Whether a workspace has this voice; routes without a workspace (None) reach the voices of all."""
     return workspace is None or voice.kind is not VoiceKind.CLONE or voice.workspace == reduce_workspace(workspace)
 
 
@@ -127,7 +127,7 @@ def _find(runtime: Runtime, workspace: str | None, name: str) -> Voice:
 
 
 def _changeable(runtime: Runtime, workspace: str | None, name: str) -> str:
-    """Return the id of the voice to change or delete: the forgiving look-up of a voice to speak with is not enough."""
+    """Return the id of the voice to change or delete; unlike for speech, id or short name must match exactly."""
     _require_cloning(runtime)
     voice = _find(runtime, workspace, name)
     if name not in (voice.id, voice.id.partition(SEPARATOR)[2]):
@@ -150,7 +150,7 @@ async def _clone(request: Request, runtime: Runtime, workspace: str) -> Response
     except SamplesRejected as error:
         answer = {**rpc_status(describe(error)), "audioSamplesValidated": _validated(body, error.reports)}
         return JSONResponse(answer, 400)
-    runtime.cache.forget(voice.id)  # what a clone of the same name sounded like
+    runtime.cache.forget(voice.id)  # of an earlier clone with the same id
     return JSONResponse({"voice": as_voice(voice, workspace), "audioSamplesValidated": _validated(body, reports)})
 
 

@@ -26,7 +26,7 @@ def _options(**options: str) -> Mapping[str, str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Codec:
-    """How one encoding is asked of FFmpeg: container, encoder, sample format, legal rates (Hz), bit rates (bit/s)."""
+    """FFmpeg's names and limits for one encoding; sample rates in Hz, bit rates in bit/s."""
 
     container: str
     encoder: str
@@ -39,11 +39,11 @@ class Codec:
     needs_audio: bool = True  # a stream without a frame is not valid
 
     def nearest_rate(self, rate: int) -> int:
-        """The legal rate closest to the wanted one, the higher of two equally close."""
-        return min(self.rates, key=lambda legal: (abs(legal - rate), -legal), default=rate)
+        """Return the supported sample rate closest to ``rate``, the higher of two equally close."""
+        return min(self.rates, key=lambda supported: (abs(supported - rate), -supported), default=rate)
 
     def bit_rate(self, wanted: int | None) -> int | None:
-        """The wanted bit rate brought into the encoder's range; None where the codec has none."""
+        """Clamp a bit rate to the encoder's range, None to its default; None where the codec has no bit rate."""
         if self.bit_rates is None:
             return None
         low, high = self.bit_rates
@@ -63,8 +63,8 @@ def _g711(name: str) -> Codec:
 #: flush_packets: every packet leaves at once instead of waiting in FFmpeg's 32 KiB buffer.
 CODECS: Mapping[Encoding, Codec] = MappingProxyType(
     {
-        # No ID3 tag and no Xing frame: both would need a second visit to the start of the file. Without the bit
-        # reservoir a frame stands alone, so that a listener who joins late or a cut file decodes at once.
+        # No ID3 tag and no Xing frame: both are written again at the start once the length is known. Without the bit
+        # reservoir every frame decodes alone, so a stream can be joined late or cut.
         Encoding.MP3: Codec(
             container="mp3",
             encoder="libmp3lame",
@@ -94,7 +94,7 @@ CODECS: Mapping[Encoding, Codec] = MappingProxyType(
             default_bit_rate=128_000,
             container_options=_options(flush_packets="1"),
         ),
-        # FFmpeg would reserve 8 KiB for later tags.
+        # No padding: FFmpeg would reserve 8 KiB for tags.
         Encoding.FLAC: Codec(
             container="flac",
             encoder="flac",
@@ -110,7 +110,7 @@ CODECS: Mapping[Encoding, Codec] = MappingProxyType(
 
 @cache
 def available() -> frozenset[Encoding]:
-    """The compressed encodings whose encoder and container this PyAV build has."""
+    """Return the compressed encodings whose encoder and container this PyAV build has."""
     return frozenset(
         encoding
         for encoding, codec in CODECS.items()
@@ -119,14 +119,16 @@ def available() -> frozenset[Encoding]:
 
 
 class _Sink(io.RawIOBase):
-    """Where FFmpeg writes to: cannot seek, so nothing that left is ever changed."""
+    """The file that FFmpeg writes to. It is not seekable, so bytes that were sent are never changed."""
 
     def __init__(self) -> None:
         self._data = bytearray()
 
+    @override
     def writable(self) -> bool:
         return True
 
+    @override
     def write(self, data: Any) -> int:
         self._data += data
         return len(data)
@@ -193,12 +195,12 @@ class CompressedEncoder(Encoder):
 
 
 def with_flac_length(data: bytes, samples: int) -> bytes:
-    """A whole FLAC file with its number of samples filled in; as a stream it had to say "unknown" (0).
+    """Write the number of samples into a whole FLAC file; as a stream it had 0, which means unknown.
 
     The number is the last 36 bits before the MD5 sum of STREAMINFO, the first metadata block (RFC 9639, 8.2).
     """
     start, end = 18, 26
     mask = (1 << 36) - 1
     fields = int.from_bytes(data[start:end], "big")
-    known = fields & mask or min(samples, mask)  # a stream of one frame had it right
+    known = fields & mask or min(samples, mask)  # FFmpeg has set it in a stream of one frame
     return data[:start] + (fields & ~mask | known).to_bytes(end - start, "big") + data[end:]

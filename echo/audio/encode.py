@@ -1,4 +1,4 @@
-"""Samples to the bytes a client asked for: time-stretch, then resample, then ONE continuous encoder per response."""
+"""Samples to the bytes a client asked for: time-stretch, then resample, then one continuous encoder per response."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from echo.types import Audio, AudioFormat, Encoding
 
 #: Rates a client may ask for, in Hz: telephone to studio.
 MIN_RATE, MAX_RATE = 8_000, 48_000
-#: G.711 is an 8 kHz code; another rate only when asked for.
+#: G.711 is defined at 8 kHz; another rate is used only on request.
 TELEPHONE_RATE = 8_000
 #: Every Opus decoder plays at this rate, whatever rate went in (RFC 7845).
 OPUS_RATE = 48_000
@@ -44,7 +44,7 @@ MEDIA_TYPES: Mapping[Encoding, str] = MappingProxyType(
 _RAW: Mapping[Encoding, Callable[[Audio], bytes]] = MappingProxyType(
     {Encoding.PCM: to_bytes, Encoding.F32: float_bytes}
 )
-#: What is inside of a WAV file.
+#: Format tag and samples of each kind of WAV file.
 _WAV: Mapping[Encoding, tuple[FormatTag, Encoding]] = MappingProxyType(
     {
         Encoding.WAV: (FormatTag.PCM, Encoding.PCM),
@@ -72,7 +72,7 @@ class Output:
         bytes_per_s: float,
     ) -> None:
         self.encoding = encoding
-        #: What a second of audio takes, about: exact but for FLAC, whose size depends on the sound.
+        #: Bytes per second of audio; an estimate for FLAC, whose size depends on the sound.
         self.bytes_per_s = bytes_per_s
         self.media_type = MEDIA_TYPES[encoding]
         self.sample_rate = OPUS_RATE if encoding is Encoding.OPUS else coded_rate
@@ -90,24 +90,38 @@ class Output:
         return self._coded_samples / self._coded_rate
 
     def push(self, samples: Audio) -> bytes:
-        """Bytes that are ready, perhaps none."""
+        """Return the bytes that are ready, perhaps none."""
         with self._lock:
             if self._done:
                 return b""
             return self._encode(self._resampler.push(self._stretch.push(samples)))
 
-    def finish(self) -> bytes:
-        """Everything that is still held, and the end of the file; frees the encoder."""
+    def drain(self) -> bytes:
+        """Give out all samples that are held, where a silence follows; only a codec's frame may still be incomplete."""
         with self._lock:
             if self._done:
                 return b""
-            rest = self._resampler.push(self._stretch.finish())
-            last = self._encode(np.concatenate([rest, self._resampler.finish()])) + self._encoder.finish()
+            data = self._encode(self._held())
+            self._stretch.restart()
+            self._resampler.restart()
+            return data
+
+    def finish(self) -> bytes:
+        """Return what was held back, and the end of the file; frees the encoder."""
+        with self._lock:
+            if self._done:
+                return b""
+            last = self._encode(self._held()) + self._encoder.finish()
             self._free()
             return last
 
+    def _held(self) -> Audio:
+        """The samples that time-stretch and resampler still hold, both of which end here."""
+        stretched = self._resampler.push(self._stretch.finish())
+        return np.concatenate([stretched, self._resampler.finish()])
+
     def whole(self, body: bytes) -> bytes:
-        """All the bytes of a finished output as a file that says its length, where the stream could not know it (FLAC).
+        """Turn all bytes of a finished output into a file that states its length, which a FLAC stream cannot.
 
         libsndfile refuses a FLAC file of unknown length (libsndfile#1038); FFmpeg and browsers take it.
         """
@@ -138,7 +152,7 @@ class Output:
 
 
 def supported_encodings() -> frozenset[Encoding]:
-    """The encodings this host can make: the plain ones always, the others as FFmpeg was built."""
+    """Return the encodings this host can make: uncompressed ones always, others if FFmpeg was built with them."""
     bare = frozenset(_RAW) | available()
     return bare | {wav for wav, (_, inside) in _WAV.items() if inside in bare}
 
@@ -181,12 +195,12 @@ def _bytes_per_s(format: AudioFormat, rate: int) -> float:
 
 
 def _coded_rate(format: AudioFormat, source_rate: int) -> int:
-    """The rate the encoder is fed with, in Hz."""
+    """Return the sample rate of the encoder's input, in Hz."""
     match format.encoding:
         case Encoding.MULAW | Encoding.ALAW | Encoding.WAV_MULAW | Encoding.WAV_ALAW:
             return format.sample_rate or TELEPHONE_RATE
         case Encoding.OPUS:
-            # A rate that Opus knows is noted in the file as the original's; any other is only a wish for playback.
+            # Opus records a rate that it supports as the original's. Any other has no effect: playback is at 48 kHz.
             return format.sample_rate if format.sample_rate in CODECS[Encoding.OPUS].rates else OPUS_RATE
         case Encoding.MP3 | Encoding.AAC | Encoding.FLAC:
             return CODECS[format.encoding].nearest_rate(format.sample_rate or source_rate)

@@ -31,8 +31,9 @@ class Joiner:
     """Joins the frames of consecutive chunks into one stream of samples.
 
     ``push`` every frame of a chunk, ``end_chunk`` after its last, ``finish`` once after the last chunk; each returns
-    the samples that are ready. The frames of a chunk follow each other to the sample (the decoder is causal), so they
-    pass untouched and at once but for the last ``fade_ms``. Something changes only at the edges of chunks:
+    the samples that are ready. ``rest``, between two chunks, gives out what is held if the next may be late.
+    The frames of a chunk follow each other to the sample (the decoder is causal), so they pass untouched and at once
+    but for the last ``fade_ms``. Something changes only at the edges of chunks:
 
     - a chunk starts muted and faded in, for ``settle_ms`` and ``fade_ms``;
     - the silence that opens a later chunk is trimmed; so is the silence that ends the frame marked ``is_last``, which
@@ -59,6 +60,7 @@ class Joiner:
         self._has_last = False  # the frame that ends the chunk has come
         self._between = False  # a chunk has ended and the next has made no sound yet
         self._gap_open = False  # the silence between the two is still to be emitted
+        self._rested = 0  # samples of it that ``rest`` has emitted
         self._opening = _NOTHING  # the latest silence of the chunk that has made no sound yet
 
     def push(self, frame: AudioFrame) -> Audio:
@@ -96,6 +98,18 @@ class Joiner:
         self._started = self._between = True
         return np.concatenate([closed, np.zeros(self._count(pause_after_ms), np.float32)])
 
+    def rest(self) -> Audio:
+        """The silence that the chunk has left, as much of it as at the end of the stream."""
+        if not self._gap_open or self._rested:
+            return _NOTHING
+        samples, self._rested = self._tail.close(self._tail_limit)
+        return samples
+
+    def resume(self) -> None:
+        """Go on without a pause: the listener has heard silence since the last chunk."""
+        if self._gap_open:
+            self._rested = self._pause
+
     def finish(self) -> Audio:
         """The end of the stream: what the last sound leaves behind, faded out; nothing after a pause."""
         if self._started and not self._between:
@@ -114,14 +128,15 @@ class Joiner:
         if not self._gap_open:
             return _NOTHING
         self._gap_open = False
-        wanted = max(0, self._pause - lead)
+        wanted = max(0, self._pause - lead - self._rested)
+        self._rested = 0
         tail, silence = self._tail.close(wanted)
         return np.concatenate([tail, np.zeros(max(0, wanted - silence), np.float32)])
 
     def _close_tail(self) -> Audio:
         if not self._gap_open:
             return _NOTHING
-        self._gap_open = False
+        self._gap_open, self._rested = False, 0
         return self._tail.close(self._tail_limit)[0]
 
     def _sound_end(self, samples: Audio) -> int:

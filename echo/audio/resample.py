@@ -15,8 +15,8 @@ class Resampler:
     """
 
     def __init__(self, source: int, target: int) -> None:
-        # HQ: 132 dB signal to noise and -141 dB of aliasing from 44.1 kHz, for 0.3 ms of work per second of audio.
-        self._stream = None if source == target else soxr.ResampleStream(source, target, 1, "float32", quality="HQ")
+        self._source, self._target = source, target
+        self._stream = self._open()
 
     def push(self, samples: Audio) -> Audio:
         """Converted samples that are ready; the filter holds back 10 to 40 ms."""
@@ -26,6 +26,16 @@ class Resampler:
         """The rest, once the last samples have been pushed."""
         nothing = np.zeros(0, np.float32)
         return nothing if self._stream is None else self._convert(nothing, last=True)
+
+    def restart(self) -> None:
+        """Begin anew after ``finish``, as if nothing had been pushed."""
+        self._stream = self._open()
+
+    def _open(self) -> soxr.ResampleStream | None:
+        if self._source == self._target:
+            return None
+        # HQ: 132 dB signal to noise and -141 dB of aliasing from 44.1 kHz, for 0.3 ms of work per second of audio.
+        return soxr.ResampleStream(self._source, self._target, 1, "float32", quality="HQ")
 
     def _convert(self, samples: Audio, *, last: bool) -> Audio:
         assert self._stream is not None

@@ -18,12 +18,12 @@ MIN_SPEED, MAX_SPEED = 0.25, 4.0
 
 #: Silence fed in at the end, in seconds: atempo drops its last unfilled windows (up to 4 x 46 ms when chained).
 _FLUSH_S = 0.25
-#: The end is faded over this time, since a stretched wave does not stop at a zero.
+#: Fade at the end, in seconds: a stretched wave does not end at zero, which would click.
 _FADE_S = 0.005
 
 
 def _stages(speed: float) -> list[float]:
-    """Factors whose product is ``speed``, each within 0.5..2: below atempo refuses, above it skips audio."""
+    """Split ``speed`` into factors of 0.5 to 2: atempo refuses smaller ones, and skips audio at larger ones."""
     stages: list[float] = []
     while speed > 2.0:
         stages.append(2.0)
@@ -35,7 +35,7 @@ def _stages(speed: float) -> list[float]:
 
 
 class TimeStretch:
-    """Speaks one mono stream ``speed`` times as fast (0.25 to 4) without moving its pitch.
+    """Changes the tempo of one mono stream by ``speed`` (0.25 to 4) and keeps its pitch.
 
     Exactly round(n / speed) samples come out for n pushed, the same whatever the sizes of the pieces; 1.0 passes the
     samples through untouched. Holds back 60 to 220 ms of input. Raises BadRequest for a speed out of range.
@@ -46,19 +46,17 @@ class TimeStretch:
             raise BadRequest(f"speed must be between {MIN_SPEED} and {MAX_SPEED}.", param="speed")
         self._rate = rate
         self._speed = speed
-        self._pushed = 0
-        self._pulled = 0
-        self._graph = None if speed == 1.0 else self._build()
+        self.restart()
 
     def push(self, samples: Audio) -> Audio:
-        """Stretched samples that are ready."""
+        """Return the stretched samples that are ready."""
         if self._graph is None:
             return samples
         self._feed(self._graph, samples)
         return self._drain(self._graph)
 
     def finish(self) -> Audio:
-        """The rest, once the last samples have been pushed."""
+        """Return the rest, after the last push."""
         if self._graph is None:
             return np.zeros(0, np.float32)
         wanted = max(0, round(self._pushed / self._speed) - self._pulled)
@@ -70,6 +68,12 @@ class TimeStretch:
             rest[-fade:] *= rising(fade)[::-1]
         self.close()
         return rest
+
+    def restart(self) -> None:
+        """Begin anew after ``finish``, as if nothing had been pushed."""
+        self._pushed = 0
+        self._pulled = 0
+        self._graph = None if self._speed == 1.0 else self._build()
 
     def close(self) -> None:
         """Free the filters; safe to call at any time."""
@@ -101,7 +105,7 @@ class TimeStretch:
         while True:
             try:
                 frame = graph.pull()
-            except (av.error.BlockingIOError, av.error.EOFError):  # more input wanted; all done
+            except (av.error.BlockingIOError, av.error.EOFError):  # it needs more input; it has ended
                 break
             assert isinstance(frame, av.AudioFrame)
             parts.append(frame.to_ndarray()[0])

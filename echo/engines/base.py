@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Protocol
 
@@ -13,8 +12,8 @@ from echo.types import Audio, EngineInfo, Utterance, VoiceState, Workload
 class Engine(Protocol):
     """Something that speaks. Thread-safe; owns its device and its worker threads.
 
-    ``warm_up``, ``finish_warm_up`` and ``close`` block and are called off the event loop; the other methods return at
-    once.
+    ``prepare``, ``warm_up``, ``finish_warm_up`` and ``close`` are called off the event loop and may take a while; the
+    other methods return at once.
     """
 
     @property
@@ -26,13 +25,21 @@ class Engine(Protocol):
         """Current queue and memory use; all zeros for an engine that does not track it."""
         return Workload()
 
-    def queue_wait(self, work: Sequence[Utterance]) -> float:
-        """Estimate how long the first of a request's utterances, submitted now, would wait, in seconds.
+    def prepare(self, utterance: Utterance) -> Utterance:
+        """Return the utterance with what can be computed before the device has time for it, such as its tokens.
 
-        Does not touch the device; 0 for a request without utterances. Raises TooLarge when one of them needs more
-        memory than the device has. An utterance may come without its voice while that is not encoded yet.
+        Called once per utterance, its voice encoded, for all of a request before the first is spoken. Does not touch
+        the device. Raises TooLarge for one that needs more memory than the device has. By default there is nothing to
+        compute.
         """
-        return 0.0
+        return utterance
+
+    def queue_wait(self, utterance: Utterance | None = None) -> float:
+        """Estimate how long an utterance, submitted now, would wait, in seconds.
+
+        It must be prepared; None stands for one that fits into whatever memory is left.
+        """
+        return self.workload().queue_wait_s
 
     def encode_voice(self, audio: Audio) -> Future[VoiceState]:
         """Queue reference audio (mono, 44.1 kHz) to be encoded into the state that ``speak`` takes.
@@ -42,7 +49,7 @@ class Engine(Protocol):
         ...
 
     def speak(self, utterance: Utterance) -> FrameStream:
-        """Queue one utterance and return its stream at once; raises TooLarge as ``queue_wait`` does."""
+        """Queue a prepared utterance and return its stream at once."""
         ...
 
     def warm_up(self, utterance: Utterance) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import replace
 
@@ -66,8 +65,12 @@ class BlockEngine(Engine):
         return replace(self._scheduler.workload(), shape_misses=misses)
 
     @override
-    def queue_wait(self, work: Sequence[Utterance]) -> float:
-        return self._scheduler.queue_wait(work)
+    def prepare(self, utterance: Utterance) -> Utterance:
+        return self._scheduler.prepare(utterance)
+
+    @override
+    def queue_wait(self, utterance: Utterance | None = None) -> float:
+        return self._scheduler.queue_wait(utterance)
 
     @override
     def encode_voice(self, audio: Audio) -> Future[VoiceState]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
@@ -12,7 +12,7 @@ import numpy as np
 from typing_extensions import override
 
 from echo.engines.base import Engine
-from echo.errors import EngineFailed, Overloaded
+from echo.errors import EngineFailed, Overloaded, TooLarge
 from echo.stream import FrameStream
 from echo.types import (
     SAMPLE_RATE,
@@ -50,8 +50,10 @@ class FakeScript:
     render: Callable[[Utterance, int, int], Audio] | None = None
     #: Every utterance the engine was given, in order.
     spoken: list[Utterance] = field(default_factory=list)
-    #: The requests that it has estimated the wait of.
-    asked: list[Sequence[Utterance]] = field(default_factory=list)
+    #: Utterances of a longer text are too large.
+    max_text: int | None = None
+    #: Every utterance that was prepared, in order.
+    prepared: list[Utterance] = field(default_factory=list)
     cancelled: list[Utterance] = field(default_factory=list)
 
 
@@ -79,11 +81,17 @@ class FakeEngine(Engine):
         return Workload(queue_wait_s=self.script.queue_wait_s)
 
     @override
-    def queue_wait(self, work: Sequence[Utterance]) -> float:
+    def prepare(self, utterance: Utterance) -> Utterance:
+        if self.script.max_text is not None and len(utterance.text) > self.script.max_text:
+            raise TooLarge("The text is too long.")
+        self.script.prepared.append(utterance)
+        return utterance
+
+    @override
+    def queue_wait(self, utterance: Utterance | None = None) -> float:
         if self.script.refuse:
             raise Overloaded("The server is busy. Try again shortly.", retry_after_s=1.0)
-        self.script.asked.append(work)
-        return self.script.queue_wait_s if work else 0.0
+        return self.script.queue_wait_s
 
     @override
     def encode_voice(self, audio: Audio) -> Future[VoiceState]:

@@ -18,7 +18,7 @@ from echo.scheduler.loop import STALL_S
 from echo.scheduler.policy import Limits
 from echo.settings import Settings
 from echo.sources import BASE_MODEL, TINY_MODEL
-from echo.text.tokenize import encode
+from echo.text.tokenize import encode, encode_sentence
 from echo.types import MAX_LATENTS, SAMPLE_RATE, ChunkRules, EngineInfo
 from echo.vad import SilenceGate
 
@@ -82,7 +82,7 @@ def load_engine(settings: Settings, gate: SilenceGate | None, loaded: LoadedEcho
     source = _source(settings, device)
     model = EchoModel(
         loaded,
-        _encode_sentence if loaded.config.get("engine", {}).get("end_mark") else encode,
+        encode_sentence if loaded.config.get("engine", {}).get("end_mark") else encode,
         max_speaker_latents=settings.max_speaker_latents,
         voices_on_device=settings.cache_speaker_on_gpu,
     )
@@ -108,11 +108,6 @@ def load_engine(settings: Settings, gate: SilenceGate | None, loaded: LoadedEcho
 
 def _source(settings: Settings, device: torch.device) -> str:
     return settings.model_repo or (BASE_MODEL if device.type == "cuda" else TINY_MODEL)
-
-
-def _encode_sentence(text: str) -> list[int]:
-    """Tokenize for a model that was trained on sentences with an end mark only, and is silent for a bare word."""
-    return encode(f"{text}." if text[-1:].isalnum() else text)
 
 
 def describe(loaded: LoadedEcho, device: torch.device, concurrent: int) -> EngineInfo:

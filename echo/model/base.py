@@ -10,6 +10,8 @@ from echo.types import Audio, BlockSpec, SamplerParams, TailRules, Utterance, Vo
 
 #: Latents [n, 80] of a finished block, on the model's device.
 Latents = Any
+#: A text as the model reads it.
+Tokens = Any
 #: The text and voice of an utterance, encoded.
 Conditions = Any
 #: All latents of an utterance so far, encoded as context of the next block; immutable.
@@ -28,6 +30,14 @@ class Demand:
 
     nbytes: int = 0
     work: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What is known of an utterance before the device gets it; kept in ``Utterance.prepared``."""
+
+    tokens: Tokens
+    demand: Demand
 
 
 class Sampler(Protocol):
@@ -52,7 +62,8 @@ class Sampler(Protocol):
 class BlockModel(Protocol):
     """A model that generates speech block by block, and encodes reference voices.
 
-    Used by one thread, except ``demand``. ``step`` and ``decode`` of different blocks may run at the same time.
+    Used by one thread, except ``tokenize`` and ``demand``. ``step`` and ``decode`` of different blocks may run at the
+    same time.
     """
 
     @property
@@ -60,11 +71,15 @@ class BlockModel(Protocol):
         """Whether ``decode`` may return before the samples are computed."""
         ...
 
-    def demand(self, utterance: Utterance) -> Demand:
+    def tokenize(self, text: str) -> Tokens:
+        """Turn a text into what the model reads; callable from any thread."""
+        ...
+
+    def demand(self, utterance: Utterance, tokens: Tokens) -> Demand:
         """Estimate the cost of an utterance without touching the device; callable from any thread."""
         ...
 
-    def conditions(self, text: str, voice: VoiceState | None) -> Conditions:
+    def conditions(self, tokens: Tokens, voice: VoiceState | None) -> Conditions:
         """Encode text and voice of an utterance."""
         ...
 

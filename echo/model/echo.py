@@ -117,21 +117,25 @@ class EchoModel(BlockModel):
         return EchoVoice(kv, self.dit, keep_on_device=self._voices_on_device)
 
     @override
-    def demand(self, utterance: Utterance) -> Demand:
+    def tokenize(self, text: str) -> Sequence[int]:
+        return self._tokenize(text)
+
+    @override
+    def demand(self, utterance: Utterance, tokens: Sequence[int]) -> Demand:
         voice = utterance.voice
         return estimate_demand(
             self.dit.config,
             utterance.plan,
             itemsize=self.dit.dtype.itemsize,
-            text_keys=len(self._tokenize(utterance.text)),
+            text_keys=len(tokens),
             speaker_keys=voice.keys if isinstance(voice, EchoVoice) else 0,
             decode_bytes=self._decode_bytes,
             estimate_s=utterance.estimate_s,
         )
 
     @override
-    def conditions(self, text: str, voice: VoiceState | None) -> Conditions:
-        ids = torch.tensor(self._tokenize(text), dtype=torch.int32)
+    def conditions(self, tokens: Sequence[int], voice: VoiceState | None) -> Conditions:
+        ids = torch.tensor(tokens, dtype=torch.int32)
         assert voice is None or isinstance(voice, EchoVoice), "a voice of another engine"
         return make_conditions(self.dit, ids, voice.kv() if voice is not None else None)
 

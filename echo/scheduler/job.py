@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from echo.model.base import BlockModel, Conditions, DecodeState, Demand, Latents, Prefix, Sampler
+from echo.model.base import BlockModel, Conditions, DecodeState, Latents, Prefix, Prepared, Sampler
 from echo.scheduler.policy import Phase
 from echo.stream import FrameStream
 from echo.types import Audio, AudioFrame, BlockSpec, Utterance
@@ -42,7 +42,7 @@ class BlockJob:
         self,
         utterance: Utterance,
         stream: FrameStream,
-        demand: Demand,
+        prepared: Prepared,
         *,
         order: int,
         arrived: float,
@@ -53,9 +53,9 @@ class BlockJob:
         self.stream = stream
         self.order = order
         self.arrived = arrived
-        self.nbytes = demand.nbytes
+        self.nbytes = prepared.demand.nbytes
         #: Estimated row-latents still to be computed.
-        self.work = demand.work
+        self.work = prepared.demand.work
         self.phase = Phase.PREPARE
         #: Longest silence of the current attempt in milliseconds, computed by a worker thread.
         self.vad_result: Future[float] | None = None
@@ -63,6 +63,7 @@ class BlockJob:
         self.attempt = 0
         self._first_deadline = first_deadline
         self._rate = rate
+        self._tokens = prepared.tokens
         self._block = 0
         self._conditions: Conditions | None = None
         self._prefix: Prefix | None = None
@@ -85,8 +86,8 @@ class BlockJob:
     @property
     def deadline(self) -> float:
         """When the listener needs the next audio: at the buffer underrun, or for the first audio as promised."""
-        runs_out = self.utterance.listener.runs_out()
-        return self._first_deadline if runs_out is None else runs_out
+        underrun_at = self.utterance.listener.underrun_at()
+        return self._first_deadline if underrun_at is None else underrun_at
 
     @property
     def size(self) -> int:
@@ -118,7 +119,7 @@ class BlockJob:
     def prepare(self, model: BlockModel) -> None:
         """Encode what is new since the last block, and start the next block or a retry of this one."""
         if self._conditions is None:
-            self._conditions = model.conditions(self.utterance.text, self.utterance.voice)
+            self._conditions = model.conditions(self._tokens, self.utterance.voice)
             self._prefix = model.empty_prefix()
         if self._new_block is not None:
             self._prefix = model.extend(self._prefix, self._new_block)

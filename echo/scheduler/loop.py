@@ -12,10 +12,11 @@ from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Executor, Future
 from copy import copy
+from dataclasses import replace
 from typing import TypeVar
 
 from echo.errors import DeviceStopped, NotReady, TooLarge
-from echo.model.base import BlockModel, Demand
+from echo.model.base import BlockModel, Demand, Prepared
 from echo.scheduler.cores import CoreThreads
 from echo.scheduler.job import BlockJob
 from echo.scheduler.policy import Limits
@@ -91,18 +92,25 @@ class Scheduler:
 
     # -- from any thread
 
-    def submit(self, utterance: Utterance) -> FrameStream:
-        """Queue an utterance. Its stream ends with NotReady when the scheduler is closing or the device has stopped.
+    def prepare(self, utterance: Utterance) -> Utterance:
+        """Return the utterance with its tokens and its estimated demand.
 
         Raises TooLarge for one that does not fit into the device's memory even alone.
         """
-        demand = self._demand(utterance)
+        return replace(utterance, prepared=self._prepared(utterance))
+
+    def submit(self, utterance: Utterance) -> FrameStream:
+        """Queue an utterance. Its stream ends with NotReady when the scheduler is closing or the device has stopped.
+
+        One that is not prepared is prepared first, and TooLarge raised as by ``prepare``.
+        """
+        prepared = self._prepared(utterance)
         stream = FrameStream()
         now = self._clock()
         job = BlockJob(
             utterance,
             stream,
-            demand,
+            prepared,
             order=next(self._orders),
             arrived=now,
             first_deadline=now + self._limits.first_sound_s,
@@ -116,18 +124,12 @@ class Scheduler:
             self._changed.notify()
         return stream
 
-    def queue_wait(self, work: Sequence[Utterance]) -> float:
-        """Estimate how long the first of a request's utterances, submitted now, would wait, in seconds.
-
-        0 for a request without any. Raises TooLarge when one of them does not fit into the device's memory even alone.
-        """
-        if not work:
-            return 0.0
-        # Among utterances with the same plan and voice, the longest text needs most; a request may have hundreds.
-        longest = {(id(each.plan), id(each.voice)): each for each in sorted(work, key=lambda each: len(each.text))}
-        for utterance in longest.values():
-            self._demand(utterance)
-        return self._wait(self._demand(work[0]))
+    def queue_wait(self, utterance: Utterance | None = None) -> float:
+        """Estimate how long an utterance, submitted now, would wait, in seconds; None = one that needs no memory."""
+        demand = Demand() if utterance is None else self._prepared(utterance).demand
+        deadline = self._clock() + self._limits.first_sound_s
+        candidate = Candidate(deadline, next(self._orders), demand.nbytes, demand.work)
+        return work_ahead(candidate, *self._jobs(), self._limits) * self._pace.seconds_per_work
 
     def workload(self) -> Workload:
         """Current queue and memory use."""
@@ -137,7 +139,7 @@ class Scheduler:
             waiting=len(waiting),
             nbytes=sum(job.nbytes for job in active),
             max_nbytes=self._limits.max_bytes,
-            queue_wait_s=self._wait(Demand()),
+            queue_wait_s=self.queue_wait(),
             busy_s=self._busy_s(),
         )
 
@@ -214,19 +216,17 @@ class Scheduler:
         frame = sys._current_frames().get(self._thread.ident or 0)
         return "".join(traceback.format_stack(frame)) if frame is not None else "none: it has ended"
 
-    def _demand(self, utterance: Utterance) -> Demand:
-        demand = self._model.demand(utterance)
+    def _prepared(self, utterance: Utterance) -> Prepared:
+        if isinstance(utterance.prepared, Prepared):
+            return utterance.prepared
+        tokens = self._model.tokenize(utterance.text)
+        demand = self._model.demand(utterance, tokens)
         if demand.nbytes > self._limits.max_bytes:
             raise TooLarge(
                 f"The request needs {_megabytes(demand.nbytes)} MB of the device's memory; at most "
                 f"{_megabytes(self._limits.max_bytes)} MB are allowed. Smaller blocks or a shorter voice need less."
             )
-        return demand
-
-    def _wait(self, demand: Demand) -> float:
-        deadline = self._clock() + self._limits.first_sound_s
-        candidate = Candidate(deadline, next(self._orders), demand.nbytes, demand.work)
-        return work_ahead(candidate, *self._jobs(), self._limits) * self._pace.seconds_per_work
+        return Prepared(tokens, demand)
 
     def _jobs(self) -> tuple[Sequence[BlockJob], Sequence[BlockJob]]:
         """The active and the waiting jobs."""

@@ -21,6 +21,9 @@ class Passage:
     def __bool__(self) -> bool:
         return bool(self.units)
 
+    def __add__(self, later: Passage) -> Passage:
+        return Passage(self.units + later.units)
+
 
 class TextStream:
     """Takes text in pieces of any size, and hands it out in passages.

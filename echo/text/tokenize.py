@@ -42,3 +42,11 @@ def encode(text: str, *, normalized: bool = True) -> list[int]:
     if normalized:
         text = normalize(text)
     return [BOS_ID, *text.encode("utf-8", errors="ignore")]
+
+
+def encode_sentence(text: str) -> list[int]:
+    """Turn a text into token ids, with a full stop behind a bare word.
+
+    For a model that was trained on sentences with an end mark only and is silent without one.
+    """
+    return encode(f"{text}." if text[-1:].isalnum() else text)

@@ -74,11 +74,14 @@ class Model:
 
     decodes_asynchronously = False
 
-    def demand(self, utterance: Utterance) -> Demand:
+    def tokenize(self, text: str) -> str:
+        return text
+
+    def demand(self, utterance: Utterance, tokens: str) -> Demand:
         return Demand()
 
-    def conditions(self, text: str, voice: VoiceState | None) -> str:
-        return text
+    def conditions(self, tokens: str, voice: VoiceState | None) -> str:
+        return tokens
 
     def empty_prefix(self) -> int:
         return 0

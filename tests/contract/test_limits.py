@@ -43,7 +43,7 @@ def test_openai(
     assert answer.status_code == 400
     assert answer.json()["error"]["param"] == param
     assert told in answer.json()["error"]["message"]
-    assert server.script.spoken == server.script.asked == []
+    assert server.script.spoken == server.script.prepared == []
 
 
 def test_inworld(server: Served) -> None:

@@ -15,11 +15,12 @@ from echo.admission import Admission
 from echo.audio.join import JoinRules
 from echo.audio.pcm import from_bytes
 from echo.engines.fake import FakeEngine, FakeScript, FakeVoice
-from echo.errors import BadRequest, EngineFailed, Overloaded, VoiceNotFound
+from echo.errors import BadRequest, EngineFailed, Overloaded, TooLarge, VoiceNotFound
 from echo.limits import RequestLimits
 from echo.presets import load_presets
-from echo.service import ServiceRules, SpeechService
+from echo.service import SpeechService
 from echo.settings import HOME
+from echo.steps import ServiceRules
 from echo.telemetry import Metrics
 from echo.types import (
     SAMPLE_RATE,
@@ -219,15 +220,24 @@ async def test_a_queue_that_has_grown_while_the_voice_was_read_refuses_too_and_f
         assert script.spoken == []
 
 
-async def test_the_engine_is_asked_about_all_chunks_and_told_how_long_each_will_take() -> None:
+async def test_all_chunks_are_prepared_with_their_voice_and_how_long_they_will_take() -> None:
     script = FakeScript()
     async with speech(script) as service:
         (await service.open(request(SENTENCE * 3))).close()
-    first, last = script.asked[0], script.asked[-1]
-    assert len(first) == len(last) == 3
-    assert first[0].voice is None
-    assert last[0].voice is not None
-    assert first[0].estimate_s == pytest.approx(len(first[0].text) / 14.0, rel=0.3)
+    assert [each.chunk for each in script.prepared] == [0, 1, 2]
+    for each in script.prepared:
+        assert each.voice is not None
+        assert each.estimate_s == pytest.approx(len(each.text) / 14.0, rel=0.3)
+
+
+async def test_a_later_chunk_that_is_too_large_is_refused_before_the_first_is_spoken_and_frees_the_slot() -> None:
+    script = FakeScript(max_text=len(f"[S1] {SENTENCE}"))
+    async with speech(script) as service:
+        with pytest.raises(TooLarge):
+            await service.open(request(SENTENCE + SENTENCE.replace("one", "the second and last")))
+        assert service.admission.open == 0
+    assert len(script.prepared) == 1
+    assert script.spoken == []
 
 
 @pytest.mark.parametrize(
@@ -359,7 +369,7 @@ async def test_what_asks_for_too_much_is_refused_before_any_device_work(
         with pytest.raises(BadRequest, match=told) as caught:
             await (service.collect if whole else service.open)(replace(request(), **wrong))
         assert caught.value.param == "input"
-        assert script.spoken == script.asked == []
+        assert script.spoken == script.prepared == []
         assert service.admission.open == 0
 
 

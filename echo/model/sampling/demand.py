@@ -8,7 +8,7 @@ from echo.model.base import Demand
 from echo.model.network.config import DiTConfig
 from echo.model.sampling.guidance import guided_branches
 from echo.model.sampling.schedule import make_schedule
-from echo.types import SAMPLE_RATE, SAMPLES_PER_LATENT, BlockPlan
+from echo.types import LATENT_S, BlockPlan
 
 
 def estimate_demand(
@@ -50,7 +50,7 @@ def estimate_demand(
 
 
 def _work(plan: BlockPlan, rows: int, estimate_s: float | None) -> float:
-    needed = plan.latents if estimate_s is None else estimate_s * SAMPLE_RATE / SAMPLES_PER_LATENT
+    needed = plan.latents if estimate_s is None else estimate_s / LATENT_S
     work = latents = 0
     for block in plan.blocks:
         schedule = make_schedule(block, plan.params)

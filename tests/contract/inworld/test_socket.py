@@ -183,7 +183,8 @@ def test_timestamps_of_every_flush_start_again(socket: Socket, strategy: str) ->
         assert ("audioContent" in parts[-1]) == (strategy == "SYNC")
         info = parts[-1]["timestampInfo"]
         assert check_alignment(info, len(audio_of(parts)) / 48000) == text.split()
-        assert info["wordAlignment"]["wordStartTimeSeconds"][0] < 0.2
+        # The second one begins with the pause between two sentences.
+        assert info["wordAlignment"]["wordStartTimeSeconds"][0] < 0.3
 
 
 def test_a_wav_context_has_one_header(socket: Socket) -> None:
@@ -542,15 +543,19 @@ def test_many_sockets_at_once_are_all_served(server: Served) -> None:
     def talk(results: list[Any]) -> None:
         with open_socket(server) as socket:
             socket.create()
+            lengths = []
             for _ in range(3):
                 socket.send({"send_text": {"text": "Hello.", "flush_context": {}}}, "c")
-                results.append(len(audio_of(chunks(socket.until("flushCompleted")))))
+                lengths.append(len(audio_of(chunks(socket.until("flushCompleted")))))
+            results.append(lengths)
 
-    lengths: list[int] = []
-    threads = [threading.Thread(target=talk, args=(lengths,)) for _ in range(8)]
+    spoken: list[list[int]] = []
+    threads = [threading.Thread(target=talk, args=(spoken,)) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(20)
-    assert len(lengths) == 24
-    assert len(set(lengths)) == 1
+    assert len(spoken) == 8
+    for lengths in spoken:
+        assert lengths[0] == spoken[0][0]  # the others may have a pause before them
+        assert all(0 <= length - lengths[0] <= 0.25 * 2 * 44_100 for length in lengths)

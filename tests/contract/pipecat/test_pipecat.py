@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import pytest
 
+from echo.audio.join import JoinRules
 from tests.contract.docs.audio import spoken_seconds
 from tests.contract.docs.pages import Page, aimed
 from tests.contract.serving import PATIENCE_S, Gate, Served, serving
@@ -160,7 +161,8 @@ async def test_an_answer_is_spoken_sentence_by_sentence(checkout: Served) -> Non
     times = [frame.pts for frame in heard.words if frame.pts is not None]
     # The second sentence's times start at 0 again; pipecat adds those of the first.
     assert times == sorted(times)
-    assert heard.seconds == pytest.approx(spoken_seconds(checkout), abs=0.1)
+    # Between the two is the pause of two sentences.
+    assert heard.seconds == pytest.approx(spoken_seconds(checkout) + JoinRules().pause_ms / 1000, abs=0.1)
 
 
 async def test_one_connection_serves_many_turns(checkout: Served) -> None:

@@ -189,7 +189,7 @@ def test_memory_for_one_utterance_makes_the_others_wait_and_changes_nothing() ->
     try:
         for engine in (roomy, narrow):
             engine.warm_up(utterance(0, 0, (16, 1)))
-        needed = roomy._model.demand(wanted[0]).nbytes
+        needed = roomy._model.demand(wanted[0], roomy._model.tokenize(wanted[0].text)).nbytes
         assert needed <= 5 * 2**20 < 2 * needed
         assert narrow.workload().max_nbytes == 5 * 2**20 < roomy.workload().max_nbytes
         before = narrow._scheduler.ticks
@@ -197,7 +197,7 @@ def test_memory_for_one_utterance_makes_the_others_wait_and_changes_nothing() ->
             np.testing.assert_array_equal(one, other)
         assert narrow._scheduler.ticks - before >= 4 * 4  # no step was shared
         with pytest.raises(TooLarge):
-            narrow.queue_wait([wanted[0], utterance(0, 0, (256, 1))])
+            narrow.prepare(utterance(0, 0, (256, 1)))
     finally:
         roomy.close()
         narrow.close()

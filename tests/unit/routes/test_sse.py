@@ -64,7 +64,14 @@ async def test_a_large_piece_is_split_between_samples() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "audio_s", "counts"), [("a", 0.0, (1, 0)), ("abcde", 1.0, (2, 22)), ("ééé", 2048 / 44100, (2, 1))]
+    ("text", "audio_s", "counts"),
+    [
+        ("a", 0.0, (1, 0)),
+        ("abcde", 1.0, (2, 22)),
+        ("ééé", 2048 / 44100, (2, 1)),
+        ("a", 13 * 2048 / 44100, (1, 13)),
+        ("a", (91 * 2048 + 1) / 44100, (1, 92)),
+    ],
 )
 async def test_usage_counts_text_and_latents(text: str, audio_s: float, counts: tuple[int, int]) -> None:
     (done,) = await read(Stream(audio_s=audio_s), text)

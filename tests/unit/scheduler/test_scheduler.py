@@ -281,7 +281,7 @@ def test_what_does_not_fit_waits_and_what_never_fits_is_refused_at_once() -> Non
         with pytest.raises(TooLarge):
             device.submit(utterance(blocks=((4, 1), (24, 1))))
         with pytest.raises(TooLarge):
-            device.queue_wait([utterance(), utterance(blocks=((24, 1),))])
+            device.prepare(utterance(blocks=((4, 1), (24, 1))))
         go_on.set()
         assert len(list(first)) == len(list(second)) == 1
         assert all(len(tick) == 1 for tick in model.ticks)
@@ -301,16 +301,16 @@ def test_the_wait_is_that_of_the_work_ahead_at_the_measured_pace() -> None:
 
     with scheduler(ToyModel(on_step=on_step), max_jobs=1, clock=lambda: now[0]) as device:
         wanted = utterance(seed=1, blocks=((10, 20),))
-        assert device.queue_wait([wanted]) == 0
+        assert device.queue_wait(wanted) == 0
         list(device.submit(wanted))
         running = device.submit(utterance(seed=2, blocks=((10, 20),)))
         assert stepping.wait(5)
         waiting = device.submit(utterance(seed=3, blocks=((10, 5),)))
-        assert device.queue_wait([wanted]) == pytest.approx(25)
+        assert device.queue_wait(wanted) == pytest.approx(25)
         assert device.workload().queue_wait_s == pytest.approx(25)
         go_on.set()
         list(running), list(waiting)
-        assert device.queue_wait([wanted]) == 0
+        assert device.queue_wait(wanted) == 0
         device.reset_pace()
 
 

@@ -19,8 +19,9 @@ from echo.engines.block import BlockEngine
 from echo.errors import BadRequest, VoiceNotFound
 from echo.presets import load_presets
 from echo.scheduler.policy import Limits
-from echo.service import ServiceRules, SpeechService
+from echo.service import SpeechService
 from echo.settings import HOME
+from echo.steps import ServiceRules
 from echo.telemetry import Metrics
 from echo.types import SAMPLE_RATE, ChunkRules, EngineInfo, SpeechRequest, TextRules, VoiceRef
 from echo.voices.cache import VoiceCache

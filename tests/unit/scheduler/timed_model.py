@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from echo.model.base import Demand
+from echo.model.base import Demand, Prepared
 from echo.scheduler.job import BlockJob
 from echo.stream import FrameStream
 from echo.types import SAMPLE_RATE, Audio, TailRules, Utterance
@@ -46,7 +46,7 @@ class TimedModel(ToyModel):
             for size, steps in blocks
         )
 
-    def demand(self, utterance: Utterance) -> Demand:
+    def demand(self, utterance: Utterance, tokens: str) -> Demand:
         blocks = utterance.plan.blocks
         work = sum(float(self.rows * block.size * block.steps) for block in blocks)
         return Demand(max(block.size for block in blocks), work)
@@ -78,7 +78,7 @@ class TimedModel(ToyModel):
         return BlockJob(
             utterance,
             FrameStream(),
-            self.demand(utterance),
+            Prepared(utterance.text, self.demand(utterance, utterance.text)),
             order=order,
             arrived=arrived,
             first_deadline=arrived + first_sound_s,

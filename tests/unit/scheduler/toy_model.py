@@ -49,11 +49,14 @@ class ToyModel:
     ticks: list[list[tuple[int, ...]]] = field(default_factory=list)
     threads: set[int] = field(default_factory=set)
 
-    def conditions(self, text: str, voice: Any) -> str:
-        self.threads.add(threading.get_ident())
-        if text == "fail":
-            raise RuntimeError("cannot read this")
+    def tokenize(self, text: str) -> str:
         return text
+
+    def conditions(self, tokens: str, voice: Any) -> str:
+        self.threads.add(threading.get_ident())
+        if tokens == "fail":
+            raise RuntimeError("cannot read this")
+        return tokens
 
     def empty_prefix(self) -> int:
         return 0
@@ -91,7 +94,7 @@ class ToyModel:
         ]
         return lambda: decoded
 
-    def demand(self, utterance: Utterance) -> Demand:
+    def demand(self, utterance: Utterance, tokens: str) -> Demand:
         blocks = utterance.plan.blocks
         return Demand(max(block.size for block in blocks), sum(3.0 * block.size * block.steps for block in blocks))
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compat.inworld.context import buffer_rules
+from compat.inworld.context import speak_rules
 from compat.inworld.messages import Action, ContextConfig, ContextUpdate, Message, SendText
 from compat.inworld.schemas import (
     AudioConfig,
@@ -218,7 +218,7 @@ def test_whatever_is_understood_can_be_used(config: object, change: object) -> N
     update = _parsed(ContextUpdate, change)
     if isinstance(old, ContextConfig):
         assert json.loads(json.dumps(old.echoed()))["voiceId"] == old.voice_id
-        assert buffer_rules(old).threshold > 0
+        assert speak_rules(old).words_from[0] > 0
         assert old.to_request("Hi", old.audio_config.streamed(), streaming=True).voice.name == old.voice_id
         if isinstance(update, ContextUpdate):
             with contextlib.suppress(BadRequest):  # the two may contradict each other

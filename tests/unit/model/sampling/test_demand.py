@@ -74,8 +74,9 @@ def test_an_utterance_takes_the_estimated_work_and_no_more_memory(
     plan: BlockPlan, text: str, spoken_with: bool, model: EchoModel, voice: EchoVoice
 ) -> None:
     wanted = Utterance(text=text, plan=plan, seed=1, voice=voice if spoken_with else None)
-    demand = model.demand(wanted)
-    conditions, prefix = model.conditions(text, wanted.voice), model.empty_prefix()
+    tokens = model.tokenize(text)
+    demand = model.demand(wanted, tokens)
+    conditions, prefix = model.conditions(tokens, wanted.voice), model.empty_prefix()
     work, largest = 0, 0
     for number, spec in enumerate(plan.blocks):
         sampler = model.sampler(conditions, prefix, spec, plan.params, (1, 0, number, 0))
@@ -117,6 +118,7 @@ def test_memory_grows_with_voice_text_blocks_and_guidance() -> None:
 def test_what_the_decoder_remembers_counts_from_the_first_decode_on() -> None:
     model = fresh()
     wanted = Utterance(text="hi", plan=plan((4, 1)), seed=1)
-    before = model.demand(wanted)
+    tokens = model.tokenize("hi")
+    before = model.demand(wanted, tokens)
     [(_, state)] = model.decode([None], [torch.zeros(3, 80)])()
-    assert model.demand(wanted).nbytes == before.nbytes + state.nbytes
+    assert model.demand(wanted, tokens).nbytes == before.nbytes + state.nbytes

@@ -1,0 +1,190 @@
+"""The steps from a text to its audio that whole requests and sessions share."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TypeVar, TypeVarTuple
+
+from echo.admission import Admission
+from echo.audio.encode import Output, open_output
+from echo.audio.join import Joiner, JoinRules
+from echo.engines.base import Engine
+from echo.limits import RequestLimits
+from echo.pipeline import Pipeline, SpeechStats
+from echo.presets import Presets
+from echo.telemetry import Metrics
+from echo.text.pack import estimate_seconds
+from echo.types import (
+    BlockPlan,
+    ChunkRules,
+    Listener,
+    Segment,
+    SpeechRequest,
+    TextChunk,
+    TextRules,
+    Utterance,
+    VoiceRef,
+    VoiceState,
+)
+from echo.voices.cache import VoiceCache
+from echo.voices.library import VoiceLibrary
+
+T = TypeVar("T")
+Arguments = TypeVarTuple("Arguments")
+
+log = logging.getLogger(__name__)
+
+#: Seeds drawn by us stay within what every JSON client can hold in a signed 32-bit integer.
+_SEED_LIMIT = 2**31
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceRules:
+    """Limits and rules that hold for every request."""
+
+    text: TextRules
+    chunks: ChunkRules
+    join: JoinRules
+    limits: RequestLimits = field(default_factory=RequestLimits)
+    #: Chunks after the first keep the streaming block shape.
+    secondary_streaming: bool = False
+
+
+class SpeechSteps:
+    """What speaking needs, and the steps of it. One per runtime, as :class:`~echo.service.SpeechService`.
+
+    ``on_open`` is called with every pipeline before anything is read from it.
+    """
+
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        voices: VoiceLibrary,
+        cache: VoiceCache,
+        presets: Presets,
+        admission: Admission,
+        rules: ServiceRules,
+        workers: Executor,
+        metrics: Metrics,
+        on_open: Callable[[Pipeline], None] | None = None,
+    ) -> None:
+        self.engine = engine
+        self.voices = voices
+        self.presets = presets
+        self.admission = admission
+        self.rules = rules
+        self._cache = cache
+        self.workers = workers
+        self._metrics = metrics
+        self._on_open = on_open
+
+    def joiner(self) -> Joiner:
+        """Return what joins the segments of one stream of audio."""
+        return Joiner(self.engine.info.sample_rate, self.rules.join)
+
+    def output(self, request: SpeechRequest) -> Output:
+        """Open the request's encoder; raises BadRequest."""
+        return open_output(request.format, self.engine.info.sample_rate, request.speed)
+
+    def pipeline(
+        self, segments: Sequence[Segment], output: Output, joiner: Joiner, speed: float, started: float
+    ) -> Pipeline:
+        """Return the way of segments through engine and encoder; counted in the metrics when it is stopped."""
+        pipeline = Pipeline(
+            segments,
+            engine=self.engine,
+            output=output,
+            joiner=joiner,
+            workers=self.workers,
+            limits=self.rules.limits,
+            speed=speed,
+            started=started,
+        )
+        pipeline.on_end(partial(self._count, pipeline.stats))
+        if self._on_open is not None:
+            self._on_open(pipeline)
+        return pipeline
+
+    def seed(self, request: SpeechRequest) -> int:
+        """Return the request's seed, or draw one."""
+        return request.seed if request.seed is not None and request.seed >= 0 else secrets.randbelow(_SEED_LIMIT)
+
+    def segments(
+        self, chunks: Iterable[TextChunk], request: SpeechRequest, seed: int, listener: Listener
+    ) -> list[Segment]:
+        """Plan the chunks of a text, those of a later passage like the first; raises BadRequest for too many."""
+        rules = self.rules.chunks
+        first, later = (self.plan(request, secondary=secondary) for secondary in (False, True))
+        segments = [
+            Segment(
+                utterance=Utterance(
+                    text=chunk.text,
+                    plan=later if number else first,
+                    seed=seed,
+                    chunk=chunk.index,
+                    emotion=request.emotion,
+                    listener=listener,
+                    estimate_s=estimate_seconds(chunk.text, rules.chars_per_s, rules.words_per_s),
+                ),
+                pause_before_ms=chunk.pause_before_ms,
+                pause_after_ms=chunk.pause_after_ms,
+            )
+            for number, chunk in enumerate(chunks)
+        ]
+        self.rules.limits.check_segments(segments)
+        return segments
+
+    def prepared(
+        self, segments: Sequence[Segment], voice: VoiceState | None, emotion: VoiceState | None = None
+    ) -> list[Segment]:
+        """Give the segments their voice and have the engine prepare them, off the event loop; raises TooLarge.
+
+        ``emotion`` is the encoded clip of the request's emotion.
+        """
+
+        def spoken(utterance: Utterance) -> Utterance:
+            return self.engine.prepare(replace(utterance, voice=voice, emotion_voice=emotion))
+
+        return [replace(each, utterance=spoken(each.utterance)) for each in segments]
+
+    async def emotion_state(self, request: SpeechRequest) -> VoiceState | None:
+        """Return the encoded clip of the request's emotion; None where it has none."""
+        clip = request.emotion.clip if request.emotion else None
+        return await self.voice_state(clip, request.client) if clip else None
+
+    def _count(self, stats: SpeechStats) -> None:
+        outcome = "failed" if stats.failed else "done" if stats.total_s is not None else "cancelled"
+        self._metrics.requests.labels(outcome).inc()
+        self._metrics.audio_seconds.inc(stats.audio_s)
+        self._metrics.rerolls.inc(stats.rerolls)
+        if stats.first_frame_s is not None:
+            self._metrics.first_frame.observe(stats.first_frame_s)
+        log.info("%s %s", outcome, stats)
+
+    async def voice_state(self, ref: VoiceRef, client: str = "") -> VoiceState | None:
+        """Return the encoded reference of a voice, from the cache or the engine; None = no reference.
+
+        A new voice is read for ``client``; raises Overloaded where too many wait to be read.
+        """
+        voice = await self.run(self.voices.resolve, ref)
+        return await self._cache.get(voice, self.engine.encode_voice, client) if voice is not None else None
+
+    def plan(self, request: SpeechRequest, *, secondary: bool = False) -> BlockPlan:
+        """Return the block plan of the request's first or, ``secondary``, of its later chunks; raises BadRequest."""
+        return self.presets.plan(
+            request.options,
+            preset=request.preset,
+            streaming=request.streaming,
+            secondary=secondary and not self.rules.secondary_streaming,
+        )
+
+    async def run(self, function: Callable[[*Arguments], T], *arguments: *Arguments) -> T:
+        """Run a function in one of the worker threads."""
+        return await asyncio.get_running_loop().run_in_executor(self.workers, function, *arguments)
