@@ -5,6 +5,7 @@ What the worker calls and what callers call are as the platform documents them; 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
@@ -147,12 +148,8 @@ class Platform:
                 reply = self.runs[job].view()
             case _:
                 raise AssertionError(f"nobody calls {request.path}")
-        data = json.dumps(reply).encode() if reply is not None else b""
-        request.send_response(200 if reply is not None else 204)
-        request.send_header("Content-Type", "application/json")
-        request.send_header("Content-Length", str(len(data)))
-        request.end_headers()
-        request.wfile.write(data)
+        with contextlib.suppress(ConnectionError):  # whoever asked may have ended meanwhile
+            _send(request, reply)
 
     def _take(self, count: int) -> list[dict[str, Any]]:
         with self._changed:
@@ -194,3 +191,12 @@ class Platform:
             )
             new, run.told = run.stream[run.told :], len(run.stream)
             return {"status": run.status, "stream": [{"output": piece} for piece in new]}
+
+
+def _send(request: BaseHTTPRequestHandler, reply: Any) -> None:
+    data = json.dumps(reply).encode() if reply is not None else b""
+    request.send_response(200 if reply is not None else 204)
+    request.send_header("Content-Type", "application/json")
+    request.send_header("Content-Length", str(len(data)))
+    request.end_headers()
+    request.wfile.write(data)
