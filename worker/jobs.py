@@ -49,8 +49,8 @@ class Jobs:
         self.storage = Storage(worker) if worker.has_s3 else None
         self._slots = asyncio.Semaphore(worker.jobs)
 
-    async def whole(self, data: object) -> Answer:
-        """Answer a job with one message."""
+    async def whole(self, data: object, job_id: str = "") -> Answer:
+        """Answer a job with one message; ``job_id`` is for the log."""
         try:
             if is_health_check(data):
                 return await self.health()
@@ -62,9 +62,9 @@ class Jobs:
                 )
             return await self._file(job)
         except Exception as error:
-            return failure(error)
+            return failure(error, job_id)
 
-    async def stream(self, data: object) -> AsyncGenerator[Answer]:
+    async def stream(self, data: object, job_id: str = "") -> AsyncGenerator[Answer]:
         """Answer a job with messages as they are made; a job without ``stream`` with one."""
         try:
             if is_health_check(data):
@@ -78,7 +78,7 @@ class Jobs:
                 async for message in messages:
                     yield message
         except Exception as error:
-            yield failure(error)
+            yield failure(error, job_id)
 
     async def health(self) -> Answer:
         """Tell what works; loads nothing."""
@@ -166,15 +166,15 @@ class Jobs:
         return requests(job, service, voice, clip)
 
 
-def failure(error: Exception) -> Answer:
+def failure(error: Exception, job_id: str) -> Answer:
     """The answer to a job that has failed: plain words, nothing of the machine."""
     if not isinstance(error, EchoError):
-        log.error("a job failed", exc_info=error)
+        log.error("job %s failed", job_id, exc_info=error)
         return {"status": "error", "error": "The job failed; the worker's log says why."}
     message = error.message
     for ours, theirs in _FIELDS.items():
         message = re.sub(f"^{ours}:", theirs, message)
-    log.warning("a job was refused or failed: %s", message)
+    log.warning("job %s was refused or failed: %s", job_id, message)
     return {"status": "error", "error": message}
 
 

@@ -129,12 +129,12 @@ def sdk_config(speaker: Speaker, jobs: Jobs, worker: WorkerSettings, *, one_job:
             config["refresh_worker"] = True
 
     async def handler(job: dict[str, Any]) -> Answer:
-        answer = await speaker.run(jobs.whole(job.get("input")))
+        answer = await speaker.run(jobs.whole(job.get("input"), job.get("id", "")))
         after()
         return answer
 
     async def stream_handler(job: dict[str, Any]) -> AsyncGenerator[Answer]:
-        async for message in speaker.stream(jobs.stream(job.get("input"))):
+        async for message in speaker.stream(jobs.stream(job.get("input"), job.get("id", ""))):
             yield message
         after()
 

@@ -15,6 +15,7 @@ from runpod.serverless.modules.rp_fastapi import WorkerAPI
 
 from echo.engines.fake import FakeEngine
 from echo.settings import Settings
+from tests.contract.worker.ceph import Ceph
 from tests.contract.worker.process import run_once
 from tests.unit.worker.workers import PATIENCE_S, until
 from worker.jobs import Jobs
@@ -50,6 +51,14 @@ def test_a_model_that_cannot_be_loaded_ends_a_warm_start(tmp_path: Path) -> None
     assert done.returncode == 1
     assert "The model could not be loaded" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_missing_s3_server_is_an_error_that_says_how_to_install_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(AssertionError, match="radosgw-admin not found; an S3 server is needed: apt-get install"):
+        Ceph(tmp_path)
 
 
 @pytest.fixture
