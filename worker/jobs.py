@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 Answer = dict[str, Any]
 
-#: What the warm-up speaks: long enough for a second chunk, so that two are made side by side.
+#: What the warm-up speaks: long enough for a second chunk, so that two are spoken at the same time.
 _WARM_UP = {"text": "The worker is warming up. " * 6, "parameters": {"seed": 0}}
 #: Errors of the service name its own fields; these are the job's.
 _FIELDS = {"input": "text", "voice": "speaker_voice"}

@@ -22,6 +22,7 @@ from worker.bootstrap import make_folders, page
 from worker.jobs import Answer, Jobs
 from worker.settings import WorkerSettings
 from worker.speaker import Speaker
+from worker.speech import CHUNKS_AT_A_TIME
 
 log = logging.getLogger("echo.worker")
 
@@ -69,7 +70,6 @@ def server_settings(worker: WorkerSettings) -> Settings:
     """Return the server's settings as the worker needs them; raises ConfigError.
 
     The platform has a queue of its own, and ends a job that takes too long: what the worker has taken is never refused.
-    A job speaks two chunks at a time.
     """
     settings = load_settings(
         voices_dir=(worker.voices_dir,) if worker.voices_dir else None,
@@ -77,8 +77,8 @@ def server_settings(worker: WorkerSettings) -> Settings:
     )
     return settings.model_copy(
         update={
-            "max_queue": max(settings.max_queue, 2 * worker.jobs),
-            "voice_queue": max(settings.voice_queue, 8 * worker.jobs),
+            "max_queue": max(settings.max_queue, CHUNKS_AT_A_TIME * worker.jobs),
+            "voice_queue": max(settings.voice_queue, 2 * CHUNKS_AT_A_TIME * worker.jobs),
         }
     )
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 
@@ -13,6 +15,9 @@ from echo.audio.crossfade import CrossfadeJoiner
 from echo.service import SpeechService, SpeechStream
 from echo.types import Audio, AudioFormat, Encoding, SpeechRequest, VoiceRef
 from worker.job import SEED_SPACING, Job
+
+#: Chunks of a file that are spoken at the same time, and share the device's steps.
+CHUNKS_AT_A_TIME = 4
 
 
 def requests(job: Job, service: SpeechService, voice: VoiceRef, emotion_clip: VoiceRef | None) -> list[SpeechRequest]:
@@ -35,21 +40,27 @@ def requests(job: Job, service: SpeechService, voice: VoiceRef, emotion_clip: Vo
 async def speak(job: Job, service: SpeechService, asked: list[SpeechRequest]) -> AsyncGenerator[Audio]:
     """Yield a job's joined samples at the engine's rate, as they are made.
 
-    The next chunk is made while the one before is taken; not earlier, or it would delay that one's start. Raises what
-    ``SpeechService.open`` does; closing the generator ends all work.
+    Raises what ``SpeechService.open`` does; closing the generator ends all work.
     """
     rate = service.engine.info.sample_rate
     joiner = CrossfadeJoiner(job.joint.rules(rate))
     pause = np.zeros(int(job.joint.pause * rate / 1000), np.float32)
     async with AsyncExitStack() as stack:
-        opening = _Opening(service, asked[0])
-        stack.push_async_callback(opening.close)
+        later = iter(asked)
+        opened: deque[_Opening] = deque()
+
+        def open_up_to(count: int) -> None:
+            for request in islice(later, max(0, count - len(opened))):
+                opened.append(_Opening(service, request))
+                stack.push_async_callback(opened[-1].close)
+
         for index in range(len(asked)):
             is_last = index == len(asked) - 1
-            stream = await opening.stream()
-            if not is_last:
-                opening = _Opening(service, asked[index + 1])
-                stack.push_async_callback(opening.close)
+            # The next chunk of a stream is made while the one before is taken; not earlier, or it would delay that
+            # one's start. Nobody listens to a file yet.
+            open_up_to(1 if job.stream else CHUNKS_AT_A_TIME)
+            stream = await opened.popleft().stream()
+            open_up_to(1 if job.stream else CHUNKS_AT_A_TIME - 1)
             async for data in stream:
                 yield joiner.feed(np.frombuffer(data, np.float32), is_last=is_last)
             if not is_last:

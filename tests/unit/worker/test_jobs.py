@@ -21,6 +21,7 @@ from echo.types import SAMPLE_RATE, Audio, EngineInfo, Utterance
 from tests.unit.worker.workers import PATIENCE_S, Worker, pcm, until, working, write_clip
 from worker.deliver import pieces
 from worker.echo_job import echo_job
+from worker.speech import CHUNKS_AT_A_TIME
 
 TEXT = (
     "This is the first sentence of the text, and it is long enough. Here comes another one, which is longer still. " * 4
@@ -79,16 +80,29 @@ async def test_the_bit_rate_is_asked_for(tmp_path: Path) -> None:
     assert len(base64.b64decode(answer["audio_base64"])) * 8 / answer["metadata"]["duration"] > 90_000
 
 
-async def test_chunks_have_spaced_seeds_and_are_spoken_in_order(tmp_path: Path) -> None:
+async def test_chunks_have_spaced_seeds(tmp_path: Path) -> None:
     with working(tmp_path) as worker:
         await worker.whole(text=TEXT, parameters={"seed": 11, "num_steps": 25, "sequence_length": 200})
-        spoken = worker.engine.script.spoken
+        spoken = sorted(worker.engine.script.spoken, key=lambda utterance: utterance.seed)
     chunks = chunk_by_chars_and_duration(TEXT, 300, 10.0)
     assert len(chunks) > 2
     assert [utterance.seed for utterance in spoken] == [11 + 1000 * index for index in range(len(chunks))]
     assert [utterance.text for utterance in spoken] == [f"[S1] {chunk}" for chunk in chunks]
     assert {(u.plan.blocks[0].size, u.plan.blocks[0].steps, len(u.plan.blocks)) for u in spoken} == {(200, 25, 1)}
     assert {utterance.voice for utterance in spoken} == {None}
+
+
+async def test_the_chunks_of_a_file_are_spoken_at_the_same_time(tmp_path: Path) -> None:
+    together = threading.Barrier(CHUNKS_AT_A_TIME)
+
+    def meet(utterance: Utterance, block: int, count: int) -> Audio:
+        together.wait(PATIENCE_S)  # raises in the engine's thread if the others do not come
+        return burst(utterance, block, count)
+
+    with working(tmp_path, FakeScript(render=meet)) as worker:
+        answer = await worker.whole(text=TEXT)
+        assert answer["status"] == "completed"
+        assert len(worker.engine.script.spoken) == CHUNKS_AT_A_TIME
 
 
 async def test_the_seed_is_reported_even_when_it_was_drawn(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def test_what_the_worker_has_taken_is_never_refused(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("ECHO_MAX_QUEUE_WAIT_S", "1")
     monkeypatch.setenv("ECHO_MAX_QUEUE", "0")
     settings = server_settings(WorkerSettings(jobs=100, voices_dir=str(tmp_path / "a,b")))
-    assert (settings.max_queue_wait_s, settings.max_queue, settings.voice_queue) == (0, 200, 800)
+    assert (settings.max_queue_wait_s, settings.max_queue, settings.voice_queue) == (0, 400, 800)
     assert settings.voice_folders == (tmp_path / "a,b",)
 
 
