@@ -332,22 +332,30 @@ async def _read(worker: Worker, stream: bool) -> None:
 
 async def test_a_reader_that_is_cancelled_between_two_pieces_stops_the_work(tmp_path: Path) -> None:
     """The SDK is at sending a piece when the platform stops the job; its generator is never resumed or closed."""
-    script = FakeScript(block_s=0.05, audio_s_per_char=10)
-    kept: list[Any] = []
-    with working(tmp_path, script, stream_handler=True) as worker:
+    gate, kept, reading = threading.Event(), [], asyncio.Event()
+
+    def wait_at_second(utterance: Utterance, block: int, count: int) -> Audio:
+        if block == 1:
+            gate.wait(PATIENCE_S)
+        return np.full(count, 0.25, np.float32)
+
+    with working(tmp_path, FakeScript(render=wait_at_second), stream_handler=True) as worker:
 
         async def sdk() -> None:
             messages = worker.speaker.stream(worker.jobs.stream({"text": TEXT, "stream": True}))
             kept.append(messages)
             await anext(messages)
+            reading.set()
             await asyncio.Event().wait()
 
         task = asyncio.create_task(sdk())
-        await until(lambda: bool(script.spoken))
-        await asyncio.sleep(0.1)
+        await reading.wait()
+        assert not worker_is_idle(worker)
         task.cancel()
         await asyncio.wait([task])
-        await until(lambda: worker_is_idle(worker))
+        await until(lambda: worker_is_idle(worker))  # while the engine is still at its block
+        assert not gate.is_set()
+        gate.set()
         await kept[0].aclose()
 
 
