@@ -96,6 +96,12 @@ def test_a_value_that_ended_in_a_traceback_is_refused_with_its_name(name: str, v
     assert caught.value.message.startswith(f"{name}=")
 
 
+def test_a_presets_file_with_a_line_break_in_its_name_is_refused_with_one_line() -> None:
+    with pytest.raises(ConfigError) as caught:
+        Runtime(load_settings({"ECHO_PRESETS_FILE": "\n"}), load_engine=lambda settings, gate: FakeEngine())
+    assert one_line(caught.value.message)
+
+
 @pytest.mark.parametrize("text", [".", "*sighs*", "🙂", "[pause:1s]"])
 def test_a_warm_up_text_with_nothing_to_speak_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="ECHO_WARMUP_TEXT"):
