@@ -21,7 +21,7 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from compat import inworld, xtts
+from compat import inworld, omni, xtts
 from echo import __version__
 from echo.errors import ConfigError
 from echo.runtime import Runtime, Status
@@ -57,6 +57,8 @@ def create_app(
     surfaces = [speech.surface(settings), *(Surface(router=own.router) for own in (voices, models, ops)), *more]
     if settings.inworld_compat:
         surfaces.append(inworld.surface(settings))
+    if settings.omni_compat:
+        surfaces.append(omni.surface(settings))
     if settings.xtts_compat:
         surfaces.append(xtts.surface(settings))
     refusals = runtime.metrics.refusals

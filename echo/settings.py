@@ -290,6 +290,12 @@ class Settings(BaseModel):
     inworld_max_text_chars: int = _env(
         "ECHO_INWORLD_MAX_TEXT_CHARS", 2000, "Longest text of an Inworld request, in characters.", ge=1
     )
+    omni_compat: bool = _env(
+        "ECHO_OMNI_COMPAT",
+        True,
+        "Serve the routes of vLLM-Omni and SGLang-Omni: text over a socket while it is written, batches, and voices by "
+        "upload.",
+    )
     xtts_compat: bool = _env("ECHO_XTTS_COMPAT", True, "Serve the XTTS routes (Mantella, SillyTavern, SkyrimNet).")
 
     # -- operation

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
 import uuid
 from functools import partial
 
 from fastapi import APIRouter
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocket
 
 from compat.inworld.context import Context
 from compat.inworld.errors import Exhausted, UnknownContext, late_status
 from compat.inworld.messages import Action, ContextConfig, ContextUpdate, Message, SendText
-from compat.wire import decode
+from compat.wire import close, decode, receive, send
 from echo.errors import BadRequest
 from echo.runtime import Runtime
 from echo.types import VoiceRef
@@ -59,19 +57,14 @@ class Session:
             self._contexts.clear()
 
     async def _receive(self) -> str | bytes | None:
-        while True:
-            try:
-                async with asyncio.timeout(self._idle_s):
-                    message = await self._socket.receive()
-            except TimeoutError:
-                if any(context.busy for context in self._contexts.values()):
-                    continue
-                with contextlib.suppress(WebSocketDisconnect, RuntimeError):
-                    await self._socket.close(1000, "idle")
-                return None
-            if message["type"] == "websocket.disconnect":
-                return None
-            return message.get("text") or message.get("bytes") or ""
+        try:
+            return await receive(self._socket, self._idle_s, self._busy)
+        except TimeoutError:
+            await close(self._socket, 1000, "idle")
+            return None
+
+    def _busy(self) -> bool:
+        return any(context.busy for context in self._contexts.values())
 
     async def _handle(self, frame: str | bytes) -> None:
         """Do what a message asks for. An error is answered; the socket stays open."""
@@ -167,7 +160,4 @@ class Session:
         await self._send({"result": {"contextId": context_id, "status": _OK, **payload}})
 
     async def _send(self, message: dict[str, object]) -> None:
-        # The reader notices that the client has left or that the server is closing the socket (a RuntimeError here),
-        # and stops all work.
-        with contextlib.suppress(WebSocketDisconnect, RuntimeError):
-            await self._socket.send_text(json.dumps(message))
+        await send(self._socket, message)
