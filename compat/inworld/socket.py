@@ -12,7 +12,7 @@ from starlette.websockets import WebSocket
 from compat.inworld.context import Context
 from compat.inworld.errors import Exhausted, UnknownContext, late_status
 from compat.inworld.messages import Action, ContextConfig, ContextUpdate, Message, SendText
-from compat.wire import close, decode, receive, send
+from compat.wire import decode, receive, send
 from echo.errors import BadRequest
 from echo.runtime import Runtime
 from echo.types import VoiceRef
@@ -50,18 +50,11 @@ class Session:
     async def serve(self) -> None:
         """Serve until the client disconnects or has been idle for too long, then stop all work."""
         try:
-            while (frame := await self._receive()) is not None:
+            while (frame := await receive(self._socket, self._idle_s, self._busy)) is not None:
                 await self._handle(frame)
         finally:
             await asyncio.gather(*(context.cancel() for context in self._contexts.values()))
             self._contexts.clear()
-
-    async def _receive(self) -> str | bytes | None:
-        try:
-            return await receive(self._socket, self._idle_s, self._busy)
-        except TimeoutError:
-            await close(self._socket, 1000, "idle")
-            return None
 
     def _busy(self) -> bool:
         return any(context.busy for context in self._contexts.values())
@@ -123,8 +116,8 @@ class Session:
         def forget() -> None:
             self._contexts.pop(context_id, None)
 
-        send = partial(self._send_result, context_id)
-        self._contexts[context_id] = Context(context_id, service, config, send, forget, client_of(self._socket))
+        reply = partial(self._send_result, context_id)
+        self._contexts[context_id] = Context(context_id, service, config, reply, forget, client_of(self._socket))
         await self._send_result(context_id, {"contextCreated": config.echoed()})
 
     async def _check_voice(self, name: str) -> None:

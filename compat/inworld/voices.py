@@ -8,9 +8,10 @@ from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from compat.bodies import documented
 from compat.inworld.errors import RPC_RESPONSES, rpc_status
 from compat.inworld.listing import Page, as_tts_voice, as_voice, languages_wanted, page, speaks
-from compat.inworld.schemas import CloneBody, VoicePatch, documented
+from compat.inworld.schemas import CloneBody, VoicePatch
 from echo.errors import BadRequest
 from echo.runtime import Runtime
 from echo.voices.clones import SampleReport, SamplesRejected

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import logging
 import uuid
 from collections import deque
 from copy import copy
@@ -16,20 +15,20 @@ from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
+from compat.bodies import documented
 from compat.omni.schemas import OmniBody
-from echo.errors import BadRequest, EchoError, Overloaded
+from compat.wire import late_failure
+from echo.errors import BadRequest, Overloaded
 from echo.limits import AnswerSize
 from echo.runtime import Runtime
 from echo.service import SpeechService
 from echo.types import SpeechRequest
 from routes.body import flattened
 from routes.deps import RuntimeDep, client_of
-from routes.errors import ERROR_RESPONSES, describe, validated
+from routes.errors import ERROR_RESPONSES, validated
 from routes.json import read_json
 from routes.response import until_disconnect
 from routes.sse import usage
-
-log = logging.getLogger(__name__)
 
 router = APIRouter(tags=["speech"], responses=ERROR_RESPONSES)
 
@@ -47,12 +46,7 @@ class BatchBody(OmniBody):
     )
 
 
-_SCHEMA = {
-    "requestBody": {"required": True, "content": {"application/json": {"schema": BatchBody.model_json_schema()}}},
-}
-
-
-@router.post("/v1/audio/speech/batch", openapi_extra=_SCHEMA)
+@router.post("/v1/audio/speech/batch", openapi_extra=documented(BatchBody))
 async def create_speech_batch(request: Request, runtime: RuntimeDep) -> Response:
     """Speak several texts; each comes back as base64 of a whole file, or with its error."""
     fields = flattened(await read_json(request))
@@ -146,9 +140,7 @@ class Batch:
         }
 
     def _fail(self, index: int, error: Exception) -> None:
-        if not isinstance(error, EchoError):
-            log.error("an item of a batch failed", exc_info=error)
-        told = describe(error).error
+        told = late_failure(error, "an item of a batch").error
         self._results[index] = {"index": index, "status": "error", "error": told.message, "code": told.code}
 
 

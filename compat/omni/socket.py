@@ -80,13 +80,13 @@ class Connection:
 
     async def _receive(self) -> str | bytes | None:
         wait_s = self._patience.config_s if self._terms is None else self._patience.idle_s
-        try:
-            return await receive(self._socket, wait_s, lambda: any(each.busy for each in self._utterances))
-        except TimeoutError:
+
+        async def let_go() -> None:
             expected = "session.config" if self._terms is None else "message"
             await self._send(error_message(TimedOut(f"No {expected} has come for {wait_s:g} s.")))
             await close(self._socket, _POLICY if self._terms is None else _NORMAL, "idle")
-            return None
+
+        return await receive(self._socket, wait_s, lambda: any(each.busy for each in self._utterances), let_go)
 
     async def _handle(self, frame: str | bytes) -> bool:
         """Do what a message asks for; tell whether the connection goes on. An error is answered."""
@@ -109,10 +109,7 @@ class Connection:
                 case _:
                     raise BadRequest(f"type: must be one of {', '.join(_TYPES)}.", param="type")
         except Exception as error:
-            answer = error_message(error)
-            if answer["code"] == "internal_error":
-                log.exception("a message on the speech socket failed")
-            await self._send(answer)
+            await self._send(error_message(error))
             if self._terms is None:
                 await close(self._socket, _POLICY)
                 return False

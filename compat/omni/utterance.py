@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from compat.omni.messages import Terms
+from compat.wire import late_failure
 from echo.errors import EchoError
 from echo.limits import RequestLimits
 from echo.service import SpeechService
 from echo.session import PassageDone, PassageFailed, PassageStarted
 from echo.text.times import SpokenText
-from routes.errors import describe
 
 Send = Callable[[Mapping[str, object] | bytes], Awaitable[None]]
 """Sends one message: JSON, or a binary frame."""
@@ -213,8 +213,8 @@ class Utterance:
 
 
 def error_message(error: Exception) -> dict[str, Any]:
-    """Return the message about a failure; it says no more than a client may know."""
-    told = describe(error).error
+    """Return the message about a failure, of which the log has the details."""
+    told = late_failure(error, "speech socket").error
     message: dict[str, Any] = {"type": "error", "message": told.message, "code": told.code}
     return message if told.param is None else {**message, "param": told.param}
 
