@@ -21,7 +21,7 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from compat import inworld, xtts
+from compat import inworld, omni, xtts
 from echo import __version__
 from echo.errors import ConfigError
 from echo.runtime import Runtime, Status
@@ -57,6 +57,8 @@ def create_app(
     surfaces = [speech.surface(settings), *(Surface(router=own.router) for own in (voices, models, ops)), *more]
     if settings.inworld_compat:
         surfaces.append(inworld.surface(settings))
+    if settings.omni_compat:
+        surfaces.append(omni.surface(settings))
     if settings.xtts_compat:
         surfaces.append(xtts.surface(settings))
     refusals = runtime.metrics.refusals
@@ -66,6 +68,7 @@ def create_app(
     )
     limits = ChainMap(*(dict(surface.body_limits) for surface in surfaces))
     costly = frozenset(path for surface in surfaces for path in surface.costly)
+    late_keys = frozenset(path for surface in surfaces for path in surface.late_keys)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -78,7 +81,7 @@ def create_app(
         lifespan=lifespan,
         redirect_slashes=False,
         exception_handlers={HTTPException: shapes.handle, RequestValidationError: shapes.handle},
-        middleware=middleware_stack(settings, runtime.metrics, shapes, limits, costly),
+        middleware=middleware_stack(settings, runtime.metrics, shapes, limits, costly, late_keys),
     )
     app.state.runtime = runtime
     app.state.created = int(time.time())

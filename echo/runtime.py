@@ -32,6 +32,7 @@ from echo.types import ChunkRules, EngineInfo, SpeechOptions, TextRules, Utteran
 from echo.vad import SilenceGate, SilenceRules, SpeechDetector
 from echo.voices.cache import VoiceCache
 from echo.voices.clones import CloneQuota, CloneStore
+from echo.voices.cloning import Cloning
 from echo.voices.library import VoiceLibrary, VoiceRules
 from echo.voices.turns import TurnRules, Turns
 
@@ -74,7 +75,6 @@ class Runtime:
         #: What strangers send is decoded in processes of their own, and only so many voices at a time.
         self.decoders = DecoderPool(settings.decoders, environment=child_environment(), observe=self.metrics.decoded)
         self.voice_turns = Turns(TurnRules(waiting=settings.voice_queue, waiting_bytes=settings.voice_queue_bytes))
-        self.clones = _clones(settings, self.voices, self.decoders)
         self.workers = ThreadPoolExecutor(_WORKERS, thread_name_prefix="echo-worker")
         #: In threads of its own: a burst of new voices must not hold up the encoding of audio.
         self.cache = VoiceCache(
@@ -83,6 +83,7 @@ class Runtime:
             turns=self.voice_turns,
             observe=self.metrics.voice_read,
         )
+        self.cloning = Cloning(_clones(settings, self.voices, self.decoders), self.voices, self.cache, self.voice_turns)
         self.metrics.watch_voices(self.voice_turns, self.cache.stats, lambda: len(self.decoders.pids))
         self._when_failed: list[Callable[[], None]] = []
         self._engine: Engine | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 
-from echo.limits import RequestLimits, expected_seconds
+from echo.limits import AnswerSize, RequestLimits, expected_seconds
 from echo.pipeline import Pipeline
 from echo.presets import chunk_rules
 from echo.session import SpeechSession
@@ -25,13 +25,14 @@ class SpeechService(SpeechSteps):
         """
         return await self._open(request, whole=False)
 
-    async def collect(self, request: SpeechRequest) -> tuple[SpeechStream, bytes]:
+    async def collect(self, request: SpeechRequest, size: AnswerSize | None = None) -> tuple[SpeechStream, bytes]:
         """Speak to the end and return the stream, exhausted, with the whole file.
 
-        Raises what ``open`` does, BadRequest also for a file that is too large for one piece, and whatever fails later.
+        ``size`` is that of the answer where the file is not all of it. Raises what ``open`` does, BadRequest also for
+        a file that is too large for one piece, and whatever fails later.
         """
         stream = await self._open(request, whole=True)
-        return stream, await stream.collect()
+        return stream, await stream.collect(size)
 
     async def _open(self, request: SpeechRequest, *, whole: bool) -> SpeechStream:
         started = time.monotonic()
@@ -129,15 +130,18 @@ class SpeechStream:
             self.close()
             raise
 
-    async def collect(self) -> bytes:
-        """Read to the end and return the whole file; raises BadRequest for one that is too large."""
+    async def collect(self, size: AnswerSize | None = None) -> bytes:
+        """Read to the end and return the whole file; raises BadRequest once the answer is too large."""
+        size = size or AnswerSize(self._limits)
+        pieces: list[bytes] = []
         try:
-            pieces, size = [], 0
             async for piece in self:
+                size.add(len(piece))
                 pieces.append(piece)
-                size += len(piece)
-                self._limits.check_size(size)
             return self.output.whole(b"".join(pieces))
+        except BaseException:
+            size.take_back(sum(map(len, pieces)))
+            raise
         finally:
             self.close()
 

@@ -300,6 +300,12 @@ class Settings(EnvironmentModel):
     inworld_max_text_chars: int = _env(
         "ECHO_INWORLD_MAX_TEXT_CHARS", 2000, "Longest text of an Inworld request, in characters.", ge=1
     )
+    omni_compat: bool = _env(
+        "ECHO_OMNI_COMPAT",
+        True,
+        "Serve the routes of vLLM-Omni and SGLang-Omni: text over a socket while it is written, batches, and voices by "
+        "upload.",
+    )
     xtts_compat: bool = _env("ECHO_XTTS_COMPAT", True, "Serve the XTTS routes (Mantella, SillyTavern, SkyrimNet).")
 
     # -- operation
@@ -331,6 +337,13 @@ class Settings(EnvironmentModel):
         "ECHO_MAX_CONNECTIONS",
         0,
         "Connections that may be open. 0: 1000, or as many as the process's limit of descriptors leaves room for.",
+        ge=0,
+        le=1_000_000,
+    )
+    sockets_per_client: int = _env(
+        "ECHO_SOCKETS_PER_CLIENT",
+        64,
+        "WebSockets that one client (API key, else address) may have open; more are refused with 429. 0: any number.",
         ge=0,
         le=1_000_000,
     )

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from pydantic import BaseModel
 from starlette.responses import JSONResponse, Response
 
-from compat.wire import with_client_field_names
-from echo.errors import BadRequest, EchoError, EngineFailed, NotFound, Overloaded, VoiceNotFound
-from routes.errors import Failure, describe
-
-log = logging.getLogger(__name__)
+from compat.wire import late_failure, with_client_field_names
+from echo.errors import BadRequest, NotFound, Overloaded, VoiceNotFound
+from routes.errors import Failure
 
 #: HTTP status -> google.rpc.Code (google/rpc/code.proto).
 _CODES = {400: 3, 401: 16, 403: 7, 404: 5, 405: 12, 413: 3, 429: 8, 500: 13, 503: 14}
@@ -67,11 +64,7 @@ def rpc_status(failure: Failure) -> dict[str, object]:
 
 def late_status(error: Exception, doing: str) -> dict[str, object]:
     """Return the status of a failure after the answer has begun; its details go to the log."""
-    if isinstance(error, EngineFailed):
-        log.error("%s failed: %s", doing, error.message)
-    elif not isinstance(error, EchoError):
-        log.error("%s failed", doing, exc_info=error)
-    return rpc_status(describe(error))
+    return rpc_status(late_failure(error, doing))
 
 
 def is_unspeakable(error: Exception) -> bool:

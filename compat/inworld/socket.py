@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
 import uuid
 from functools import partial
 
 from fastapi import APIRouter
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocket
 
 from compat.inworld.context import Context
 from compat.inworld.errors import Exhausted, UnknownContext, late_status
 from compat.inworld.messages import Action, ContextConfig, ContextUpdate, Message, SendText
-from compat.wire import decode
+from compat.wire import decode, receive, send
 from echo.errors import BadRequest
 from echo.runtime import Runtime
 from echo.types import VoiceRef
@@ -52,26 +50,14 @@ class Session:
     async def serve(self) -> None:
         """Serve until the client disconnects or has been idle for too long, then stop all work."""
         try:
-            while (frame := await self._receive()) is not None:
+            while (frame := await receive(self._socket, self._idle_s, self._busy)) is not None:
                 await self._handle(frame)
         finally:
             await asyncio.gather(*(context.cancel() for context in self._contexts.values()))
             self._contexts.clear()
 
-    async def _receive(self) -> str | bytes | None:
-        while True:
-            try:
-                async with asyncio.timeout(self._idle_s):
-                    message = await self._socket.receive()
-            except TimeoutError:
-                if any(context.busy for context in self._contexts.values()):
-                    continue
-                with contextlib.suppress(WebSocketDisconnect, RuntimeError):
-                    await self._socket.close(1000, "idle")
-                return None
-            if message["type"] == "websocket.disconnect":
-                return None
-            return message.get("text") or message.get("bytes") or ""
+    def _busy(self) -> bool:
+        return any(context.busy for context in self._contexts.values())
 
     async def _handle(self, frame: str | bytes) -> None:
         """Do what a message asks for. An error is answered; the socket stays open."""
@@ -130,8 +116,8 @@ class Session:
         def forget() -> None:
             self._contexts.pop(context_id, None)
 
-        send = partial(self._send_result, context_id)
-        self._contexts[context_id] = Context(context_id, service, config, send, forget, client_of(self._socket))
+        reply = partial(self._send_result, context_id)
+        self._contexts[context_id] = Context(context_id, service, config, reply, forget, client_of(self._socket))
         await self._send_result(context_id, {"contextCreated": config.echoed()})
 
     async def _check_voice(self, name: str) -> None:
@@ -167,7 +153,4 @@ class Session:
         await self._send({"result": {"contextId": context_id, "status": _OK, **payload}})
 
     async def _send(self, message: dict[str, object]) -> None:
-        # The reader notices that the client has left or that the server is closing the socket (a RuntimeError here),
-        # and stops all work.
-        with contextlib.suppress(WebSocketDisconnect, RuntimeError):
-            await self._socket.send_text(json.dumps(message))
+        await send(self._socket, message)

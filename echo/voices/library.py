@@ -12,6 +12,7 @@ from echo.types import VoiceRef
 from echo.voices.inline import check_clip, decode_base64_voice, looks_like_base64_voice
 from echo.voices.metadata import VoiceMetadata, read_metadata
 from echo.voices.names import (
+    DEFAULT_WORKSPACE,
     MAX_NAME_BYTES,
     NO_REFERENCE,
     OPENAI_VOICES,
@@ -81,8 +82,8 @@ class VoiceLibrary:
         """Return what a request wants to sound like; None = no reference.
 
         Takes clips that have been found already; names as `find` does, then OpenAI's (the default voice) and ``none``,
-        from the request or an alias; audio bytes, or base64 audio in place of a name; without any, the default voice.
-        Raises VoiceNotFound, BadRequest or TooLarge.
+        from the request or an alias, then the short names of clones in the default workspace; audio bytes, or base64
+        audio in place of a name; without any, the default voice. Raises VoiceNotFound, BadRequest or TooLarge.
         """
         if ref.files:
             kind = VoiceKind.FILE if len(ref.files) == 1 else VoiceKind.FOLDER
@@ -101,6 +102,7 @@ class VoiceLibrary:
                 return None
             if squeeze(ref.name) in OPENAI_VOICES:
                 return self._default(entries)
+            entry = self._find(entries, ref.name, DEFAULT_WORKSPACE)  # last: no upload takes another voice's name
         return _voice(_found(entry, ref.name))
 
     def default(self) -> Voice | None:
@@ -174,4 +176,6 @@ def _voice(entry: Entry) -> Voice:
         description=metadata.description,
         tags=metadata.tags,
         lang=metadata.lang,
+        consent=metadata.consent,
+        transcript=metadata.transcript,
     )

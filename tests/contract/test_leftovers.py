@@ -128,7 +128,38 @@ def xtts(server: Served) -> None:
         assert httpx.post(f"{server.url}/{route}", json=body, timeout=PATIENCE_S).status_code == 200
 
 
+def batch(server: Served) -> None:
+    body = {"items": [{"input": LINE, "voice": voice} for voice in ("anna", "nobody", "bob")], "num_steps": 1}
+    assert httpx.post(f"{server.url}/v1/audio/speech/batch", json=body, timeout=PATIENCE_S).json()["succeeded"] == 2
+
+
+def on_the_omni_socket(server: Served) -> None:
+    """Two utterances, a cancel, a wrong message, and a hang-up in the middle."""
+    with connect(f"{server.ws_url}/v1/audio/speech/stream", open_timeout=PATIENCE_S) as socket:
+
+        def say(type: str, **fields: object) -> None:
+            socket.send(json.dumps({"type": type, **fields}))
+
+        def until(type: str) -> None:
+            while type not in str(socket.recv(PATIENCE_S)):
+                pass
+
+        for stream in (True, False):
+            say("session.config", voice="anna", response_format="pcm", stream_audio=stream, num_steps=1)
+            say("input.text", text=LINE)
+            say("input.done")
+            until("session.done")
+        say("input.text", text=LINE * 5)
+        until("audio.start")
+        say("input.cancel")
+        until("session.done")
+        say("nothing")
+        say("input.text", text=LINE * 5)
+        until("audio.start")
+
+
 ENDINGS = [whole, streamed, events, left, read_a_little_and_left, refused, inworld, on_a_socket, xtts]
+ENDINGS += [batch, on_the_omni_socket]
 
 
 def settled(server: Served) -> dict[str, int]:

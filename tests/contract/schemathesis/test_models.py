@@ -12,6 +12,9 @@ from hypothesis import strategies as st
 
 from compat.inworld.messages import ContextConfig, ContextUpdate, Message
 from compat.inworld.schemas import CloneBody, SynthesizeBody, VoicePatch
+from compat.omni.batch import BatchBody
+from compat.omni.messages import SessionConfig
+from compat.omni.schemas import OmniBody
 from compat.wire import decode
 from compat.xtts.schemas import SpeakBody
 from echo.audio.encode import supported_encodings
@@ -22,7 +25,18 @@ from routes.json import decode as decode_json
 from routes.speech import to_request
 from tests.contract.schemathesis.bodies import anything, encoded, raw, spoilt
 
-WIRE = (SynthesizeBody, CloneBody, VoicePatch, Message, ContextConfig, ContextUpdate, SpeakBody)
+WIRE = (
+    SynthesizeBody,
+    CloneBody,
+    VoicePatch,
+    Message,
+    ContextConfig,
+    ContextUpdate,
+    SpeakBody,
+    OmniBody,
+    SessionConfig,
+    BatchBody,
+)
 many = settings(max_examples=300, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 sent = raw | anything.map(encoded) | spoilt.map(encoded)
 
