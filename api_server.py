@@ -21,7 +21,7 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from compat import inworld, omni, xtts
+from compat import elevenlabs, inworld, omni, xtts
 from echo import __version__
 from echo.errors import ConfigError
 from echo.runtime import Runtime, Status
@@ -61,6 +61,8 @@ def create_app(
         surfaces.append(omni.surface(settings))
     if settings.xtts_compat:
         surfaces.append(xtts.surface(settings))
+    if settings.elevenlabs_compat:
+        surfaces.append(elevenlabs.surface(settings))
     refusals = runtime.metrics.refusals
     shapes = ErrorShapes(
         ChainMap(*(dict(surface.error_shapes) for surface in surfaces)),

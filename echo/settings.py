@@ -307,6 +307,7 @@ class Settings(EnvironmentModel):
         "upload.",
     )
     xtts_compat: bool = _env("ECHO_XTTS_COMPAT", True, "Serve the XTTS routes (Mantella, SillyTavern, SkyrimNet).")
+    elevenlabs_compat: bool = _env("ECHO_ELEVENLABS_COMPAT", True, "Serve ElevenLabs' routes.")
 
     # -- operation
     api_keys: tuple[SecretStr, ...] = _env(

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from echo.audio.compressed import CompressedEncoder
@@ -122,6 +123,19 @@ def on_a_socket(server: Served) -> None:
             pass
 
 
+def cancelled_on_a_socket(server: Served) -> None:
+    with connect(f"{server.ws_url}/tts/v1/voice:streamBidirectional", open_timeout=PATIENCE_S) as socket:
+        socket.send(json.dumps({"contextId": "a", "create": {"voiceId": "anna"}}))
+        socket.send(json.dumps({"contextId": "a", "send_text": {"text": LINE, "flush_context": {}}}))
+        for speed in (1.1, 1.2):  # settings that wait for their turn
+            change = {"audioConfig": {"speakingRate": speed}}
+            socket.send(json.dumps({"contextId": "a", "update_config": change}))
+            socket.send(json.dumps({"contextId": "a", "send_text": {"text": LINE}}))
+        socket.send(json.dumps({"contextId": "a", "cancel_context": {}}))
+        while "contextClosed" not in json.loads(socket.recv(PATIENCE_S))["result"]:
+            pass
+
+
 def xtts(server: Served) -> None:
     body = {"text": LINE, "speaker_wav": "anna"}
     for route in ("tts_to_audio", "tts_stream"):
@@ -158,7 +172,63 @@ def on_the_omni_socket(server: Served) -> None:
         until("audio.start")
 
 
-ENDINGS = [whole, streamed, events, left, read_a_little_and_left, refused, inworld, on_a_socket, xtts]
+def elevenlabs(server: Served) -> None:
+    body = {"text": LINE, "voice_settings": {"speed": 1.1}, "num_steps": 1}
+    for route in ("", "/stream/with-timestamps"):
+        answer = httpx.post(f"{server.url}/v1/text-to-speech/anna{route}", json=body, timeout=PATIENCE_S)
+        assert answer.status_code == 200
+
+
+def elevenlabs_contexts(server: Served) -> None:
+    """One that ends, one that is interrupted, one that fails, and one that the client leaves open."""
+    with connect(f"{server.ws_url}/v1/text-to-speech/anna/multi-stream-input", open_timeout=PATIENCE_S) as socket:
+
+        def finish(name: str) -> None:
+            socket.send(json.dumps({"context_id": name, "close_context": True}))
+            while not json.loads(socket.recv(PATIENCE_S)).get("isFinal"):
+                pass
+
+        socket.send(json.dumps({"text": LINE, "context_id": "a", "flush": True}))
+        finish("a")
+        socket.send(json.dumps({"text": LINE * 9, "context_id": "b", "try_trigger_generation": True}))
+        finish("b")
+        socket.send(json.dumps({"text": LINE, "context_id": "c", "voice_settings": {"speed": 99}}))
+        assert json.loads(socket.recv(PATIENCE_S))["error"]
+        socket.send(json.dumps({"text": LINE * 9, "context_id": "d", "flush": True}))
+        assert json.loads(socket.recv(PATIENCE_S))["audio"]
+
+
+def elevenlabs_stream(server: Served) -> None:
+    with connect(f"{server.ws_url}/v1/text-to-speech/anna/stream-input", open_timeout=PATIENCE_S) as socket:
+        for text in (LINE, ""):
+            socket.send(json.dumps({"text": text}))
+        assert any(json.loads(message).get("isFinal") for message in socket)
+
+
+def elevenlabs_refused(server: Served) -> None:
+    """A turn that fails, on each socket."""
+    for path in ("multi-stream-input", "stream-input"):
+        address = f"{server.ws_url}/v1/text-to-speech/anna/{path}?inactivity_timeout=0.05"
+        with connect(address, open_timeout=PATIENCE_S) as socket, contextlib.suppress(ConnectionClosed):
+            socket.send(json.dumps({"text": "Half a sen", "context_id": "a"}))
+            assert "error" in json.loads(socket.recv(PATIENCE_S))
+            while True:
+                socket.recv(PATIENCE_S)
+
+
+ENDINGS = [
+    whole,
+    streamed,
+    events,
+    left,
+    read_a_little_and_left,
+    refused,
+    inworld,
+    on_a_socket,
+    cancelled_on_a_socket,
+    xtts,
+]
+ENDINGS += [elevenlabs, elevenlabs_contexts, elevenlabs_stream, elevenlabs_refused]
 ENDINGS += [batch, on_the_omni_socket]
 
 
