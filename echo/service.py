@@ -47,12 +47,14 @@ class SpeechService(SpeechSteps):
         except BaseException:
             output.close()
             raise
+        asked = time.monotonic()
         try:
             if segments:
                 voice = await self.voice_state(request.voice, request.client)
                 segments = await self.run(self.prepared, segments, voice)
             else:
                 await self.run(self.voices.resolve, request.voice)  # it has nothing to speak, but must be known
+            voice_s = time.monotonic() - asked
             # Other requests may have entered meanwhile. Nothing is awaited between this check and the first
             # ``engine.speak``, so a request that passes it is not refused later.
             if segments:
@@ -62,6 +64,7 @@ class SpeechService(SpeechSteps):
             output.close()
             raise
         pipeline = self.pipeline(segments, output, self.joiner(), request.speed, started)
+        pipeline.stats.voice_s = voice_s
         pipeline.on_end(ticket.release)
         stream = SpeechStream(pipeline, seed, self.rules.limits)
         await stream.prime()

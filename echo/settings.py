@@ -292,6 +292,10 @@ class Settings(BaseModel):
     )
     xtts_compat: bool = _env("ECHO_XTTS_COMPAT", True, "Serve the XTTS routes (Mantella, SillyTavern, SkyrimNet).")
 
+    chatterbox_compat: bool = _env(
+        "ECHO_CHATTERBOX_COMPAT", True, "Serve the routes and sockets of the Chatterbox streaming server (telephony)."
+    )
+
     # -- operation
     api_keys: tuple[SecretStr, ...] = _env(
         "ECHO_API_KEYS",

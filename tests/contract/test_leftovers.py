@@ -117,7 +117,29 @@ def xtts(server: Served) -> None:
         assert httpx.post(f"{server.url}/{route}", json=body, timeout=PATIENCE_S).status_code == 200
 
 
-ENDINGS = [whole, streamed, events, left, read_a_little_and_left, refused, inworld, on_a_socket, xtts]
+def chatterbox(server: Served) -> None:
+    body = {"text": LINE, "voice_id": "anna", "preset": "realtime"}
+    assert httpx.post(f"{server.url}/synthesize", json=body, timeout=PATIENCE_S).status_code == 200
+    with connect(f"{server.ws_url}/ws/synthesize", open_timeout=PATIENCE_S) as socket:
+        socket.send(json.dumps(body))
+        while not json.loads(socket.recv(PATIENCE_S))["is_final"]:
+            pass
+
+
+def chatterbox_turns(server: Served) -> None:
+    """A whole turn, one that is cancelled, and one that is hung up on."""
+    with connect(f"{server.ws_url}/ws/synthesize-stream", open_timeout=PATIENCE_S) as socket:
+        for last, answer in (("end", "complete"), ("cancel", "cancelled"), ("text", "audio")):
+            for message in ({"type": "init", "voice_id": "anna"}, {"content": LINE * 2}, {"type": last}):
+                socket.send(json.dumps(message))
+            while json.loads(socket.recv(PATIENCE_S))["type"] != answer:
+                pass
+
+
+ENDINGS = [
+    *(whole, streamed, events, left, read_a_little_and_left, refused, inworld, on_a_socket, xtts),
+    *(chatterbox, chatterbox_turns),
+]
 
 
 def settled(server: Served) -> dict[str, int]:

@@ -20,6 +20,7 @@ GOOD = {
     "text": "Hello there.",
     "voice": "anna",
     "voiceId": "anna",
+    "voice_id": "anna",
     "speaker_wav": "anna",
     "displayName": "fuzz",
     "voiceSamples": [{"audioData": base64_clip(seconds=0.5, rate=8_000)}],

@@ -10,6 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from compat.chatterbox.schemas import SpeakBody as ChatterboxBody
+from compat.chatterbox.schemas import TurnMessage
 from compat.inworld.messages import ContextConfig, ContextUpdate, Message
 from compat.inworld.schemas import CloneBody, SynthesizeBody, VoicePatch
 from compat.wire import decode
@@ -22,7 +24,17 @@ from routes.json import decode as decode_json
 from routes.speech import to_request
 from tests.contract.schemathesis.bodies import anything, encoded, raw, spoilt
 
-WIRE = (SynthesizeBody, CloneBody, VoicePatch, Message, ContextConfig, ContextUpdate, SpeakBody)
+WIRE = (
+    SynthesizeBody,
+    CloneBody,
+    VoicePatch,
+    Message,
+    ContextConfig,
+    ContextUpdate,
+    SpeakBody,
+    ChatterboxBody,
+    TurnMessage,
+)
 many = settings(max_examples=300, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 sent = raw | anything.map(encoded) | spoilt.map(encoded)
 
