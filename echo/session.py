@@ -344,8 +344,11 @@ class SpeechSession:
         chunks = await steps.run(self._chunker.chunks, item.passage)
         segments = steps.segments(chunks, request, self.seed, self._listener)
         if segments:
+            found = None if self._has_voice else await steps.resolve(request.voice, request.client)
             await self._enter()
-            segments = await steps.run(steps.prepared, segments, await self._voice_state())
+            if not self._has_voice:
+                self._voice, self._has_voice = await steps.encoded(found, request.client), True
+            segments = await steps.run(steps.prepared, segments, self._voice)
             if not self._spoken:
                 steps.admission.check_wait(steps.engine.queue_wait(segments[0].utterance))
         output = steps.output(request) if self._files else self.output
@@ -354,12 +357,6 @@ class SpeechSession:
         if self._closed:
             pipeline.close()
         return pipeline
-
-    async def _voice_state(self) -> VoiceState | None:
-        if not self._has_voice:
-            self._voice = await self._steps.voice_state(self._request.voice, self._request.client)
-            self._has_voice = True
-        return self._voice
 
     async def _enter(self) -> None:
         """Take a slot. A turn that has begun waits for one; raises Overloaded."""

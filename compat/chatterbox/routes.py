@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import time
 
@@ -109,9 +110,9 @@ def _answer(output_format: OutputFormat, stream: SpeechStream, audio: bytes, bac
 async def _preloaded(runtime: Runtime, ids: list[str], client: str) -> Response:
     service = runtime.service
     preloaded = {voice_id: await _load(service, voice_id, client) for voice_id in ids}
-    cache = runtime.cache.stats()
+    cache, fetched = runtime.cache.stats(), runtime.voices.fetched
     sizes = {
-        "waveform_cache_size": 0,
+        "waveform_cache_size": await asyncio.to_thread(lambda: fetched.count if fetched is not None else 0),
         "path_cache_size": cache.paths,
         "embedding_cache_size": cache.entries,
     }

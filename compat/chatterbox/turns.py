@@ -181,7 +181,7 @@ class Turn:
     async def _refusal(self) -> dict[str, object] | None:
         """Answer ``init``; return the message that ends the turn if it cannot be spoken."""
         try:
-            await self._service.run(self._service.voices.resolve, self._request.voice)
+            await self._service.resolve(self._request.voice, self._request.client)
         except VoiceNotFound:
             return {"error": socket_text(UnknownVoice(self._voice_id))}
         except Exception as error:
