@@ -68,6 +68,7 @@ def create_app(
     )
     limits = ChainMap(*(dict(surface.body_limits) for surface in surfaces))
     costly = frozenset(path for surface in surfaces for path in surface.costly)
+    late_keys = frozenset(path for surface in surfaces for path in surface.late_keys)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -80,7 +81,7 @@ def create_app(
         lifespan=lifespan,
         redirect_slashes=False,
         exception_handlers={HTTPException: shapes.handle, RequestValidationError: shapes.handle},
-        middleware=middleware_stack(settings, runtime.metrics, shapes, limits, costly),
+        middleware=middleware_stack(settings, runtime.metrics, shapes, limits, costly, late_keys),
     )
     app.state.runtime = runtime
     app.state.created = int(time.time())

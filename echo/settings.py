@@ -347,6 +347,13 @@ class Settings(BaseModel):
         ge=0,
         le=1_000_000,
     )
+    sockets_per_client: int = _env(
+        "ECHO_SOCKETS_PER_CLIENT",
+        64,
+        "WebSockets that one client (API key, else address) may have open; more are refused with 429. 0: any number.",
+        ge=0,
+        le=1_000_000,
+    )
     receive_timeout_s: float = _env(
         "ECHO_RECEIVE_TIMEOUT_S",
         20.0,

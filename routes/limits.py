@@ -1,4 +1,4 @@
-"""Limits on request bodies (size, time, memory of all together), and on answers that are not read."""
+"""Limits on request bodies (size, time, memory of all together), on answers that are not read, and on sockets."""
 
 from __future__ import annotations
 
@@ -176,3 +176,32 @@ class UnsentLimit:
             if connection.unsent_of(connection.client) > self._limit * self._share:
                 raise Overloaded("You have too many answers that you do not read.", retry_after_s=5)
         await self._app(scope, receive, send)
+
+
+class SocketLimit:
+    """Refuses the handshake of a socket while its client has ``limit`` open ones; 0 = any number."""
+
+    def __init__(self, app: ASGIApp, limit: int) -> None:
+        self._app = app
+        self._limit = limit
+        self._open: Counter[str] = Counter()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on; raises Overloaded."""
+        if scope["type"] != "websocket":
+            await self._app(scope, receive, send)
+            return
+        name = client.of(scope)
+        if 0 < self._limit <= self._open[name]:
+            raise Overloaded(
+                f"You have {self._open[name]} sockets open, {self._limit} are allowed.",
+                code="too_many_sockets",
+                retry_after_s=5,
+            )
+        self._open[name] += 1
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._open[name] -= 1
+            if not self._open[name]:
+                del self._open[name]

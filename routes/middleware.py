@@ -18,7 +18,7 @@ from echo.telemetry import Metrics
 from routes.auth import Auth
 from routes.errors import ErrorBoundary, ErrorShapes
 from routes.head import Head
-from routes.limits import BodyLimit, IncomingBytes, UnsentLimit
+from routes.limits import BodyLimit, IncomingBytes, SocketLimit, UnsentLimit
 from routes.origin import Origins
 
 log = logging.getLogger(__name__)
@@ -53,10 +53,12 @@ def middleware_stack(
     shapes: ErrorShapes,
     body_limits: Mapping[str, int],
     costly: Collection[str],
+    late_keys: Collection[str] = (),
 ) -> list[Middleware]:
     """Return the middleware, outermost first; what runs inside of ErrorBoundary fails in the path's error shape.
 
-    ``body_limits`` are those of paths that take more than text, ``costly`` the paths where a GET speaks.
+    ``body_limits`` are those of paths that take more than text, ``costly`` the paths where a GET speaks, ``late_keys``
+    those where a socket may bring its key later.
     """
     cors = Middleware(
         CORSMiddleware,
@@ -76,7 +78,9 @@ def middleware_stack(
             Auth,
             keys=[key.get_secret_value() for key in settings.api_keys],
             max_failures=settings.max_failed_keys,
+            late=late_keys,
         ),
+        Middleware(SocketLimit, limit=settings.sockets_per_client),
         Middleware(UnsentLimit, limit=settings.max_unsent_bytes, share=settings.client_share, costly=costly),
         Middleware(
             BodyLimit,

@@ -39,8 +39,9 @@ def worth_a_line(record: logging.LogRecord) -> bool:
     message = record.getMessage()
     if message.startswith("Invalid UTF-8"):
         record.exc_info = record.exc_text = None
-    # A response that broke off has been logged with its reason already.
-    return "without completing" not in message
+    # A response that broke off has been logged with its reason already; a socket's handshake too, without its query,
+    # which may hold a key.
+    return "without completing" not in message and '"WebSocket ' not in message
 
 
 class Reporting:

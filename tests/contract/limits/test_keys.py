@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import base64
+import logging
 
 import pytest
+from websockets.sync.client import connect
 
+from server.serve import worth_a_line
 from tests.attack.raw import ask, request
-from tests.contract.serving import Serve, Served
+from tests.contract.inworld.calls import SOCKET_PATH
+from tests.contract.serving import PATIENCE_S, Serve, Served
 
 KEY = "clé-ключ-鍵"
 LATIN = "clé-ü"
@@ -46,3 +50,11 @@ def test_whoever_guesses_is_slowed_down(serve: Serve) -> None:
     assert lists(served, "Authorization: Bearer right") == 200
     assert lists(served) == 401
     assert ask(served.port, request()).status == 200
+
+
+def test_a_key_in_the_query_of_a_socket_is_not_in_the_log(server: Served, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG):
+        with connect(f"{server.ws_url}{SOCKET_PATH}?key=secret", open_timeout=PATIENCE_S):
+            pass
+    records = [record for record in caplog.records if record.levelno > logging.DEBUG and worth_a_line(record)]
+    assert not [record.getMessage() for record in records if "secret" in record.getMessage()]

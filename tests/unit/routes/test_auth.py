@@ -1,10 +1,12 @@
 import base64
 
 import pytest
+from starlette.requests import HTTPConnection
 from starlette.types import Receive, Scope, Send
 
-from echo.errors import Unauthorized
-from routes.auth import Auth, offered
+from echo.errors import Overloaded, Unauthorized
+from routes import client
+from routes.auth import Auth, needs_key, offered, present
 
 KEY = "correct-horse"
 
@@ -90,3 +92,49 @@ async def test_sockets_need_a_key_too() -> None:
 
 def test_a_basic_password_may_hold_colons() -> None:
     assert b"a:b" in list(offered([(b"authorization", f"Basic {b64('user:a:b')}".encode())]))
+
+
+async def let_in(auth: Auth, path: str = "/late/x", kind: str = "websocket", **headers: str) -> Scope:
+    raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+    scope: Scope = {"type": kind, "path": path, "headers": raw, "client": ("192.0.2.1", 1)}
+    await auth(scope, None, None)  # type: ignore[arg-type]
+    return scope
+
+
+async def nothing(scope: Scope, receive: Receive, send: Send) -> None:
+    pass
+
+
+async def test_a_socket_may_bring_its_key_later_where_its_route_says_so() -> None:
+    auth = Auth(nothing, [KEY], late=["/late"])
+    for path, kind in [("/later", "websocket"), ("/late/x", "http")]:
+        with pytest.raises(Unauthorized):
+            await let_in(auth, path, kind)
+    with pytest.raises(Unauthorized):
+        await let_in(auth, authorization="Bearer wrong")
+    for spelled in (KEY, f"Bearer {KEY}", f"Basic {b64(KEY)}"):
+        scope = await let_in(auth)
+        socket = HTTPConnection(scope)
+        assert needs_key(socket)
+        with pytest.raises(Unauthorized):
+            present(socket, "wrong")
+        with pytest.raises(Unauthorized):
+            present(socket)
+        assert needs_key(socket)
+        present(socket, spelled)
+        assert not needs_key(socket)
+        assert client.of(scope).startswith("key ")
+    named = HTTPConnection(await let_in(auth, authorization=f"Bearer {KEY}"))
+    assert not needs_key(named)
+    present(named, "whatever")  # it is known already
+
+
+async def test_late_keys_are_counted_like_others() -> None:
+    auth = Auth(nothing, [KEY], max_failures=2, late=["/late"])
+    for refusal in (Unauthorized, Unauthorized, Overloaded):
+        with pytest.raises(refusal):
+            present(HTTPConnection(await let_in(auth)), "wrong")
+
+
+async def test_no_key_is_asked_for_later_where_none_is_configured() -> None:
+    assert not needs_key(HTTPConnection(await let_in(Auth(nothing, [], late=["/late"]))))
