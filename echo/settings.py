@@ -123,7 +123,7 @@ class Settings(EnvironmentModel):
     cache_dir: Path = _env(
         "ECHO_CACHE_DIR",
         Path("~/.cache/echo-tts"),
-        "Folder of compile artifacts: loaded at start, saved once after warm-up.",
+        "Folder of compile artifacts (loaded at start, saved once after warm-up) and of fetched voices.",
     )
     cache_version: str = _env(
         "ECHO_CACHE_VERSION",
@@ -161,8 +161,27 @@ class Settings(EnvironmentModel):
     max_voice_bytes: int = _env(
         "ECHO_MAX_VOICE_BYTES",
         25 * 2**20,
-        "Largest base64 voice of a request after decoding, in bytes.",
+        "Largest clip that is sent with a request (base64, after decoding) or fetched by URL, in bytes.",
         ge=1024,
+    )
+    voice_base_url: str = _env(
+        "ECHO_VOICE_BASE_URL",
+        "",
+        "Address of a folder of clips, in a bucket for example: a voice that is not here is fetched from below it, "
+        "once. Whoever may write there adds voices. Unset: off.",
+    )
+    voice_fetch_timeout_s: float = _env(
+        "ECHO_VOICE_FETCH_TIMEOUT_S",
+        10.0,
+        "Longest that fetching a voice may take, in seconds; then the request that names it fails.",
+        gt=0,
+        le=300,
+    )
+    voice_fetched_bytes: int = _env(
+        "ECHO_VOICE_FETCHED_BYTES",
+        2 * 2**30,
+        "Disk space of all fetched clips, in bytes; the least recently used leave first.",
+        ge=2**20,
     )
     voice_cache_bytes: int = _env(
         "ECHO_VOICE_CACHE_BYTES",
@@ -308,6 +327,10 @@ class Settings(EnvironmentModel):
     )
     xtts_compat: bool = _env("ECHO_XTTS_COMPAT", True, "Serve the XTTS routes (Mantella, SillyTavern, SkyrimNet).")
     elevenlabs_compat: bool = _env("ECHO_ELEVENLABS_COMPAT", True, "Serve ElevenLabs' routes.")
+
+    chatterbox_compat: bool = _env(
+        "ECHO_CHATTERBOX_COMPAT", True, "Serve the routes and sockets of the Chatterbox streaming server (telephony)."
+    )
 
     # -- operation
     api_keys: tuple[SecretStr, ...] = _env(

@@ -15,6 +15,7 @@ from echo.admission import Admission
 from echo.audio.encode import Output, open_output
 from echo.audio.join import Joiner, JoinRules
 from echo.engines.base import Engine
+from echo.errors import VoiceNotFound
 from echo.limits import RequestLimits
 from echo.pipeline import Pipeline, SpeechStats
 from echo.presets import Presets
@@ -34,6 +35,8 @@ from echo.types import (
 )
 from echo.voices.cache import VoiceCache
 from echo.voices.library import VoiceLibrary
+from echo.voices.remote import RemoteVoices
+from echo.voices.voice import ClipVoice, Voice
 
 T = TypeVar("T")
 Arguments = TypeVarTuple("Arguments")
@@ -73,6 +76,7 @@ class SpeechSteps:
         rules: ServiceRules,
         workers: Executor,
         metrics: Metrics,
+        remote: RemoteVoices | None = None,
         on_open: Callable[[Pipeline], None] | None = None,
     ) -> None:
         self.engine = engine
@@ -83,6 +87,7 @@ class SpeechSteps:
         self._cache = cache
         self.workers = workers
         self._metrics = metrics
+        self._remote = remote
         self._on_open = on_open
 
     def joiner(self) -> Joiner:
@@ -168,13 +173,30 @@ class SpeechSteps:
             self._metrics.first_frame.observe(stats.first_frame_s)
         log.info("%s %s", outcome, stats)
 
-    async def voice_state(self, ref: VoiceRef, client: str = "") -> VoiceState | None:
+    async def resolve(self, ref: VoiceRef, client: str = "") -> Voice | ClipVoice | None:
+        """Return the voice that a request wants; None = no reference.
+
+        One that is not here is fetched, which may take seconds, so not while a slot is held. Raises VoiceNotFound,
+        BadRequest, TooLarge; VoiceUnavailable, and Overloaded where too many voices wait to be fetched for ``client``.
+        """
+        try:
+            return await self.run(self.voices.resolve, ref)
+        except VoiceNotFound:
+            elsewhere = self.voices.fetchable(ref)
+            if self._remote is None or not await self._remote.fetch(elsewhere, client):
+                raise
+        return await self.run(self.voices.resolve, ref)
+
+    async def encoded(self, voice: Voice | ClipVoice | None, client: str = "") -> VoiceState | None:
         """Return the encoded reference of a voice, from the cache or the engine; None = no reference.
 
         A new voice is read for ``client``; raises Overloaded where too many wait to be read.
         """
-        voice = await self.run(self.voices.resolve, ref)
         return await self._cache.get(voice, self.engine.encode_voice, client) if voice is not None else None
+
+    async def voice_state(self, ref: VoiceRef, client: str = "") -> VoiceState | None:
+        """Resolve a voice and return its encoded reference."""
+        return await self.encoded(await self.resolve(ref, client), client)
 
     def plan(self, request: SpeechRequest, *, secondary: bool = False) -> BlockPlan:
         """Return the block plan of the request's first or, ``secondary``, of its later chunks; raises BadRequest."""

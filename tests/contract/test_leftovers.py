@@ -216,6 +216,25 @@ def elevenlabs_refused(server: Served) -> None:
                 socket.recv(PATIENCE_S)
 
 
+def chatterbox(server: Served) -> None:
+    body = {"text": LINE, "voice_id": "anna", "preset": "realtime"}
+    assert httpx.post(f"{server.url}/synthesize", json=body, timeout=PATIENCE_S).status_code == 200
+    with connect(f"{server.ws_url}/ws/synthesize", open_timeout=PATIENCE_S) as socket:
+        socket.send(json.dumps(body))
+        while not json.loads(socket.recv(PATIENCE_S))["is_final"]:
+            pass
+
+
+def chatterbox_turns(server: Served) -> None:
+    """A whole turn, one that is cancelled, and one that is hung up on."""
+    with connect(f"{server.ws_url}/ws/synthesize-stream", open_timeout=PATIENCE_S) as socket:
+        for last, answer in (("end", "complete"), ("cancel", "cancelled"), ("text", "audio")):
+            for message in ({"type": "init", "voice_id": "anna"}, {"content": LINE * 2}, {"type": last}):
+                socket.send(json.dumps(message))
+            while json.loads(socket.recv(PATIENCE_S))["type"] != answer:
+                pass
+
+
 ENDINGS = [
     whole,
     streamed,
@@ -230,6 +249,7 @@ ENDINGS = [
 ]
 ENDINGS += [elevenlabs, elevenlabs_contexts, elevenlabs_stream, elevenlabs_refused]
 ENDINGS += [batch, on_the_omni_socket]
+ENDINGS += [chatterbox, chatterbox_turns]
 
 
 def settled(server: Served) -> dict[str, int]:

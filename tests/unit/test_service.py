@@ -209,11 +209,11 @@ async def test_what_would_wait_too_long_is_refused_before_any_work() -> None:
 async def test_a_queue_that_has_grown_while_the_voice_was_read_refuses_too_and_frees_the_slot() -> None:
     script = FakeScript()
 
-    async def busy(ref: VoiceRef, client: str) -> None:
+    async def busy(voice: object, client: str) -> None:
         script.queue_wait_s = 31.0
 
     async with speech(script, max_wait_s=30) as service:
-        service.voice_state = busy  # type: ignore[method-assign]
+        service.encoded = busy  # type: ignore[method-assign]
         with pytest.raises(Overloaded):
             await service.open(request())
         assert service.admission.open == 0
