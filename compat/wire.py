@@ -7,6 +7,7 @@ import contextlib
 import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from copy import copy
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
@@ -45,9 +46,15 @@ async def receive(
 
 
 async def send(socket: WebSocket, message: object) -> None:
-    """Send a message as JSON; does nothing on a socket that is closed, which its reader notices by itself."""
+    """Send a message, bytes as they are and anything else as JSON.
+
+    Does nothing on a socket that is closed, which its reader notices by itself.
+    """
     with contextlib.suppress(WebSocketDisconnect, RuntimeError):  # the second where the server is closing it
-        await socket.send_text(json.dumps(message))
+        if isinstance(message, bytes):
+            await socket.send_bytes(message)
+        else:
+            await socket.send_text(json.dumps(message))
 
 
 async def close(socket: WebSocket, code: int, reason: str = "") -> None:
@@ -68,9 +75,19 @@ def late_failure(error: Exception, doing: str) -> Failure:
 def with_client_field_names(error: EchoError, names: Mapping[str, str]) -> str:
     """Return an error's message; the field it begins with is replaced by the client's name for it (``names``)."""
     param = error.param or ""
-    if param in names and error.message.startswith(param):
-        return names[param] + error.message[len(param) :]
+    if param in names:
+        for quote in ("", "'"):
+            if error.message.startswith(field := f"{quote}{param}{quote}"):
+                return f"{quote}{names[param]}{quote}{error.message[len(field) :]}"
     return error.message
+
+
+def in_client_terms(error: EchoError, names: Mapping[str, str]) -> EchoError:
+    """Return a copy of an error with the client's names of fields (``names``) in message and ``param``."""
+    other = copy(error)
+    other.message = with_client_field_names(error, names)
+    other.param = names.get(error.param or "", error.param)
+    return other
 
 
 def log_failure(task: asyncio.Task[None]) -> None:

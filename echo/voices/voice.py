@@ -13,6 +13,7 @@ class VoiceKind(StrEnum):
     FILE = "file"
     FOLDER = "folder"
     CLONE = "clone"
+    FETCHED = "fetched"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +32,8 @@ class Voice:
     description: str = ""
     tags: tuple[str, ...] = ()
     lang: str = ""
+    consent: str = ""
+    transcript: str = ""
 
 
 @dataclass(frozen=True, slots=True)

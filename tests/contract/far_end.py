@@ -15,10 +15,15 @@ class Client:
     """The far end of a socket: what it sends, and what came back."""
 
     def __init__(self) -> None:
-        self.answers: list[dict[str, Any]] = []
+        self.answers: list[str | bytes] = []
         self.close_code: int | None = None
         self._frames: asyncio.Queue[Message] = asyncio.Queue()
         self._frames.put_nowait({"type": "websocket.connect"})
+
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        """The answers, as JSON."""
+        return [json.loads(answer) for answer in self.answers]
 
     def send(self, frame: str) -> None:
         self._frames.put_nowait({"type": "websocket.receive", "text": frame})
@@ -33,7 +38,7 @@ class Client:
 
     async def _answer(self, message: Message) -> None:
         if message["type"] == "websocket.send":
-            self.answers.append(json.loads(message["text"]))
+            self.answers.append(message["text"] if message.get("text") is not None else message["bytes"])
         elif message["type"] == "websocket.close":
             self.close_code = message["code"]
             self._frames.put_nowait({"type": "websocket.disconnect", "code": message["code"]})

@@ -29,8 +29,16 @@ from tests.contract.serving import PATIENCE_S, Served, serving, wait_until
 
 #: What a request is made of: each would keep others alive, the voice among them, and encoders keep threads.
 KINDS = (SpeechStream, FrameStream, BlockJob, Output, TimeStretch, CompressedEncoder, Utterance, SpeechRequest)
-LINE = "One line of text that is spoken. "
+LINE = "One line. "
 ROUNDS = 2
+#: Two short blocks of one step each: what is left behind does not depend on how much is said.
+SHORT = """
+[tiny.default]
+block_sizes = [16, 16]
+num_steps = [1, 1]
+nonstream_block_sizes = [16]
+nonstream_num_steps = [1]
+"""
 
 
 @pytest.fixture
@@ -45,9 +53,12 @@ def no_collector() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def tiny(voices_dir: Path) -> Iterator[Served]:
-    """A server with the embedded model."""
-    with serving(Settings(voices_dir=(str(voices_dir),), model_repo="tiny"), load_engine) as served:
+def tiny(voices_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A server with the embedded model, which says little."""
+    presets = tmp_path_factory.mktemp("presets") / "presets.toml"
+    presets.write_text(SHORT, encoding="utf-8")
+    settings = Settings(voices_dir=(str(voices_dir),), model_repo="tiny", presets_file=presets)
+    with serving(settings, load_engine) as served:
         served.wait_ready()
         yield served
 
@@ -67,7 +78,7 @@ def threads() -> int:
 
 
 def speak(server: Served, **fields: object) -> int:
-    body = {"input": LINE, "voice": "anna", "response_format": "mp3", "speed": 1.5, "num_steps": 1, **fields}
+    body = {"input": LINE, "voice": "anna", "response_format": "mp3", "speed": 1.5, **fields}
     return httpx.post(f"{server.url}/v1/audio/speech", json=body, timeout=PATIENCE_S).status_code
 
 
@@ -85,11 +96,11 @@ def events(server: Served) -> None:
 
 def left(server: Served) -> None:
     """Hang up in the middle."""
-    server.send({"input": LINE * 100, "voice": "anna", "response_format": "opus", "speed": 0.5}).close()
+    server.send({"input": LINE * 300, "voice": "anna", "response_format": "opus", "speed": 0.5}).close()
 
 
 def read_a_little_and_left(server: Served) -> None:
-    with server.send({"input": LINE * 100, "voice": "anna", "response_format": "pcm"}) as connection:
+    with server.send({"input": LINE * 300, "voice": "anna", "response_format": "pcm"}) as connection:
         assert connection.recv(2000)
 
 
@@ -99,7 +110,7 @@ def refused(server: Served) -> None:
 
 
 def inworld(server: Served) -> None:
-    body = {"text": LINE, "voiceId": "anna", "num_steps": 1}
+    body = {"text": LINE, "voiceId": "anna"}
     for route in ("voice", "voice:stream"):
         assert httpx.post(f"{server.url}/tts/v1/{route}", json=body, timeout=PATIENCE_S).status_code == 200
 
@@ -129,6 +140,36 @@ def xtts(server: Served) -> None:
     body = {"text": LINE, "speaker_wav": "anna"}
     for route in ("tts_to_audio", "tts_stream"):
         assert httpx.post(f"{server.url}/{route}", json=body, timeout=PATIENCE_S).status_code == 200
+
+
+def batch(server: Served) -> None:
+    body = {"items": [{"input": LINE, "voice": voice} for voice in ("anna", "nobody", "bob")], "num_steps": 1}
+    assert httpx.post(f"{server.url}/v1/audio/speech/batch", json=body, timeout=PATIENCE_S).json()["succeeded"] == 2
+
+
+def on_the_omni_socket(server: Served) -> None:
+    """Two utterances, a cancel, a wrong message, and a hang-up in the middle."""
+    with connect(f"{server.ws_url}/v1/audio/speech/stream", open_timeout=PATIENCE_S) as socket:
+
+        def say(type: str, **fields: object) -> None:
+            socket.send(json.dumps({"type": type, **fields}))
+
+        def until(type: str) -> None:
+            while type not in str(socket.recv(PATIENCE_S)):
+                pass
+
+        for stream in (True, False):
+            say("session.config", voice="anna", response_format="pcm", stream_audio=stream, num_steps=1)
+            say("input.text", text=LINE)
+            say("input.done")
+            until("session.done")
+        say("input.text", text=LINE * 5)
+        until("audio.start")
+        say("input.cancel")
+        until("session.done")
+        say("nothing")
+        say("input.text", text=LINE * 5)
+        until("audio.start")
 
 
 def elevenlabs(server: Served) -> None:
@@ -175,6 +216,25 @@ def elevenlabs_refused(server: Served) -> None:
                 socket.recv(PATIENCE_S)
 
 
+def chatterbox(server: Served) -> None:
+    body = {"text": LINE, "voice_id": "anna", "preset": "realtime"}
+    assert httpx.post(f"{server.url}/synthesize", json=body, timeout=PATIENCE_S).status_code == 200
+    with connect(f"{server.ws_url}/ws/synthesize", open_timeout=PATIENCE_S) as socket:
+        socket.send(json.dumps(body))
+        while not json.loads(socket.recv(PATIENCE_S))["is_final"]:
+            pass
+
+
+def chatterbox_turns(server: Served) -> None:
+    """A whole turn, one that is cancelled, and one that is hung up on."""
+    with connect(f"{server.ws_url}/ws/synthesize-stream", open_timeout=PATIENCE_S) as socket:
+        for last, answer in (("end", "complete"), ("cancel", "cancelled"), ("text", "audio")):
+            for message in ({"type": "init", "voice_id": "anna"}, {"content": LINE * 2}, {"type": last}):
+                socket.send(json.dumps(message))
+            while json.loads(socket.recv(PATIENCE_S))["type"] != answer:
+                pass
+
+
 ENDINGS = [
     whole,
     streamed,
@@ -188,6 +248,8 @@ ENDINGS = [
     xtts,
 ]
 ENDINGS += [elevenlabs, elevenlabs_contexts, elevenlabs_stream, elevenlabs_refused]
+ENDINGS += [batch, on_the_omni_socket]
+ENDINGS += [chatterbox, chatterbox_turns]
 
 
 def settled(server: Served) -> dict[str, int]:

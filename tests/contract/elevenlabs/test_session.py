@@ -181,7 +181,7 @@ async def test_any_interleaving_of_turns_says_the_words_of_each(runtime: Runtime
         asyncio.run_coroutine_threadsafe(talk(), loop).result(30)
         assert client.close_code == 1000
         for turn in conversation.turns:
-            heard = [answer for answer in client.answers if answer.get("contextId") == turn.id]
+            heard = [answer for answer in client.messages if answer.get("contextId") == turn.id]
             assert [answer["isFinal"] for answer in heard] == [False] * (len(heard) - 1) + [True]
             said = words_of(audio_of(heard), [word.strip(",") for word in turn.words])
             words = [word.strip(",") for word in turn.words]
@@ -217,9 +217,9 @@ async def test_any_split_of_a_text_is_spoken_as_it_was_written(runtime: Runtime,
         serving = client.single(runtime, b"output_format=pcm_44100" + query.encode())
         asyncio.run_coroutine_threadsafe(serving, loop).result(30)
         assert client.close_code == 1000
-        assert aligned(client.answers).text == text
+        assert aligned(client.messages).text == text
         words = [word.strip(".,?").lower() for word in text.split()]
-        assert words_of(audio_of(client.answers), words) == words
+        assert words_of(audio_of(client.messages), words) == words
 
     await asyncio.to_thread(play)
 
@@ -262,8 +262,8 @@ async def test_no_sequence_of_frames_breaks_the_socket(runtime: Runtime, engine:
         client.send(json.dumps({"close_socket": True}))
         asyncio.run_coroutine_threadsafe(client.multi(runtime), loop).result(20)
         assert client.close_code == 1000
-        assert any("JSON" in answer.get("message", "") for answer in client.answers)
-        assert not any(answer.get("code") == 1011 for answer in client.answers)
+        assert any("JSON" in answer.get("message", "") for answer in client.messages)
+        assert not any(answer.get("code") == 1011 for answer in client.messages)
 
     await asyncio.to_thread(play)
     assert runtime.service.admission.open == 0

@@ -50,7 +50,7 @@ async def test_a_silent_client_is_let_go(runtime: Runtime) -> None:
     client = InworldClient()
     await client.session(runtime, idle_s=0.01)
     assert client.close_code == 1000
-    assert client.answers == []
+    assert client.messages == []
 
 
 async def test_a_client_with_an_idle_context_is_let_go_as_well(runtime: Runtime) -> None:
@@ -69,7 +69,7 @@ async def test_a_client_that_listens_is_not_idle(runtime: Runtime, engine: FakeE
     client.send(SPEAK)
     asyncio.get_running_loop().call_later(0.2, gate.open)
     await client.session(runtime, idle_s=0.02)
-    assert any("flushCompleted" in answer["result"] for answer in client.answers)
+    assert any("flushCompleted" in answer["result"] for answer in client.messages)
     assert client.close_code == 1000
 
 
@@ -117,9 +117,9 @@ async def test_no_sequence_of_frames_breaks_the_session(runtime: Runtime, engine
         client.leave()
         asyncio.run_coroutine_threadsafe(client.session(runtime, idle_s=60), loop).result(20)
         assert client.close_code is None
-        assert any("error" in answer and "JSON" in answer["error"]["message"] for answer in client.answers)
-        assert not any("internal" in str(answer).lower() for answer in client.answers)
-        assert not any(_code(answer) == 13 for answer in client.answers)
+        assert any("error" in answer and "JSON" in answer["error"]["message"] for answer in client.messages)
+        assert not any("internal" in str(answer).lower() for answer in client.messages)
+        assert not any(_code(answer) == 13 for answer in client.messages)
 
     await asyncio.to_thread(play)
     assert runtime.service.admission.open == 0

@@ -20,9 +20,11 @@ GOOD = {
     "text": "Hello there.",
     "voice": "anna",
     "voiceId": "anna",
+    "voice_id": "anna",
     "speaker_wav": "anna",
     "inputs": [{"text": "Hello there.", "voice_id": "anna"}],
     "displayName": "fuzz",
+    "items": [{"input": "Hello there."}],
     "voiceSamples": [{"audioData": base64_clip(seconds=0.5, rate=8_000)}],
 }
 _ODD_TEXT = [

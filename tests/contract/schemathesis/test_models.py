@@ -10,9 +10,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from compat.chatterbox.schemas import SpeakBody as ChatterboxBody
+from compat.chatterbox.schemas import TurnMessage
 from compat.elevenlabs import schemas as elevenlabs
 from compat.inworld.messages import ContextConfig, ContextUpdate, Message
 from compat.inworld.schemas import CloneBody, SynthesizeBody, VoicePatch
+from compat.omni.batch import BatchBody
+from compat.omni.messages import SessionConfig
+from compat.omni.schemas import OmniBody
 from compat.wire import decode
 from compat.xtts.schemas import SpeakBody
 from echo.audio.encode import supported_encodings
@@ -23,9 +28,26 @@ from routes.json import decode as decode_json
 from routes.speech import to_request
 from tests.contract.schemathesis.bodies import anything, encoded, raw, spoilt
 
-WIRE = (SynthesizeBody, CloneBody, VoicePatch, Message, ContextConfig, ContextUpdate, SpeakBody)
-WIRE += (elevenlabs.SpeakBody, elevenlabs.Message, elevenlabs.Key, elevenlabs.SocketQuery)
-WIRE += (elevenlabs.DialogueBody, elevenlabs.DialogueMessage)
+WIRE = (
+    SynthesizeBody,
+    CloneBody,
+    VoicePatch,
+    Message,
+    ContextConfig,
+    ContextUpdate,
+    SpeakBody,
+    OmniBody,
+    SessionConfig,
+    BatchBody,
+    ChatterboxBody,
+    TurnMessage,
+    elevenlabs.SpeakBody,
+    elevenlabs.Message,
+    elevenlabs.Key,
+    elevenlabs.SocketQuery,
+    elevenlabs.DialogueBody,
+    elevenlabs.DialogueMessage,
+)
 many = settings(max_examples=300, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 sent = raw | anything.map(encoded) | spoilt.map(encoded)
 
