@@ -50,7 +50,8 @@ class SpeechService(SpeechSteps):
         try:
             if segments:
                 voice = await self.voice_state(request.voice, request.client)
-                segments = await self.run(self.prepared, segments, voice)
+                emotion = await self.emotion_state(request)
+                segments = await self.run(self.prepared, segments, voice, emotion)
             else:
                 await self.run(self.voices.resolve, request.voice)  # it has nothing to speak, but must be known
             # Other requests may have entered meanwhile. Nothing is awaited between this check and the first

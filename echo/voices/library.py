@@ -80,10 +80,14 @@ class VoiceLibrary:
     def resolve(self, ref: VoiceRef) -> Voice | ClipVoice | None:
         """Return what a request wants to sound like; None = no reference.
 
-        Takes names as `find` does, then OpenAI's (the default voice) and ``none``, from the request or an alias; audio
-        bytes, or base64 audio in place of a name; without either, the default voice. Raises VoiceNotFound, BadRequest
-        or TooLarge.
+        Takes clips that have been found already; names as `find` does, then OpenAI's (the default voice) and ``none``,
+        from the request or an alias; audio bytes, or base64 audio in place of a name; without any, the default voice.
+        Raises VoiceNotFound, BadRequest or TooLarge.
         """
+        if ref.files:
+            kind = VoiceKind.FILE if len(ref.files) == 1 else VoiceKind.FOLDER
+            name = ref.name or ref.files[0].stem
+            return Voice(id=name, name=name, kind=kind, files=ref.files)
         if ref.audio is not None:
             return ClipVoice(check_clip(ref.audio, self.rules.max_inline_bytes))
         if not ref.name or ref.name.isspace():

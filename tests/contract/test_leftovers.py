@@ -28,8 +28,16 @@ from tests.contract.serving import PATIENCE_S, Served, serving, wait_until
 
 #: What a request is made of: each would keep others alive, the voice among them, and encoders keep threads.
 KINDS = (SpeechStream, FrameStream, BlockJob, Output, TimeStretch, CompressedEncoder, Utterance, SpeechRequest)
-LINE = "One line of text that is spoken. "
+LINE = "One line. "
 ROUNDS = 2
+#: Two short blocks of one step each: what is left behind does not depend on how much is said.
+SHORT = """
+[tiny.default]
+block_sizes = [16, 16]
+num_steps = [1, 1]
+nonstream_block_sizes = [16]
+nonstream_num_steps = [1]
+"""
 
 
 @pytest.fixture
@@ -44,9 +52,12 @@ def no_collector() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def tiny(voices_dir: Path) -> Iterator[Served]:
-    """A server with the embedded model."""
-    with serving(Settings(voices_dir=(str(voices_dir),), model_repo="tiny"), load_engine) as served:
+def tiny(voices_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A server with the embedded model, which says little."""
+    presets = tmp_path_factory.mktemp("presets") / "presets.toml"
+    presets.write_text(SHORT, encoding="utf-8")
+    settings = Settings(voices_dir=(str(voices_dir),), model_repo="tiny", presets_file=presets)
+    with serving(settings, load_engine) as served:
         served.wait_ready()
         yield served
 
@@ -66,7 +77,7 @@ def threads() -> int:
 
 
 def speak(server: Served, **fields: object) -> int:
-    body = {"input": LINE, "voice": "anna", "response_format": "mp3", "speed": 1.5, "num_steps": 1, **fields}
+    body = {"input": LINE, "voice": "anna", "response_format": "mp3", "speed": 1.5, **fields}
     return httpx.post(f"{server.url}/v1/audio/speech", json=body, timeout=PATIENCE_S).status_code
 
 
@@ -84,11 +95,11 @@ def events(server: Served) -> None:
 
 def left(server: Served) -> None:
     """Hang up in the middle."""
-    server.send({"input": LINE * 100, "voice": "anna", "response_format": "opus", "speed": 0.5}).close()
+    server.send({"input": LINE * 300, "voice": "anna", "response_format": "opus", "speed": 0.5}).close()
 
 
 def read_a_little_and_left(server: Served) -> None:
-    with server.send({"input": LINE * 100, "voice": "anna", "response_format": "pcm"}) as connection:
+    with server.send({"input": LINE * 300, "voice": "anna", "response_format": "pcm"}) as connection:
         assert connection.recv(2000)
 
 
@@ -98,7 +109,7 @@ def refused(server: Served) -> None:
 
 
 def inworld(server: Served) -> None:
-    body = {"text": LINE, "voiceId": "anna", "num_steps": 1}
+    body = {"text": LINE, "voiceId": "anna"}
     for route in ("voice", "voice:stream"):
         assert httpx.post(f"{server.url}/tts/v1/{route}", json=body, timeout=PATIENCE_S).status_code == 200
 
