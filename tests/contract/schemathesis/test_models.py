@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from compat.chatterbox.schemas import SpeakBody as ChatterboxBody
 from compat.chatterbox.schemas import TurnMessage
+from compat.elevenlabs import schemas as elevenlabs
 from compat.inworld.messages import ContextConfig, ContextUpdate, Message
 from compat.inworld.schemas import CloneBody, SynthesizeBody, VoicePatch
 from compat.omni.batch import BatchBody
@@ -40,6 +41,12 @@ WIRE = (
     BatchBody,
     ChatterboxBody,
     TurnMessage,
+    elevenlabs.SpeakBody,
+    elevenlabs.Message,
+    elevenlabs.Key,
+    elevenlabs.SocketQuery,
+    elevenlabs.DialogueBody,
+    elevenlabs.DialogueMessage,
 )
 many = settings(max_examples=300, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 sent = raw | anything.map(encoded) | spoilt.map(encoded)
@@ -53,7 +60,7 @@ def refusal(read: Callable[[bytes], Any], data: bytes) -> BadRequest | None:
     return None
 
 
-@pytest.mark.parametrize("model", WIRE, ids=[model.__name__ for model in WIRE])
+@pytest.mark.parametrize("model", WIRE, ids=[f"{model.__module__}.{model.__name__}" for model in WIRE])
 @many
 @given(data=sent)
 def test_foreign_bodies(model: Any, data: bytes) -> None:
