@@ -147,8 +147,19 @@ def on_the_omni_socket(server: Served) -> None:
         until("audio.start")
 
 
+def on_deepgrams_socket(server: Served) -> None:
+    """A turn, a turn that is cleared, and a hang-up in the middle of another."""
+    with connect(f"{server.ws_url}/v1/speak?model=anna", open_timeout=PATIENCE_S) as socket:
+        for end in ("Flush", "Clear", ""):
+            socket.send(json.dumps({"type": "Speak", "text": LINE}))
+            if end:
+                socket.send(json.dumps({"type": end}))
+                while end[:5] not in str(socket.recv(PATIENCE_S)):
+                    pass
+
+
 ENDINGS = [whole, streamed, events, left, read_a_little_and_left, refused, inworld, on_a_socket, xtts]
-ENDINGS += [batch, on_the_omni_socket]
+ENDINGS += [batch, on_the_omni_socket, on_deepgrams_socket]
 
 
 def settled(server: Served) -> dict[str, int]:
