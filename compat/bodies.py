@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
+from echo.errors import BadRequest
 from routes.response import LINE_AUDIO_BYTES
 
 
 def without_nulls(data: Any) -> Any:
     """Return an object of a client's JSON without the fields that are null, where null is the same as absent."""
     return {key: value for key, value in data.items() if value is not None} if isinstance(data, dict) else data
+
+
+def refusal(error: ValidationError, spelled: Callable[[str], str] = str) -> BadRequest:
+    """Return the error about the first wrong field, with its place in the body; ``spelled`` spells each name of it."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    # Branches of a union show up in the place as tags such as "constrained-int": no names of the client's.
+    names = [str(part) for part in first["loc"] if isinstance(part, int) or part.isidentifier()]
+    field = ".".join(spelled(name) for name in names)
+    message = first["msg"]
+    if message.startswith("Input should be a valid dictionary"):
+        message = "must be a JSON object"
+    message = message.removeprefix("Value error, ")
+    return BadRequest(f"{field}: {message}." if field else f"{message}.", param=field or None)
 
 
 def documented(model: type[BaseModel], *parameters: dict[str, Any]) -> dict[str, Any]:

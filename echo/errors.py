@@ -109,6 +109,12 @@ class NotReady(EchoError):
     code = "model_not_ready"
 
 
+class VoiceUnavailable(EchoError):
+    """A voice is kept elsewhere, and cannot be had from there right now."""
+
+    code = "voice_unavailable"
+
+
 class DeviceStopped(NotReady):
     """The device has died, or has done nothing for too long; only a new process helps."""
 

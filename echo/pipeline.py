@@ -38,6 +38,10 @@ class SpeechStats:
     audio_s: float = 0.0
     speech_start_s: float | None = None
     speech_end_s: float | None = None
+    #: Finding the voice, and reading and encoding one that is new.
+    voice_s: float = 0.0
+    #: Time-stretching, resampling and encoding of the audio.
+    transcode_s: float = 0.0
     #: Wait of the first chunk before the engine took it up.
     queue_s: float | None = None
     first_frame_s: float | None = None
@@ -203,4 +207,7 @@ class Pipeline:
         self._limits.check_audio(self.stats.audio_s)
 
     async def _encode(self, function: Callable[..., bytes], *arguments: Audio) -> bytes:
-        return await asyncio.get_running_loop().run_in_executor(self._workers, function, *arguments)
+        started = time.monotonic()
+        data = await asyncio.get_running_loop().run_in_executor(self._workers, function, *arguments)
+        self.stats.transcode_s += time.monotonic() - started
+        return data

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 import time
 from collections.abc import Callable
@@ -33,7 +34,10 @@ from echo.vad import SilenceGate, SilenceRules, SpeechDetector
 from echo.voices.cache import VoiceCache
 from echo.voices.clones import CloneQuota, CloneStore
 from echo.voices.cloning import Cloning
+from echo.voices.download import BaseUrl, Downloader
+from echo.voices.fetched import FetchedVoices
 from echo.voices.library import VoiceLibrary, VoiceRules
+from echo.voices.remote import RemoteVoices
 from echo.voices.turns import TurnRules, Turns
 
 log = logging.getLogger(__name__)
@@ -75,6 +79,7 @@ class Runtime:
         #: What strangers send is decoded in processes of their own, and only so many voices at a time.
         self.decoders = DecoderPool(settings.decoders, environment=child_environment(), observe=self.metrics.decoded)
         self.voice_turns = Turns(TurnRules(waiting=settings.voice_queue, waiting_bytes=settings.voice_queue_bytes))
+        self.remote = _remote(settings, self.voices, self.decoders, self.metrics)
         self.workers = ThreadPoolExecutor(_WORKERS, thread_name_prefix="echo-worker")
         #: In threads of its own: a burst of new voices must not hold up the encoding of audio.
         self.cache = VoiceCache(
@@ -134,6 +139,8 @@ class Runtime:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
         await self.cache.close()
+        if self.remote is not None:
+            await self.remote.close()
         await asyncio.to_thread(self.decoders.close)
         if self._engine is not None:
             await asyncio.to_thread(self._engine.close)
@@ -226,6 +233,7 @@ class Runtime:
             rules=_service_rules(settings, info.chunk_rules),
             workers=self.workers,
             metrics=self.metrics,
+            remote=self.remote,
             on_open=Recorder(info.sample_rate, self.workers).watch if settings.debug_logs else None,
         )
         return service
@@ -254,7 +262,28 @@ def open_voices(settings: Settings) -> VoiceLibrary:
     rules = VoiceRules(
         folders=settings.folder_support, default=settings.default_voice, max_inline_bytes=settings.max_voice_bytes
     )
-    return VoiceLibrary(settings.voice_folders, rules=rules, aliases=settings.aliases)
+    fetched = None
+    if settings.voice_base_url:
+        # The same id is another voice below another base.
+        source = hashlib.sha256(settings.voice_base_url.rstrip("/").encode()).hexdigest()[:16]
+        fetched = FetchedVoices(settings.cache_dir.expanduser() / "voices" / source, settings.voice_fetched_bytes)
+    return VoiceLibrary(settings.voice_folders, rules=rules, aliases=settings.aliases, fetched=fetched)
+
+
+def _remote(settings: Settings, voices: VoiceLibrary, decoders: DecoderPool, metrics: Metrics) -> RemoteVoices | None:
+    if voices.fetched is None:
+        return None
+    try:
+        base = BaseUrl.parse(settings.voice_base_url)
+    except ValueError as error:
+        raise ConfigError(f"ECHO_VOICE_BASE_URL={settings.voice_base_url!r}: {error}.") from None
+    return RemoteVoices(
+        Downloader(base, settings.max_voice_bytes),
+        voices.fetched,
+        decoders,
+        timeout_s=settings.voice_fetch_timeout_s,
+        observe=lambda outcome: metrics.voice_fetches.labels(outcome).inc(),
+    )
 
 
 def _clones(settings: Settings, voices: VoiceLibrary, decoders: DecoderPool) -> CloneStore:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 
+from echo.admission import Ticket
 from echo.limits import AnswerSize, RequestLimits, expected_seconds
 from echo.pipeline import Pipeline
 from echo.presets import chunk_rules
@@ -39,30 +40,30 @@ class SpeechService(SpeechSteps):
         # In a worker: cleaning up a long text would block the event loop.
         segments, seed = await self.run(self._prepare, request)
         output = self.output(request)
+        ticket: Ticket | None = None
         try:
             seconds = expected_seconds(segments, request.speed)
             self.rules.limits.check_estimate(seconds, output.bytes_per_s, whole=whole)
-            # Before the voice, whose encoding is device work; what the request itself needs is not known yet.
+            asked = time.monotonic()
+            found = await self.resolve(request.voice, request.client)  # known, though there may be nothing to speak
+            # Before the voice is encoded, which is device work; what the request itself needs is not known yet.
             wait_s = self.engine.queue_wait() if segments else 0.0
             ticket = self.admission.enter(wait_s, request.client)
-        except BaseException:
-            output.close()
-            raise
-        try:
+            voice = await self.encoded(found, request.client) if segments else None
+            voice_s = time.monotonic() - asked
             if segments:
-                voice = await self.voice_state(request.voice, request.client)
-                segments = await self.run(self.prepared, segments, voice)
-            else:
-                await self.run(self.voices.resolve, request.voice)  # it has nothing to speak, but must be known
-            # Other requests may have entered meanwhile. Nothing is awaited between this check and the first
-            # ``engine.speak``, so a request that passes it is not refused later.
-            if segments:
+                emotion = await self.emotion_state(request)
+                segments = await self.run(self.prepared, segments, voice, emotion)
+                # Other requests may have entered meanwhile. Nothing is awaited between this check and the first
+                # ``engine.speak``, so a request that passes it is not refused later.
                 self.admission.check_wait(self.engine.queue_wait(segments[0].utterance))
         except BaseException:
-            ticket.release()
+            if ticket is not None:
+                ticket.release()
             output.close()
             raise
         pipeline = self.pipeline(segments, output, self.joiner(), request.speed, started)
+        pipeline.stats.voice_s = voice_s
         pipeline.on_end(ticket.release)
         stream = SpeechStream(pipeline, seed, self.rules.limits)
         await stream.prime()

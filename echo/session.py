@@ -17,6 +17,7 @@ from echo.presets import chunk_rules
 from echo.steps import SpeechSteps
 from echo.text import Passage, SpeakRules, TextBuffer, TextChunker
 from echo.types import Listener, SpeechRequest, VoiceState
+from echo.voices.voice import ClipVoice, Voice
 
 log = logging.getLogger(__name__)
 
@@ -356,8 +357,9 @@ class SpeechSession:
         chunks = await steps.run(self._chunker.chunks, item.passage)
         segments = steps.segments(chunks, request, self.seed, self._listener)
         if segments:
+            found = None if self._has_voice else await steps.resolve(request.voice, request.client)
             await self._enter()
-            voice = await self._voice_state()
+            voice = await self._voice_state(found)
             if self._closed:
                 return None
             segments = await steps.run(steps.prepared, segments, voice)
@@ -370,9 +372,9 @@ class SpeechSession:
             pipeline.close()
         return pipeline
 
-    async def _voice_state(self) -> VoiceState | None:
+    async def _voice_state(self, found: Voice | ClipVoice | None) -> VoiceState | None:
         if not self._has_voice and not self._closed:
-            reading = asyncio.ensure_future(self._steps.voice_state(self._request.voice, self._request.client))
+            reading = asyncio.ensure_future(self._steps.encoded(found, self._request.client))
             self._reading = reading
             try:
                 await asyncio.wait((reading,))

@@ -15,6 +15,7 @@ from echo.admission import Admission
 from echo.audio.encode import Output, open_output
 from echo.audio.join import Joiner, JoinRules
 from echo.engines.base import Engine
+from echo.errors import VoiceNotFound
 from echo.limits import RequestLimits
 from echo.pipeline import Pipeline, SpeechStats
 from echo.presets import Presets
@@ -34,6 +35,8 @@ from echo.types import (
 )
 from echo.voices.cache import VoiceCache
 from echo.voices.library import VoiceLibrary
+from echo.voices.remote import RemoteVoices
+from echo.voices.voice import ClipVoice, Voice
 
 T = TypeVar("T")
 Arguments = TypeVarTuple("Arguments")
@@ -73,6 +76,7 @@ class SpeechSteps:
         rules: ServiceRules,
         workers: Executor,
         metrics: Metrics,
+        remote: RemoteVoices | None = None,
         on_open: Callable[[Pipeline], None] | None = None,
     ) -> None:
         self.engine = engine
@@ -83,6 +87,7 @@ class SpeechSteps:
         self._cache = cache
         self.workers = workers
         self._metrics = metrics
+        self._remote = remote
         self._on_open = on_open
 
     def joiner(self) -> Joiner:
@@ -129,6 +134,7 @@ class SpeechSteps:
                     plan=later if number else first,
                     seed=seed,
                     chunk=chunk.index,
+                    emotion=request.emotion,
                     listener=listener,
                     estimate_s=estimate_seconds(chunk.text, rules.chars_per_s, rules.words_per_s),
                 ),
@@ -140,9 +146,23 @@ class SpeechSteps:
         self.rules.limits.check_segments(segments)
         return segments
 
-    def prepared(self, segments: Sequence[Segment], voice: VoiceState | None) -> list[Segment]:
-        """Give the segments their voice and have the engine prepare them, off the event loop; raises TooLarge."""
-        return [replace(each, utterance=self.engine.prepare(replace(each.utterance, voice=voice))) for each in segments]
+    def prepared(
+        self, segments: Sequence[Segment], voice: VoiceState | None, emotion: VoiceState | None = None
+    ) -> list[Segment]:
+        """Give the segments their voice and have the engine prepare them, off the event loop; raises TooLarge.
+
+        ``emotion`` is the encoded clip of the request's emotion.
+        """
+
+        def spoken(utterance: Utterance) -> Utterance:
+            return self.engine.prepare(replace(utterance, voice=voice, emotion_voice=emotion))
+
+        return [replace(each, utterance=spoken(each.utterance)) for each in segments]
+
+    async def emotion_state(self, request: SpeechRequest) -> VoiceState | None:
+        """Return the encoded clip of the request's emotion; None where it has none."""
+        clip = request.emotion.clip if request.emotion else None
+        return await self.voice_state(clip, request.client) if clip else None
 
     def _count(self, stats: SpeechStats) -> None:
         outcome = "failed" if stats.failed else "done" if stats.total_s is not None else "cancelled"
@@ -153,13 +173,30 @@ class SpeechSteps:
             self._metrics.first_frame.observe(stats.first_frame_s)
         log.info("%s %s", outcome, stats)
 
-    async def voice_state(self, ref: VoiceRef, client: str = "") -> VoiceState | None:
+    async def resolve(self, ref: VoiceRef, client: str = "") -> Voice | ClipVoice | None:
+        """Return the voice that a request wants; None = no reference.
+
+        One that is not here is fetched, which may take seconds, so not while a slot is held. Raises VoiceNotFound,
+        BadRequest, TooLarge; VoiceUnavailable, and Overloaded where too many voices wait to be fetched for ``client``.
+        """
+        try:
+            return await self.run(self.voices.resolve, ref)
+        except VoiceNotFound:
+            elsewhere = self.voices.fetchable(ref)
+            if self._remote is None or not await self._remote.fetch(elsewhere, client):
+                raise
+        return await self.run(self.voices.resolve, ref)
+
+    async def encoded(self, voice: Voice | ClipVoice | None, client: str = "") -> VoiceState | None:
         """Return the encoded reference of a voice, from the cache or the engine; None = no reference.
 
         A new voice is read for ``client``; raises Overloaded where too many wait to be read.
         """
-        voice = await self.run(self.voices.resolve, ref)
         return await self._cache.get(voice, self.engine.encode_voice, client) if voice is not None else None
+
+    async def voice_state(self, ref: VoiceRef, client: str = "") -> VoiceState | None:
+        """Resolve a voice and return its encoded reference."""
+        return await self.encoded(await self.resolve(ref, client), client)
 
     def plan(self, request: SpeechRequest, *, secondary: bool = False) -> BlockPlan:
         """Return the block plan of the request's first or, ``secondary``, of its later chunks; raises BadRequest."""

@@ -54,6 +54,9 @@ class Metrics:
         self.voice_seconds = Histogram(
             "echo_voice_encoding_seconds", "Request to encoded voice.", buckets=_LATENCY_BUCKETS, registry=r
         )
+        self.voice_fetches = Counter(
+            "echo_voice_fetches", "Voices fetched by URL, by outcome.", ["outcome"], registry=r
+        )
         self.voices_running = Gauge("echo_voice_encodings_running", "New voices being read.", registry=r)
         self.voices_waiting = Gauge("echo_voice_encodings_waiting", "New voices that wait to be read.", registry=r)
         self.voice_bytes_waiting = Gauge(

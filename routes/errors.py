@@ -39,6 +39,7 @@ from echo.errors import (
     TooLarge,
     Unauthorized,
     VoiceNotFound,
+    VoiceUnavailable,
 )
 from routes.paths import longest_prefix
 
@@ -58,6 +59,7 @@ _STATUS: Sequence[tuple[type[EchoError], int]] = (
     (TooLarge, 413),
     (Overloaded, 429),
     (NotReady, 503),
+    (VoiceUnavailable, 503),
 )
 #: The code of a failure that clients are told nothing about.
 _HIDDEN = "internal_error"

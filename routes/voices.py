@@ -23,7 +23,7 @@ def list_voices(runtime: RuntimeDep) -> dict[str, Any]:
     return {
         "object": "list",
         "data": [{"object": "voice", "id": voice.id, "name": voice.name} for voice in voices],
-        "voices": [{"voice_id": voice.id, "name": voice.name, "category": _category(voice)} for voice in voices],
+        "voices": [elevenlabs_voice(voice) for voice in voices],
     }
 
 
@@ -67,6 +67,11 @@ def _listed(voices: Sequence[Voice], *, legacy: bool = False) -> dict[str, Any]:
         "voices": [voice.id for voice in voices] if legacy else [_entry(voice) for voice in voices],
         "uploaded_voices": [entry for voice in voices if (entry := uploaded_voice(voice)) is not None],
     }
+
+
+def elevenlabs_voice(voice: Voice) -> dict[str, str]:
+    """Return a voice in ElevenLabs' form."""
+    return {"voice_id": voice.id, "name": voice.name, "category": _category(voice)}
 
 
 def _entry(voice: Voice) -> dict[str, str]:

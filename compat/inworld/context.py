@@ -105,6 +105,10 @@ class Context:
         if task is not None:
             task.cancel()
             await asyncio.wait((task,))
+        self._session.close()
+        while not self._parts.empty():  # those that wait for their turn, of a task perhaps that had not begun
+            if (part := self._parts.get_nowait()) is not None:
+                part.session.close()
 
     def _open(self, config: ContextConfig, *, header: bool) -> SpeechSession:
         audio = config.audio_config.streamed(header=header)

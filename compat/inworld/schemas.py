@@ -23,9 +23,8 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 
-from compat.bodies import without_nulls
+from compat.bodies import refusal, without_nulls
 from echo.audio.encode import supported_encodings
-from echo.errors import BadRequest
 from echo.options import EngineOptions
 from echo.types import AudioFormat, Encoding, SpeechRequest, VoiceRef
 
@@ -54,18 +53,7 @@ class Wire(BaseModel):
         try:
             return cls.model_validate(data)
         except ValidationError as error:
-            first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-            raise _bad_request(first["loc"], first["msg"]) from None
-
-
-def _bad_request(loc: tuple[int | str, ...], message: str) -> BadRequest:
-    # Branches of a union show up in the place as tags such as "constrained-int": no names of the client's.
-    names = [str(part) for part in loc if isinstance(part, int) or part.isidentifier()]
-    field = ".".join(to_camel(name) for name in names)
-    if message.startswith("Input should be a valid dictionary"):
-        message = "must be a JSON object"
-    message = message.removeprefix("Value error, ")
-    return BadRequest(f"{field}: {message}." if field else f"{message}.", param=field or None)
+            raise refusal(error, to_camel) from None
 
 
 def upper(value: object) -> object:

@@ -121,7 +121,7 @@ class Session:
         await self._send_result(context_id, {"contextCreated": config.echoed()})
 
     async def _check_voice(self, name: str) -> None:
-        await asyncio.to_thread(self._runtime.voices.resolve, VoiceRef(name=name))
+        await self._runtime.service.resolve(VoiceRef(name=name), client_of(self._socket))
 
     def _append(self, context_id: str | None, message: SendText) -> None:
         if not message.text and context_id is None and not self._open():

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from echo.errors import VoiceNotFound
 from echo.types import VoiceRef
+from echo.voices.fetched import FetchedVoices
 from echo.voices.inline import check_clip, decode_base64_voice, looks_like_base64_voice
 from echo.voices.metadata import VoiceMetadata, read_metadata
 from echo.voices.names import (
@@ -17,6 +18,7 @@ from echo.voices.names import (
     NO_REFERENCE,
     OPENAI_VOICES,
     CloneId,
+    fetchable,
     fold,
     is_voice_name,
     reduce_name,
@@ -47,7 +49,8 @@ class VoiceLibrary:
     A clip is a voice, a folder of clips is one, each named by its stem. With several of one stem in a folder, the
     folder of clips comes first, then the files in the order of `AUDIO_SUFFIXES`: the first has the stem as its id, the
     others their full file name. Where folders share an id the earlier folder's voice counts; a clone counts before
-    any other voice of its id. Nothing is kept between calls: instances are thread-safe, files may come and go.
+    any other voice of its id. What is in none of the folders may be among those that were ``fetched``, which no list
+    shows. Nothing is kept between calls: instances are thread-safe, files may come and go.
     """
 
     def __init__(
@@ -56,8 +59,10 @@ class VoiceLibrary:
         *,
         rules: VoiceRules | None = None,
         aliases: Mapping[str, str] | None = None,
+        fetched: FetchedVoices | None = None,
     ) -> None:
         self.folders = tuple(folders)
+        self.fetched = fetched
         self.rules = rules or VoiceRules()
         self._aliases = dict(aliases or {})
         self._folded_aliases = {squeeze(alias): name for alias, name in self._aliases.items()}
@@ -74,17 +79,22 @@ class VoiceLibrary:
         """Return the voice that ``name`` means; raises VoiceNotFound.
 
         Tried in this order, each exactly, then ignoring case, then ignoring case and spaces: within a ``workspace``
-        the short name of one of its clones; the id; the file name; the name less its audio suffix. Last the aliases.
+        the short name of one of its clones; the id; the file name; the name less its audio suffix. Then the aliases,
+        and last what was fetched, exactly.
         """
         return _voice(_found(self._find(self._scan(), name, workspace), name))
 
     def resolve(self, ref: VoiceRef) -> Voice | ClipVoice | None:
         """Return what a request wants to sound like; None = no reference.
 
-        Takes names as `find` does, then OpenAI's (the default voice) and ``none``, from the request or an alias, then
-        the short names of clones in the default workspace; audio bytes, or base64 audio in place of a name; without
-        either, the default voice. Raises VoiceNotFound, BadRequest or TooLarge.
+        Takes clips that have been found already; names as `find` does, then OpenAI's (the default voice) and ``none``,
+        from the request or an alias, then the short names of clones in the default workspace; audio bytes, or base64
+        audio in place of a name; without any, the default voice. Raises VoiceNotFound, BadRequest or TooLarge.
         """
+        if ref.files:
+            kind = VoiceKind.FILE if len(ref.files) == 1 else VoiceKind.FOLDER
+            name = ref.name or ref.files[0].stem
+            return Voice(id=name, name=name, kind=kind, files=ref.files)
         if ref.audio is not None:
             return ClipVoice(check_clip(ref.audio, self.rules.max_inline_bytes))
         if not ref.name or ref.name.isspace():
@@ -96,10 +106,17 @@ class VoiceLibrary:
         if entry is None and is_voice_name(ref.name):
             if squeeze(self._alias(ref.name) or ref.name) == NO_REFERENCE:
                 return None
-            if squeeze(ref.name) in OPENAI_VOICES:
+            if squeeze(ref.name) in OPENAI_VOICES and not self.fetchable(ref):
                 return self._default(entries)
             entry = self._find(entries, ref.name, DEFAULT_WORKSPACE)  # last: no upload takes another voice's name
         return _voice(_found(entry, ref.name))
+
+    def fetchable(self, ref: VoiceRef) -> builtins.list[str]:
+        """Return the ids under which a voice that was not found may be fetched: its name's, then its alias's."""
+        name = ref.name if ref.name and not ref.name.isspace() else self.rules.default.strip()
+        if self.fetched is None or ref.audio is not None or not is_voice_name(name):
+            return []
+        return _fetchable(name, self._alias(name))
 
     def default(self) -> Voice | None:
         """Return the voice of requests that name none; None = no reference.
@@ -129,10 +146,16 @@ class VoiceLibrary:
         alias = self._alias(name)
         if entry is None and alias is not None:
             entry = _match(entries, alias, workspace)
+        if entry is None and self.fetched is not None:
+            entry = next(filter(None, map(self.fetched.find, _fetchable(name, alias))), None)
         return entry
 
     def _alias(self, name: str) -> str | None:
         return self._aliases.get(name) or self._folded_aliases.get(squeeze(name))
+
+
+def _fetchable(name: str, alias: str | None) -> list[str]:
+    return [voice_id for each in (name, alias) if each is not None and (voice_id := fetchable(each)) is not None]
 
 
 def _match(entries: Mapping[str, Entry], name: str, workspace: str | None) -> Entry | None:

@@ -41,6 +41,8 @@ _PARTIAL_SUFFIXES = (".tmp", ".part", ".partial", ".crdownload")
 #: Control characters, lone surrogates (names that are not UTF-8), line and paragraph separators.
 _FORBIDDEN_CATEGORIES = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
+#: Names under which a voice may be fetched: they need no escapes in a URL, and lead nowhere else.
+_FETCHABLE = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _NOT_KEPT_OF_ASCII = re.compile(r"[^A-Za-z0-9_ -]")
 
 
@@ -55,6 +57,13 @@ def is_voice_name(name: str) -> bool:
     if any(unicodedata.category(character) in _FORBIDDEN_CATEGORIES for character in name):
         return False
     return len(name.encode()) <= MAX_NAME_BYTES
+
+
+def fetchable(name: str) -> str | None:
+    """Return the id under which a voice of that name may be fetched: the name less its audio suffix; None = never."""
+    voice_id = split_suffix(name)[0]
+    reserved = squeeze(voice_id) in OPENAI_VOICES or squeeze(voice_id) == NO_REFERENCE
+    return voice_id if _FETCHABLE.fullmatch(voice_id) and not reserved else None
 
 
 def split_suffix(file_name: str) -> tuple[str, str]:

@@ -13,6 +13,7 @@ class VoiceKind(StrEnum):
     FILE = "file"
     FOLDER = "folder"
     CLONE = "clone"
+    FETCHED = "fetched"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

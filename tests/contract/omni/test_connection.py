@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from starlette.websockets import WebSocket
 
 from compat.omni.socket import Connection, Patience
 from echo.audio.pcm import from_bytes
@@ -20,7 +21,7 @@ from echo.engines.fake import FakeEngine
 from echo.runtime import Runtime
 from echo.settings import Settings
 from echo.types import Audio
-from tests.contract import client as wire
+from tests.contract import far_end
 from tests.contract.omni.calls import Heard, Json, Reader
 from tests.contract.serving import PATIENCE_S, Gate
 from tests.unit.test_session import WORD, level_of, render
@@ -29,7 +30,7 @@ CONFIG = {"type": "session.config", "voice": "anna", "response_format": "pcm", "
 LONG = Patience(config_s=60, idle_s=60)
 
 
-class Client(wire.Client):
+class Client(far_end.Client):
     """A client of the socket."""
 
     def say(self, type: str, **fields: object) -> None:
@@ -48,8 +49,12 @@ class Client(wire.Client):
         return [heard for answer in self.answers if (heard := reader.add(answer)) is not None]
 
     async def talk(self, runtime: Runtime, patience: Patience = LONG) -> None:
+        async def application(socket: WebSocket) -> None:
+            await socket.accept()
+            await Connection(socket, runtime, patience).serve()
+
         async with asyncio.timeout(20):
-            await self.serve(lambda socket: Connection(socket, runtime, patience).serve())
+            await self.serve(application)
 
 
 @pytest.fixture

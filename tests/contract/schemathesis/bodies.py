@@ -20,6 +20,7 @@ GOOD = {
     "text": "Hello there.",
     "voice": "anna",
     "voiceId": "anna",
+    "voice_id": "anna",
     "speaker_wav": "anna",
     "displayName": "fuzz",
     "items": [{"input": "Hello there."}],

@@ -10,6 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from compat.chatterbox.schemas import SpeakBody as ChatterboxBody
+from compat.chatterbox.schemas import TurnMessage
 from compat.inworld.messages import ContextConfig, ContextUpdate, Message
 from compat.inworld.schemas import CloneBody, SynthesizeBody, VoicePatch
 from compat.omni.batch import BatchBody
@@ -36,6 +38,8 @@ WIRE = (
     OmniBody,
     SessionConfig,
     BatchBody,
+    ChatterboxBody,
+    TurnMessage,
 )
 many = settings(max_examples=300, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 sent = raw | anything.map(encoded) | spoilt.map(encoded)

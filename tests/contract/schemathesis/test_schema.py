@@ -15,7 +15,14 @@ from tests.contract.schemathesis.bodies import OPENAPI
 from tests.contract.serving import Served
 
 #: Names that exist: without them hardly a generated call would get past the look-up of its voice.
-KNOWN = {"voice": "anna", "voiceId": "anna", "speaker_wav": "anna", "model": "tts-1", "workspace": "default"}
+KNOWN = {
+    "voice": "anna",
+    "voiceId": "anna",
+    "voice_id": "anna",
+    "speaker_wav": "anna",
+    "model": "tts-1",
+    "workspace": "default",
+}
 
 schema = schemathesis.openapi.from_dict(
     deepcopy(OPENAPI), config=SchemathesisConfig.from_dict({"phases": {"stateful": {"enabled": False}}})

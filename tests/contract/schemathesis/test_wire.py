@@ -66,7 +66,7 @@ def test_paths(fuzzed: Served, method: bytes, path: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", [b"/v1/audio/speech", b"/tts/v1/voice", b"/tts_to_audio", b"/create_and_store_latents"]
+    "path", [b"/v1/audio/speech", b"/tts/v1/voice", b"/tts_to_audio", b"/create_and_store_latents", b"/synthesize"]
 )
 @some
 @given(head=headers)
@@ -112,3 +112,15 @@ def test_frames_on_the_omni_socket(fuzzed: Served, frames: list[bytes | str]) ->
     kinds = [answer["type"] for answer in answers]
     assert sorted(kinds) == ["error"] * (len(frames) + 1) + ["session.configured"]
     assert all(answer.get("code") != "internal_error" for answer in answers)
+
+
+@pytest.mark.parametrize("path", ["/ws/synthesize", "/ws/synthesize-stream"])
+@some
+@given(frames=st.lists(raw | anything.map(encoded) | anything.map(json.dumps), max_size=5))
+def test_frames_on_the_chatterbox_sockets(fuzzed: Served, path: str, frames: list[bytes | str]) -> None:
+    with connect(f"{fuzzed.ws_url}{path}", proxy=None) as socket:
+        for frame in frames:
+            socket.send(frame)
+        socket.send(json.dumps({"type": "the last one"}))
+        answers = [json.loads(socket.recv(timeout=PATIENCE_S)) for _ in range(len(frames) + 1)]
+    assert all(answer["error"] for answer in answers)

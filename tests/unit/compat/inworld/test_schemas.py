@@ -204,6 +204,7 @@ def _parsed(model: type[Wire], data: object) -> Wire | None:
         return None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 @settings(max_examples=100, derandomize=True, deadline=None)
 @given(data=BODIES)
