@@ -21,7 +21,7 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from compat import chatterbox, elevenlabs, inworld, omni, xtts
+from compat import chatterbox, deepgram, elevenlabs, inworld, omni, xtts
 from echo import __version__
 from echo.errors import ConfigError
 from echo.runtime import Runtime, Status
@@ -59,6 +59,8 @@ def create_app(
         surfaces.append(inworld.surface(settings))
     if settings.omni_compat:
         surfaces.append(omni.surface(settings))
+    if settings.deepgram_compat:
+        surfaces.append(deepgram.surface(settings))
     if settings.xtts_compat:
         surfaces.append(xtts.surface(settings))
     if settings.elevenlabs_compat:

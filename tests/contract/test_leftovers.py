@@ -172,6 +172,17 @@ def on_the_omni_socket(server: Served) -> None:
         until("audio.start")
 
 
+def on_deepgrams_socket(server: Served) -> None:
+    """A turn, a turn that is cleared, and a hang-up in the middle of another."""
+    with connect(f"{server.ws_url}/v1/speak?model=anna", open_timeout=PATIENCE_S) as socket:
+        for end in ("Flush", "Clear", ""):
+            socket.send(json.dumps({"type": "Speak", "text": LINE}))
+            if end:
+                socket.send(json.dumps({"type": end}))
+                while end[:5] not in str(socket.recv(PATIENCE_S)):
+                    pass
+
+
 def elevenlabs(server: Served) -> None:
     body = {"text": LINE, "voice_settings": {"speed": 1.1}, "num_steps": 1}
     for route in ("", "/stream/with-timestamps"):
@@ -248,7 +259,7 @@ ENDINGS = [
     xtts,
 ]
 ENDINGS += [elevenlabs, elevenlabs_contexts, elevenlabs_stream, elevenlabs_refused]
-ENDINGS += [batch, on_the_omni_socket]
+ENDINGS += [batch, on_the_omni_socket, on_deepgrams_socket]
 ENDINGS += [chatterbox, chatterbox_turns]
 
 
