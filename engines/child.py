@@ -270,24 +270,26 @@ class Child:
 
     def _speak(self, job: Job) -> None:
         self._busy.append(job.id)
+        kind, fields = "error", {}
         try:
-            self._run(job)
-        except Cancelled:
-            self.send("done", id=job.id, cancelled=True)
-        except Refused as refused:
-            self.send("error", id=job.id, code=refused.code, message=str(refused), fatal=False)
-        except (ConnectionError, BrokenPipeError):
-            raise
-        except BaseException as error:
-            traceback.print_exc()
-            self._failed(job, error)
-        else:
+            kind, fields = "done", self._run(job)
             self._out_of_memory = False
-        finally:
-            self._busy.remove(job.id)
-            self._jobs.pop(job.id, None)
+        except Cancelled:
+            kind, fields = "done", {"cancelled": True}
+        except Refused as refused:
+            kind, fields = "error", {"code": refused.code, "message": str(refused), "fatal": False}
+        except ConnectionError:
+            raise  # the server has gone
+        except BaseException as error:  # whatever a library raises, an exit too, ends only this job
+            traceback.print_exc()
+            kind, fields = "error", self._failure(error)
+        # Forgotten first: the server may send the job again as soon as it hears of the end of this one.
+        self._jobs.pop(job.id, None)
+        self.send(kind, id=job.id, **fields)
+        self._busy.remove(job.id)
 
-    def _run(self, job: Job) -> None:
+    def _run(self, job: Job) -> dict[str, Any]:
+        """Speak, and return the fields of ``done``."""
         assert self._adapter is not None
         began = time.monotonic()
         first_s, samples, number = 0.0, 0, 0
@@ -316,21 +318,20 @@ class Child:
                 items.close()
         total_ms = 1000 * (time.monotonic() - began)
         stats = {"first_ms": 1000 * first_s, "total_ms": total_ms, "samples": samples, "tokens": job.tokens}
-        self._jobs.pop(job.id, None)
-        self.send("done", id=job.id, cancelled=False, truncated=job.truncated, stats=stats)
+        return {"cancelled": False, "truncated": job.truncated, "stats": stats}
 
-    def _failed(self, job: Job, error: BaseException) -> None:
+    def _failure(self, error: BaseException) -> dict[str, Any]:
         exhausted = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-        code = "out_of_memory" if exhausted else "failed"
         fatal = exhausted and self._out_of_memory  # twice in a row: what is left will not do
         self._out_of_memory = exhausted
         if exhausted and "torch" in sys.modules and sys.modules["torch"].cuda.is_available():
             sys.modules["torch"].cuda.empty_cache()
-        self.send("error", id=job.id, code=code, message=f"{type(error).__name__}: {error}", fatal=fatal)
+        code = "out_of_memory" if exhausted else "failed"
+        return {"code": code, "message": f"{type(error).__name__}: {error}", "fatal": fatal}
 
     def _shut_down(self, grace_s: float) -> None:
         deadline = time.monotonic() + grace_s
-        while self._jobs and time.monotonic() < deadline:
+        while (self._jobs or self._busy) and time.monotonic() < deadline:
             time.sleep(0.01)
 
 

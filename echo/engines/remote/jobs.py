@@ -112,9 +112,9 @@ class JobQueue:
     waiting: list[Job] = field(default_factory=list)
     active: dict[int, Job] = field(default_factory=dict)
 
-    def drop_cancelled(self) -> list[Job]:
+    def drop_cancelled(self) -> set[Job]:
         """Take out and return the waiting jobs that nobody listens to."""
-        gone = [job for job in self.waiting if job.stream.cancelled]
+        gone = {job for job in self.waiting if job.stream.cancelled}
         if gone:
             self.waiting = [job for job in self.waiting if job not in gone]
         return gone

@@ -121,7 +121,9 @@ class Supervisor:
         self._failures = 0
         self._out_of_memory = 0
         self._load_s = 0.0
-        self._began = self._down_since = self._worked_at = self._moved_at = self._pinged_at = clock()
+        self._began = self._ready_at = self._worked_at = self._moved_at = self._pinged_at = clock()
+        #: Since when there is no process that is ready, because one has failed.
+        self._down_since: float | None = None
         self._unanswered_since: float | None = None
         self._steps = 0
         self._pings = 0
@@ -192,7 +194,9 @@ class Supervisor:
     def available(self) -> bool:
         """False while the process has failed and is not ready again."""
         with self._lock:
-            return self._state in (_State.READY, _State.IDLE) or (self._state is _State.LOADING and not self._failures)
+            return self._state in (_State.READY, _State.IDLE) or (
+                self._state is _State.LOADING and self._down_since is None
+            )
 
     def close(self) -> None:
         """Fail what is left and end the process."""
@@ -373,7 +377,8 @@ class Supervisor:
             self._fall(f"its rate has changed from {self._ready.sample_rate} to {ready.sample_rate} Hz")
             return
         self._load_s = now - self._began
-        self._worked_at = now
+        self._worked_at = self._ready_at = now
+        self._down_since = None
         with self._lock:
             self._ready, self._state = ready, _State.READY
         log.info("%s: %s %s is ready after %.1f s", self._config.name, ready.name, ready.version, self._load_s)
@@ -445,14 +450,13 @@ class Supervisor:
         if link is not None:
             ended = link.end(_LAST_S if ending else 0.0)
             lines = link.last_lines
-        if self._state is _State.READY and now - self._began >= self._rules.steady:
+        if self._state is _State.READY and now - self._ready_at >= self._rules.steady:
             self._failures = 0
         wait = min(self._rules.backoff_max, self._rules.backoff * 2 ** min(self._failures, 16))
         self._failures += 1
         with self._lock:
-            if self._state is not _State.DOWN:
-                self._state, self._down_since = _State.DOWN, now
-            self._retry_at = now + wait
+            self._state, self._retry_at = _State.DOWN, now + wait
+            self._down_since = now if self._down_since is None else self._down_since
             lost, self._jobs.active = list(self._jobs.active.values()), {}
         for job in lost:
             job.stream.finish(EngineFailed("The engine has stopped. Try again."))
@@ -470,10 +474,10 @@ class Supervisor:
             log.info("%s: it starts again in %.1f s", self._config.name, wait)
 
     def _refuse_the_impatient(self, now: float) -> None:
-        if self._ready is None or not self._failures:
+        if self._down_since is None:
             return
         with self._lock:
-            late = [job for job in self._jobs.waiting if now - job.arrived > self._rules.patience]
+            late = {j for j in self._jobs.waiting if now - max(j.arrived, self._down_since) > self._rules.patience}
             self._jobs.waiting = [job for job in self._jobs.waiting if job not in late]
             wait = max(1.0, self._retry_at + self._load_s - now)
         for job in late:
@@ -487,8 +491,11 @@ class Supervisor:
     def _end(self) -> None:
         with self._lock:
             self._state = _State.ENDED
+        active = list(self._jobs.active.values())
         self._fail_all(NotReady("The server is shutting down.", retry_after_s=5))
         if self._link is not None:
+            for job in active:
+                self._cancel(job)
             self._stop(self._link)
         if not self.first_ready.done():
             self.first_ready.set_exception(LoadError(f"{self._config.name}: the engine was stopped while it loaded."))

@@ -53,18 +53,23 @@ class Adapter:
             match word:
                 case "die":
                     os.kill(os.getpid(), signal.SIGKILL)
+                    time.sleep(1000)  # it may take a moment until a signal is there
                 case "exit":
                     os._exit(3)
                 case "hang":
                     time.sleep(1000)
                 case "freeze":
                     os.kill(os.getpid(), signal.SIGSTOP)
+                    time.sleep(1000)
                 case "noise":
                     os.write(int(sys.argv[-1]), b"\x00\x00\x00\x05hello")
+                    time.sleep(1000)
                 case "half":
                     os.write(int(sys.argv[-1]), b"\x00\x00\x10\x00only the beginning of a message")
+                    time.sleep(1000)
                 case "huge":
                     os.write(int(sys.argv[-1]), b"\xff\xff\xff\xff\x7f\xff\xff\xff\xff\xff\xff\xff")
+                    time.sleep(1000)
                 case "raise":
                     raise ValueError("secret detail")
                 case "memory":

@@ -29,7 +29,7 @@ def test_waiting_jobs_that_nobody_listens_to_are_dropped() -> None:
     kept, gone = job(1), job(2)
     queue = JobQueue(waiting=[kept, gone])
     gone.stream.cancel()
-    assert queue.drop_cancelled() == [gone]
+    assert queue.drop_cancelled() == {gone}
     assert queue.waiting == [kept]
 
 

@@ -15,13 +15,22 @@ from echo.errors import EngineFailed, LoadError, Overloaded
 from echo.settings import engine_environment
 from tests.unit.engines.remote.processes import clip, config, level, running, utterance, wait_until
 
-#: Deadlines that a process which is well keeps even on a busy machine, but for those that the fake breaks at once.
-QUICK = RemoteRules(backoff=0.05, ping=0.2, pong=5.0, stall=5.0)
+#: Found by what the process sends or that it ends; by its silence; by its making no step.
+AT_ONCE = RemoteRules(backoff=0.05)
+SILENT = RemoteRules(backoff=0.05, ping=0.2, pong=4.0)
+STALLED = RemoteRules(backoff=0.05, ping=0.2, stall=4.0)
 
 
-@pytest.mark.parametrize("text", ["die", "exit", "hang", "freeze", "noise", "half", "huge"])
-def test_only_the_jobs_in_the_process_fail(text: str, caplog: pytest.LogCaptureFixture) -> None:
-    with running(rules=QUICK) as engine:
+@pytest.mark.parametrize(
+    ("text", "rules"),
+    [
+        *((text, AT_ONCE) for text in ("die", "exit", "noise", "huge")),
+        *((text, SILENT) for text in ("freeze", "half")),
+        ("hang", STALLED),
+    ],
+)
+def test_only_the_jobs_in_the_process_fail(text: str, rules: RemoteRules, caplog: pytest.LogCaptureFixture) -> None:
+    with running(rules=rules) as engine:
         pid = engine.pid
         voice = engine.encode_voice(clip()).result()
         streams = [engine.speak(utterance(each, voice)) for each in (f"one {text} two", "voice", "voice voice")]
