@@ -95,6 +95,8 @@ def _resolve(name: str, table: EngineTable, folder: Path) -> RemoteConfig:
         adapter = (folder / Path(table.adapter).expanduser()).absolute()
     else:
         adapter = CHILD.parent / f"{table.adapter}.py"
+    if not CHILD.is_file():
+        raise ConfigError(f"engines.toml: {name}: there is no {CHILD}; run the server from its checkout.")
     if not adapter.is_file():
         raise ConfigError(f"engines.toml: {name}: adapter: there is no file {adapter}.")
     return RemoteConfig(
