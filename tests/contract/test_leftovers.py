@@ -136,9 +136,23 @@ def chatterbox_turns(server: Served) -> None:
                 pass
 
 
+def twilio(server: Served) -> None:
+    """A call with a turn that is heard, one that is interrupted, and one that is hung up on."""
+    calls = f"{server.url}/calls/MZ1"
+    with connect(f"{server.ws_url}/ws/twilio", open_timeout=PATIENCE_S) as socket:
+        parameters = {"voice_id": "anna", "text": LINE}
+        socket.send(json.dumps({"event": "start", "start": {"streamSid": "MZ1", "customParameters": parameters}}))
+        for event in ("mark", "clear", "media"):
+            while json.loads(socket.recv(PATIENCE_S))["event"] != event:
+                pass
+            assert httpx.post(f"{calls}/say", json={"text": LINE}, timeout=PATIENCE_S).status_code == 200
+            if event == "mark":
+                assert httpx.post(f"{calls}/clear", timeout=PATIENCE_S).status_code == 200
+
+
 ENDINGS = [
     *(whole, streamed, events, left, read_a_little_and_left, refused, inworld, on_a_socket, xtts),
-    *(chatterbox, chatterbox_turns),
+    *(chatterbox, chatterbox_turns, twilio),
 ]
 
 

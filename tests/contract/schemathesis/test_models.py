@@ -14,6 +14,8 @@ from compat.chatterbox.schemas import SpeakBody as ChatterboxBody
 from compat.chatterbox.schemas import TurnMessage
 from compat.inworld.messages import ContextConfig, ContextUpdate, Message
 from compat.inworld.schemas import CloneBody, SynthesizeBody, VoicePatch
+from compat.twilio.messages import AgentMessage
+from compat.twilio.messages import Message as TwilioMessage
 from compat.wire import decode
 from compat.xtts.schemas import SpeakBody
 from echo.audio.encode import supported_encodings
@@ -34,6 +36,8 @@ WIRE = (
     SpeakBody,
     ChatterboxBody,
     TurnMessage,
+    TwilioMessage,
+    AgentMessage,
 )
 many = settings(max_examples=300, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 sent = raw | anything.map(encoded) | spoilt.map(encoded)
