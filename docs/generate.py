@@ -5,8 +5,11 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from pydantic import SecretStr
+
 from echo.options import EngineOptions
-from echo.settings import Settings, env_name
+from echo.settings import EnvironmentModel, Settings, env_name
+from worker.settings import WorkerSettings
 
 DOCS = Path(__file__).resolve().parent
 
@@ -20,22 +23,29 @@ def settings_page() -> str:
         "A wrong value stops the start with one line that names variable, value and what is allowed; an unknown",
         "`ECHO_*` name is reported with the nearest known one. The effective settings are printed at start-up.",
         "",
-        "*This page is generated from `echo/settings.py` by `make docs`.*",
+        "*This page is generated from `echo/settings.py` and `worker/settings.py` by `make docs`.*",
         "",
-        "| variable | type | default | meaning |",
-        "|---|---|---|---|",
-    ]
-    schema = Settings.model_json_schema(by_alias=True)["properties"]
-    for field, info in Settings.model_fields.items():
-        name = env_name(field)
-        default = info.get_default()
-        lines.append(f"| `{name}` | {_type(schema[name])} | {_default(default)} | {info.description} |")
-    lines += [
+        *_settings_table(Settings),
         "",
         "`HF_TOKEN`, `HF_HOME`, `HF_HUB_CACHE` and `HF_HUB_OFFLINE` work as huggingface_hub defines them.",
         "",
+        "## The serverless worker",
+        "",
+        "[The worker](workers.md) reads these too.",
+        "",
+        *_settings_table(WorkerSettings),
+        "",
     ]
     return "\n".join(lines)
+
+
+def _settings_table(model: type[EnvironmentModel]) -> list[str]:
+    lines = ["| variable | type | default | meaning |", "|---|---|---|---|"]
+    schema = model.model_json_schema(by_alias=True)["properties"]
+    for field, info in model.model_fields.items():
+        name = env_name(field, model)
+        lines.append(f"| `{name}` | {_type(schema[name])} | {_default(info.get_default())} | {info.description} |")
+    return lines
 
 
 def options_page() -> str:
@@ -100,7 +110,7 @@ def _type(schema: dict[str, object]) -> str:
 
 
 def _default(value: object) -> str:
-    if value is None or value in ("", ()):
+    if value is None or value in ("", (), SecretStr("")):
         return "–"
     if isinstance(value, bool):
         return str(int(value))

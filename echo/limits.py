@@ -83,6 +83,23 @@ class RequestLimits:
             )
 
 
+class AnswerSize:
+    """Counts the bytes of an answer in one piece, to which several requests may contribute."""
+
+    def __init__(self, limits: RequestLimits) -> None:
+        self._limits = limits
+        self._bytes = 0
+
+    def add(self, count: int) -> None:
+        """Count more bytes; raises BadRequest, and does not count them, once the answer would be too large."""
+        self._limits.check_size(self._bytes + count)
+        self._bytes += count
+
+    def take_back(self, count: int) -> None:
+        """Do not count bytes that will not be part of the answer."""
+        self._bytes -= count
+
+
 def expected_seconds(segments: Sequence[Segment], speed: float) -> float:
     """Return how long a request will probably be heard: its words as estimated, but no longer than their plans allow,
     and its pauses.

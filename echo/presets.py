@@ -181,7 +181,8 @@ class PresetFile:
 
 def read_presets(path: Path) -> PresetFile:
     """Read and check a presets file; raises ConfigError with file, preset and key for anything malformed."""
-    name = path.name or str(path)
+    # On one line, whatever the file is called.
+    name = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in path.name or str(path))
     try:
         families = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

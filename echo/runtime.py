@@ -33,6 +33,7 @@ from echo.types import ChunkRules, EngineInfo, SpeechOptions, TextRules, Utteran
 from echo.vad import SilenceGate, SilenceRules, SpeechDetector
 from echo.voices.cache import VoiceCache
 from echo.voices.clones import CloneQuota, CloneStore
+from echo.voices.cloning import Cloning
 from echo.voices.download import BaseUrl, Downloader
 from echo.voices.fetched import FetchedVoices
 from echo.voices.library import VoiceLibrary, VoiceRules
@@ -79,7 +80,6 @@ class Runtime:
         self.decoders = DecoderPool(settings.decoders, environment=child_environment(), observe=self.metrics.decoded)
         self.voice_turns = Turns(TurnRules(waiting=settings.voice_queue, waiting_bytes=settings.voice_queue_bytes))
         self.remote = _remote(settings, self.voices, self.decoders, self.metrics)
-        self.clones = _clones(settings, self.voices, self.decoders)
         self.workers = ThreadPoolExecutor(_WORKERS, thread_name_prefix="echo-worker")
         #: In threads of its own: a burst of new voices must not hold up the encoding of audio.
         self.cache = VoiceCache(
@@ -88,6 +88,7 @@ class Runtime:
             turns=self.voice_turns,
             observe=self.metrics.voice_read,
         )
+        self.cloning = Cloning(_clones(settings, self.voices, self.decoders), self.voices, self.cache, self.voice_turns)
         self.metrics.watch_voices(self.voice_turns, self.cache.stats, lambda: len(self.decoders.pids))
         self._when_failed: list[Callable[[], None]] = []
         self._engine: Engine | None = None

@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncIterator
 
 from echo.admission import Ticket
-from echo.limits import RequestLimits, expected_seconds
+from echo.limits import AnswerSize, RequestLimits, expected_seconds
 from echo.pipeline import Pipeline
 from echo.presets import chunk_rules
 from echo.session import SpeechSession
@@ -26,13 +26,14 @@ class SpeechService(SpeechSteps):
         """
         return await self._open(request, whole=False)
 
-    async def collect(self, request: SpeechRequest) -> tuple[SpeechStream, bytes]:
+    async def collect(self, request: SpeechRequest, size: AnswerSize | None = None) -> tuple[SpeechStream, bytes]:
         """Speak to the end and return the stream, exhausted, with the whole file.
 
-        Raises what ``open`` does, BadRequest also for a file that is too large for one piece, and whatever fails later.
+        ``size`` is that of the answer where the file is not all of it. Raises what ``open`` does, BadRequest also for
+        a file that is too large for one piece, and whatever fails later.
         """
         stream = await self._open(request, whole=True)
-        return stream, await stream.collect()
+        return stream, await stream.collect(size)
 
     async def _open(self, request: SpeechRequest, *, whole: bool) -> SpeechStream:
         started = time.monotonic()
@@ -51,7 +52,8 @@ class SpeechService(SpeechSteps):
             voice = await self.encoded(found, request.client) if segments else None
             voice_s = time.monotonic() - asked
             if segments:
-                segments = await self.run(self.prepared, segments, voice)
+                emotion = await self.emotion_state(request)
+                segments = await self.run(self.prepared, segments, voice, emotion)
                 # Other requests may have entered meanwhile. Nothing is awaited between this check and the first
                 # ``engine.speak``, so a request that passes it is not refused later.
                 self.admission.check_wait(self.engine.queue_wait(segments[0].utterance))
@@ -128,15 +130,18 @@ class SpeechStream:
             self.close()
             raise
 
-    async def collect(self) -> bytes:
-        """Read to the end and return the whole file; raises BadRequest for one that is too large."""
+    async def collect(self, size: AnswerSize | None = None) -> bytes:
+        """Read to the end and return the whole file; raises BadRequest once the answer is too large."""
+        size = size or AnswerSize(self._limits)
+        pieces: list[bytes] = []
         try:
-            pieces, size = [], 0
             async for piece in self:
+                size.add(len(piece))
                 pieces.append(piece)
-                size += len(piece)
-                self._limits.check_size(size)
             return self.output.whole(b"".join(pieces))
+        except BaseException:
+            size.take_back(sum(map(len, pieces)))
+            raise
         finally:
             self.close()
 

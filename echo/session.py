@@ -17,6 +17,7 @@ from echo.presets import chunk_rules
 from echo.steps import SpeechSteps
 from echo.text import Passage, SpeakRules, TextBuffer, TextChunker
 from echo.types import Listener, SpeechRequest, VoiceState
+from echo.voices.voice import ClipVoice, Voice
 
 log = logging.getLogger(__name__)
 
@@ -118,6 +119,8 @@ class SpeechSession:
         self._queue: deque[_Waiting | Flushed] = deque()
         self._ahead: _Waiting | None = None
         self._pipeline: Pipeline | None = None  # of the passage being spoken
+        self._file = self.output  # of the passage that was spoken last
+        self._reading: asyncio.Future[VoiceState | None] | None = None  # the voice
         self._index = 0
         self._spoken = False  # a passage has been spoken
         self._heard_s = 0.0  # audio that has been given to the encoder
@@ -173,11 +176,17 @@ class SpeechSession:
             if pipeline is not None:
                 pipeline.stop()
         self._pipeline = self._ahead = None
+        if self._reading is not None:
+            self._reading.cancel()
         self._queue.clear()
         self._events = None  # a suspended generator would keep the session, with the voice, in a reference cycle
         self._leave()
         self._steps.workers.submit(self.output.close)  # waits for an encode that is still running in a worker
         self._changed.set()
+
+    def whole(self, file: bytes) -> bytes:
+        """Return a passage's file, all of its bytes, complete: with ``files``, after the passage's ``PassageDone``."""
+        return self._file.whole(file)
 
     def __aiter__(self) -> AsyncIterator[SessionEvent]:
         return self
@@ -254,9 +263,12 @@ class SpeechSession:
         self._index += 1
         yield PassageStarted(index=index, source=source)
         await self._prepare(item)
+        if self._closed:
+            return
         self._pipeline = pipeline = item.pipeline
         error, start_s = item.error, 0.0
         if pipeline is not None:
+            self._file = pipeline.output
             start_s = pipeline.output.duration_s
             if time.monotonic() > self._plays_until:
                 self._joiner.resume()
@@ -339,16 +351,18 @@ class SpeechSession:
         except Exception as failure:
             item.error = _told(failure)
 
-    async def _pipeline_of(self, item: _Waiting) -> Pipeline:
+    async def _pipeline_of(self, item: _Waiting) -> Pipeline | None:
+        """Make a passage's pipeline; None if the session has been closed meanwhile."""
         steps, request = self._steps, self._request
         chunks = await steps.run(self._chunker.chunks, item.passage)
         segments = steps.segments(chunks, request, self.seed, self._listener)
         if segments:
             found = None if self._has_voice else await steps.resolve(request.voice, request.client)
             await self._enter()
-            if not self._has_voice:
-                self._voice, self._has_voice = await steps.encoded(found, request.client), True
-            segments = await steps.run(steps.prepared, segments, self._voice)
+            voice = await self._voice_state(found)
+            if self._closed:
+                return None
+            segments = await steps.run(steps.prepared, segments, voice)
             if not self._spoken:
                 steps.admission.check_wait(steps.engine.queue_wait(segments[0].utterance))
         output = steps.output(request) if self._files else self.output
@@ -357,6 +371,21 @@ class SpeechSession:
         if self._closed:
             pipeline.close()
         return pipeline
+
+    async def _voice_state(self, found: Voice | ClipVoice | None) -> VoiceState | None:
+        if not self._has_voice and not self._closed:
+            reading = asyncio.ensure_future(self._steps.encoded(found, self._request.client))
+            self._reading = reading
+            try:
+                await asyncio.wait((reading,))
+                if reading.cancelled() and self._closed:
+                    return None
+                self._voice, self._has_voice = reading.result(), True
+            finally:
+                self._reading = None
+                reading.cancel()  # has no effect unless this task was cancelled
+                del reading  # the traceback of its failure holds this frame
+        return self._voice
 
     async def _enter(self) -> None:
         """Take a slot. A turn that has begun waits for one; raises Overloaded."""

@@ -7,9 +7,9 @@ import ipaddress
 import logging
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
@@ -40,6 +40,8 @@ Dtype = Literal["float32", "float16", "bfloat16"]
 _DTYPE_NAMES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
 
+Model = TypeVar("Model", bound="EnvironmentModel")
+
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(?::[0-9]{1,3})?")
 
 #: Of a wrong value, and of what is said of it, as many characters are shown.
@@ -49,16 +51,24 @@ _LONGEST_SHOWN = 200
 CommaList = tuple[str, ...]
 
 
-def _env(name: str, default: Any, description: str, **limits: Any) -> Any:
+def env_field(name: str, default: Any, description: str, **limits: Any) -> Any:
+    """Declare a setting by its environment variable; ``limits`` are pydantic's."""
     return Field(default, alias=name, description=description, **limits)
 
 
-class Settings(BaseModel):
-    """The server's settings. Names of existing Echo servers keep their name, default and meaning."""
+_env = env_field
+
+
+class EnvironmentModel(BaseModel):
+    """Settings whose fields are environment variables; ``read_environment`` fills one."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", validate_by_name=True, validate_by_alias=True, allow_inf_nan=False
     )
+
+
+class Settings(EnvironmentModel):
+    """The server's settings. Names of existing Echo servers keep their name, default and meaning."""
 
     # -- where to listen
     host: str = _env("HOST", "127.0.0.1", "Address to listen on; 0.0.0.0 for every interface (the container's value).")
@@ -309,7 +319,14 @@ class Settings(BaseModel):
     inworld_max_text_chars: int = _env(
         "ECHO_INWORLD_MAX_TEXT_CHARS", 2000, "Longest text of an Inworld request, in characters.", ge=1
     )
+    omni_compat: bool = _env(
+        "ECHO_OMNI_COMPAT",
+        True,
+        "Serve the routes of vLLM-Omni and SGLang-Omni: text over a socket while it is written, batches, and voices by "
+        "upload.",
+    )
     xtts_compat: bool = _env("ECHO_XTTS_COMPAT", True, "Serve the XTTS routes (Mantella, SillyTavern, SkyrimNet).")
+    elevenlabs_compat: bool = _env("ECHO_ELEVENLABS_COMPAT", True, "Serve ElevenLabs' routes.")
 
     chatterbox_compat: bool = _env(
         "ECHO_CHATTERBOX_COMPAT", True, "Serve the routes and sockets of the Chatterbox streaming server (telephony)."
@@ -534,21 +551,26 @@ class Settings(BaseModel):
 
 
 def load_settings(environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
-    """Read the settings from the environment.
+    """Read the server's settings from the environment; see ``read_environment``."""
+    return read_environment(Settings, environ, **overrides)
+
+
+def read_environment(model: type[Model], environ: Mapping[str, str] | None = None, **overrides: Any) -> Model:
+    """Read settings from the environment.
 
     ``overrides`` are field values from the command line and win. Raises ConfigError naming variable, value and what is
     allowed.
     """
     environ = os.environ if environ is None else environ
     values: dict[str, Any] = {}
-    for field in Settings.model_fields:
-        name = env_name(field)
+    for field in model.model_fields:
+        name = env_name(field, model)
         if field in overrides and overrides[field] is not None:
             values[name] = overrides[field]
         elif environ.get(name, "") != "":
             values[name] = environ[name]
     try:
-        return Settings(**values)
+        return model(**values)
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0])
@@ -561,36 +583,41 @@ def _short(text: str) -> str:
     return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
 
 
-def env_name(field: str) -> str:
+def env_name(field: str, model: type[EnvironmentModel] = Settings) -> str:
     """Return the environment variable of a field."""
-    return str(Settings.model_fields[field].alias)
+    return str(model.model_fields[field].alias)
 
 
-def unknown_variables(environ: Iterable[str]) -> list[tuple[str, str | None]]:
-    """Return every ``ECHO_*`` name that no setting has, with the nearest known one."""
-    known = [env_name(field) for field in Settings.model_fields]
+def unknown_variables(
+    environ: Iterable[str], models: Sequence[type[EnvironmentModel]] = (Settings,)
+) -> list[tuple[str, str | None]]:
+    """Return every ``ECHO_*`` name that no setting of the models has, with the nearest known one."""
+    known = [env_name(field, model) for model in models for field in model.model_fields]
     unknown = sorted(name for name in environ if name.startswith("ECHO_") and name not in known)
     return [(name, next(iter(difflib.get_close_matches(name, known, n=1)), None)) for name in unknown]
 
 
-def warn_of_unknown(environ: Iterable[str] | None = None) -> None:
+def warn_of_unknown(
+    environ: Iterable[str] | None = None, models: Sequence[type[EnvironmentModel]] = (Settings,)
+) -> None:
     """Log a warning for every unknown ``ECHO_*`` name, with the nearest known one."""
-    for name, nearest in unknown_variables(os.environ if environ is None else environ):
+    for name, nearest in unknown_variables(os.environ if environ is None else environ, models):
         hint = f"; did you mean {nearest}?" if nearest else ""
         log.warning("unknown setting %s is ignored%s", name, hint)
 
 
-def describe(settings: Settings) -> list[str]:
+def describe(settings: EnvironmentModel) -> list[str]:
     """Return the effective settings as ``NAME=value`` lines, secrets masked."""
+    model = type(settings)
     lines = []
-    for field in Settings.model_fields:
+    for field in model.model_fields:
         value = getattr(settings, field)
         if isinstance(value, tuple):
             value = ",".join(str(part) for part in value)
         elif isinstance(value, bool):
             value = int(value)
         shown = "" if value is None else str(value)
-        lines.append(f"{env_name(field)}={' '.join(shown.splitlines())}")
+        lines.append(f"{env_name(field, model)}={' '.join(shown.splitlines())}")
     return lines
 
 

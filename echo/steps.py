@@ -134,6 +134,7 @@ class SpeechSteps:
                     plan=later if number else first,
                     seed=seed,
                     chunk=chunk.index,
+                    emotion=request.emotion,
                     listener=listener,
                     estimate_s=estimate_seconds(chunk.text, rules.chars_per_s, rules.words_per_s),
                 ),
@@ -145,9 +146,23 @@ class SpeechSteps:
         self.rules.limits.check_segments(segments)
         return segments
 
-    def prepared(self, segments: Sequence[Segment], voice: VoiceState | None) -> list[Segment]:
-        """Give the segments their voice and have the engine prepare them, off the event loop; raises TooLarge."""
-        return [replace(each, utterance=self.engine.prepare(replace(each.utterance, voice=voice))) for each in segments]
+    def prepared(
+        self, segments: Sequence[Segment], voice: VoiceState | None, emotion: VoiceState | None = None
+    ) -> list[Segment]:
+        """Give the segments their voice and have the engine prepare them, off the event loop; raises TooLarge.
+
+        ``emotion`` is the encoded clip of the request's emotion.
+        """
+
+        def spoken(utterance: Utterance) -> Utterance:
+            return self.engine.prepare(replace(utterance, voice=voice, emotion_voice=emotion))
+
+        return [replace(each, utterance=spoken(each.utterance)) for each in segments]
+
+    async def emotion_state(self, request: SpeechRequest) -> VoiceState | None:
+        """Return the encoded clip of the request's emotion; None where it has none."""
+        clip = request.emotion.clip if request.emotion else None
+        return await self.voice_state(clip, request.client) if clip else None
 
     def _count(self, stats: SpeechStats) -> None:
         outcome = "failed" if stats.failed else "done" if stats.total_s is not None else "cancelled"

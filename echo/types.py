@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
@@ -67,10 +68,30 @@ class AudioFormat:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VoiceRef:
-    """The voice a request names: a library name, raw bytes of an audio file, or neither (the default voice)."""
+    """The voice a request names: a library name, raw bytes of an audio file, or neither (the default voice).
+
+    ``files`` are the clips of a voice that whoever makes the request has found and checked; ``name`` is then its name.
+    """
 
     name: str | None = None
     audio: bytes | None = None
+    files: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Emotion:
+    """How a request wants to be spoken, for engines whose ``EngineInfo.emotions`` names the fields that it uses.
+
+    ``vector``: happy, angry, sad, afraid, disgusted, melancholic, surprised, calm, each 0..1. ``text`` describes the
+    emotion; with ``from_text`` and no ``text`` it is read out of the spoken text. ``random`` varies it.
+    """
+
+    clip: VoiceRef | None = None
+    vector: tuple[float, ...] | None = None
+    alpha: float = 1.0
+    from_text: bool = False
+    text: str | None = None
+    random: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,6 +230,7 @@ class SpeechRequest:
     seed: int | None = None
     speed: float = 1.0
     streaming: bool = True
+    emotion: Emotion | None = None
     #: Whose request it is, for fairness among clients: a name of a key or an address, only ever compared.
     client: str = ""
 
@@ -251,6 +273,9 @@ class Utterance:
     seed: int
     chunk: int = 0
     voice: VoiceState | None = None
+    emotion: Emotion | None = None
+    #: The encoded ``emotion.clip``.
+    emotion_voice: VoiceState | None = None
     listener: Listener = field(default_factory=Listener)
     #: How long the text probably takes to speak; None = as long as the plan allows. Only for estimates of load.
     estimate_s: float | None = None
@@ -329,3 +354,5 @@ class EngineInfo:
     #: Utterances that the engine generates at the same time, unless ECHO_MAX_CONCURRENT says otherwise.
     concurrent: int = 1
     chunk_rules: ChunkRules = field(default_factory=ChunkRules)
+    #: Emotion fields of a job that the engine takes, by their names there (``emo_vector``, ...); empty: it has none.
+    emotions: frozenset[str] = frozenset()

@@ -61,7 +61,7 @@ def present(connection: HTTPConnection, *keys: str) -> None:
 
     They are spelled as in a header, ``Bearer`` included or not. From then on the socket is that of the key's client.
     """
-    pending = connection.scope["state"].get(_PENDING)
+    pending = connection.scope.get("state", {}).get(_PENDING)
     if not isinstance(pending, _Keys):
         return
     headers = [(name, key.encode("utf-8", "surrogatepass")) for key in keys for name in (b"api-key", b"authorization")]

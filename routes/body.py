@@ -69,17 +69,22 @@ class SpeechBody(EngineOptions):
 
 def parse_body(body: object, sample_rate: str | None = None) -> SpeechBody:
     """Validate decoded JSON; ``sample_rate`` is the query's. Raises BadRequest naming the first field that is wrong."""
-    if not isinstance(body, dict):
-        raise BadRequest("The body must be a JSON object.", code="invalid_type")
-    extra = body.pop("extra_body", None)
-    if extra is not None and not isinstance(extra, dict):
-        raise BadRequest("extra_body: must be an object.", param="extra_body", code="invalid_type")
-    fields: dict[str, Any] = {**body, **(extra or {})}
+    fields = flattened(body)
     if sample_rate is not None:
         rate = _rate(sample_rate)
         if fields.get("sample_rate") is None:
             fields["sample_rate"] = rate
     return validated(SpeechBody, fields)
+
+
+def flattened(body: object) -> dict[str, Any]:
+    """Return the fields of a decoded body, with those of its ``extra_body``; raises BadRequest."""
+    if not isinstance(body, dict):
+        raise BadRequest("The body must be a JSON object.", code="invalid_type")
+    extra = body.get("extra_body")
+    if extra is not None and not isinstance(extra, dict):
+        raise BadRequest("extra_body: must be an object.", param="extra_body", code="invalid_type")
+    return {name: value for name, value in {**body, **(extra or {})}.items() if name != "extra_body"}
 
 
 def _rate(text: str) -> int:

@@ -27,14 +27,11 @@ _PING_S = 10.0
 
 
 class SpeechEvents(ByteStream):
-    """Wraps a SpeechStream: delta events, then one ``done`` or one ``error``.
-
-    ``usage`` counts a token per four bytes of input (rounded up) and one per latent of audio, 46.4 ms (rounded up).
-    """
+    """Wraps a SpeechStream: delta events, then one ``done`` or one ``error``."""
 
     def __init__(self, stream: SpeechStream, text: str, *, ping_s: float = _PING_S) -> None:
         self._stream = stream
-        self._input_tokens = math.ceil(len(text.encode()) / 4)
+        self._text = text
         self._ping_s = ping_s
         self._events = self._produce()
 
@@ -60,7 +57,7 @@ class SpeechEvents(ByteStream):
                 log.exception("speech failed after the first byte")
             yield _event({"error": error_info(describe(error)).model_dump()})
             return
-        yield _event({"type": "speech.audio.done", "usage": self._usage()})
+        yield _event({"type": "speech.audio.done", "usage": usage(self._text, self._stream)})
 
     async def _pieces(self) -> AsyncGenerator[bytes | None]:
         """The stream's pieces; None for every ``ping_s`` seconds without one."""
@@ -75,11 +72,13 @@ class SpeechEvents(ByteStream):
                 return
             yield piece
 
-    def _usage(self) -> dict[str, int]:
-        # Rounded first: the float of 13 whole latents lies above 13.
-        output = math.ceil(round(self._stream.stats.audio_s / LATENT_S, 6))
-        total = self._input_tokens + output
-        return {"input_tokens": self._input_tokens, "output_tokens": output, "total_tokens": total}
+
+def usage(text: str, stream: SpeechStream) -> dict[str, int]:
+    """Count tokens of an exhausted stream, rounded up: one per four bytes of text and per latent of audio (46.4 ms)."""
+    given = math.ceil(len(text.encode()) / 4)
+    # Rounded first: the float of 13 whole latents lies above 13.
+    made = math.ceil(round(stream.stats.audio_s / LATENT_S, 6))
+    return {"input_tokens": given, "output_tokens": made, "total_tokens": given + made}
 
 
 async def _next(stream: SpeechStream) -> bytes | None:

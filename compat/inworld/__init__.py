@@ -8,10 +8,8 @@ from compat.inworld import synth, voices
 from compat.inworld.errors import rpc_shape
 from compat.inworld.socket import IDLE_S, socket_router
 from echo.settings import Settings
+from routes.form import BESIDES_AUDIO
 from routes.surface import Surface
-
-#: Room in an upload for what is not audio: names, transcriptions.
-_BESIDES_AUDIO = 2**20
 
 
 def surface(settings: Settings, *, socket_idle_s: float = IDLE_S) -> Surface:
@@ -20,7 +18,7 @@ def surface(settings: Settings, *, socket_idle_s: float = IDLE_S) -> Surface:
     for part in (synth.router, voices.router, socket_router(socket_idle_s)):
         router.include_router(part)
     # Base64 takes a third more than the audio, with its line breaks another 3 %.
-    upload = settings.inworld_max_sample_size * 4 // 3 * 33 // 32 + _BESIDES_AUDIO
+    upload = settings.inworld_max_sample_size * 4 // 3 * 33 // 32 + BESIDES_AUDIO
     return Surface(
         router=router,
         error_shapes={"/tts/v1": rpc_shape, "/voices/v1": rpc_shape},

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 
@@ -12,13 +11,12 @@ from compat.inworld.errors import Exhausted, late_status
 from compat.inworld.messages import ContextConfig
 from compat.inworld.payload import Lines
 from compat.inworld.timestamps import Span
+from compat.wire import log_failure
 from echo.errors import BadRequest, Overloaded
 from echo.service import SpeechService
 from echo.session import Flushed, PassageDone, PassageFailed, PassageStarted, SpeechSession
 from echo.text import SpeakRules
 from echo.text.buffer import MAX_BUFFERED
-
-log = logging.getLogger(__name__)
 
 Send = Callable[[dict[str, object]], Awaitable[None]]
 """Sends one result of a context: the payload under its name, or a status."""
@@ -65,7 +63,7 @@ class Context:
         self._parts: asyncio.Queue[_Part | None] = asyncio.Queue()
         self._parts.put_nowait(_Part(self._session, config, updated=False))
         self._task: asyncio.Task[None] | None = asyncio.create_task(self._run())
-        self._task.add_done_callback(_log_failure)
+        self._task.add_done_callback(log_failure)
 
     @property
     def busy(self) -> bool:
@@ -107,6 +105,10 @@ class Context:
         if task is not None:
             task.cancel()
             await asyncio.wait((task,))
+        self._session.close()
+        while not self._parts.empty():  # those that wait for their turn, of a task perhaps that had not begun
+            if (part := self._parts.get_nowait()) is not None:
+                part.session.close()
 
     def _open(self, config: ContextConfig, *, header: bool) -> SpeechSession:
         audio = config.audio_config.streamed(header=header)
@@ -168,11 +170,6 @@ def _span(done: PassageDone) -> Span:
     if done.speech_start_s is None or done.speech_end_s is None:
         return Span(0.0, length)
     return Span(done.speech_start_s - done.start_s, min(done.speech_end_s - done.start_s, length))
-
-
-def _log_failure(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.error("Inworld context failed", exc_info=error)
 
 
 def speak_rules(config: ContextConfig) -> SpeakRules:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import base64
 from collections.abc import AsyncIterator, Iterator
 
+from compat.bodies import AudioLines
 from compat.inworld.schemas import TimestampType, Voicing
 from compat.inworld.timestamps import Span, speech_span, timestamp_info
 from echo.service import SpeechStream
-from routes.response import LINE_AUDIO_BYTES
 
 #: Kept for the last line where timestamps must travel with audio; about 20 ms of 16-bit audio.
 _HELD_BYTES = 2 * 1024
@@ -28,32 +28,27 @@ class Lines:
         self._text = text
         self._count = len(text)
         asked = voicing.timestamp_type is not TimestampType.NONE
-        self._held_back = _HELD_BYTES if asked and not voicing.timestamps_last else 0
-        self._waiting = b""
-        self._first = True
+        self._sync = asked and not voicing.timestamps_last
+        self._audio = AudioLines(held=_HELD_BYTES if self._sync else 0, header=_WAV_HEADER)
 
     def add(self, data: bytes) -> Iterator[dict[str, object]]:
         """Take more audio; yield the payloads that are ready."""
-        self._waiting += data
-        while len(self._waiting) - self._held_back > (_WAV_HEADER if self._first else 0):
-            take = min(LINE_AUDIO_BYTES, len(self._waiting) - self._held_back)
-            yield self._line(self._waiting[:take])
-            self._waiting = self._waiting[take:]
+        for piece in self._audio.add(data):
+            yield self._line(piece)
 
     def end(self, span: Span) -> Iterator[dict[str, object]]:
         """End the audio of the text, of which ``span`` is speech; yield the last payloads. Silence may follow."""
         times = timestamp_info(self._voicing.timestamp_type, self._text, span)
-        if self._waiting:
-            line = self._line(self._waiting)
-            if times is not None and self._held_back:
+        if last := self._audio.end():
+            line = self._line(last)
+            if times is not None and self._sync:
                 line, times = {**line, "timestampInfo": times}, None
             yield line
         if times is not None:
             yield {"timestampInfo": times}
-        self._waiting, self._held_back = b"", 0
 
     def _line(self, audio: bytes) -> dict[str, object]:
-        count, self._count, self._first = self._count, 0, False
+        count, self._count = self._count, 0
         return _audio(audio, count, self._voicing.model_id)
 
 

@@ -23,8 +23,8 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 
+from compat.bodies import refusal, without_nulls
 from echo.audio.encode import supported_encodings
-from echo.errors import BadRequest
 from echo.options import EngineOptions
 from echo.types import AudioFormat, Encoding, SpeechRequest, VoiceRef
 
@@ -45,7 +45,7 @@ class Wire(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _drop_nulls(cls, data: Any) -> Any:
-        return {key: value for key, value in data.items() if value is not None} if isinstance(data, dict) else data
+        return without_nulls(data)
 
     @classmethod
     def parse(cls, data: object) -> Self:
@@ -53,39 +53,12 @@ class Wire(BaseModel):
         try:
             return cls.model_validate(data)
         except ValidationError as error:
-            first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-            raise _bad_request(first["loc"], first["msg"]) from None
-
-
-def _bad_request(loc: tuple[int | str, ...], message: str) -> BadRequest:
-    # Branches of a union show up in the place as tags such as "constrained-int": no names of the client's.
-    names = [str(part) for part in loc if isinstance(part, int) or part.isidentifier()]
-    field = ".".join(to_camel(name) for name in names)
-    if message.startswith("Input should be a valid dictionary"):
-        message = "must be a JSON object"
-    message = message.removeprefix("Value error, ")
-    return BadRequest(f"{field}: {message}." if field else f"{message}.", param=field or None)
+            raise refusal(error, to_camel) from None
 
 
 def upper(value: object) -> object:
     """Bring an enum's name into its spelling, whatever case it came in."""
     return value.upper() if isinstance(value, str) else value
-
-
-def documented(model: type[Wire]) -> dict[str, Any]:
-    """Return the OpenAPI description of a body that is read by hand, references to its parts written out."""
-    schema = model.model_json_schema()
-    parts = schema.pop("$defs", {})
-
-    def written_out(node: Any) -> Any:
-        if isinstance(node, list):
-            return [written_out(item) for item in node]
-        if not isinstance(node, dict):
-            return node
-        named = parts.get(str(node.get("$ref", "")).removeprefix("#/$defs/"), {})
-        return {key: written_out(value) for key, value in {**named, **node}.items() if key != "$ref"}
-
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": written_out(schema)}}}}
 
 
 class AudioEncoding(StrEnum):

@@ -11,9 +11,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from typing_extensions import override
 
+from compat.bodies import documented
 from compat.inworld.errors import RPC_RESPONSES, late_status
 from compat.inworld.payload import payloads, whole
-from compat.inworld.schemas import SynthesizeBody, documented
+from compat.inworld.schemas import SynthesizeBody
 from echo.errors import BadRequest
 from echo.runtime import Runtime
 from echo.service import SpeechStream

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from compat.bodies import documented
 from compat.inworld.errors import RPC_RESPONSES, rpc_status
 from compat.inworld.listing import Page, as_tts_voice, as_voice, languages_wanted, page, speaks
-from compat.inworld.schemas import CloneBody, VoicePatch, documented
-from echo.errors import BadRequest, FeatureDisabled, VoiceNotFound
+from compat.inworld.schemas import CloneBody, VoicePatch
+from echo.errors import BadRequest
 from echo.runtime import Runtime
 from echo.voices.clones import SampleReport, SamplesRejected
+from echo.voices.cloning import belongs
 from echo.voices.inline import parse_audio_base64
-from echo.voices.names import DEFAULT_WORKSPACE, SEPARATOR, reduce_workspace
-from echo.voices.voice import Voice, VoiceKind
+from echo.voices.metadata import VoiceMetadata
+from echo.voices.names import DEFAULT_WORKSPACE, reduce_workspace
+from echo.voices.voice import Voice
 from routes.deps import RuntimeDep, client_of
 from routes.errors import describe
 from routes.json import read_json
@@ -56,13 +58,13 @@ def list_workspace_voices(
 @router.get("/voices/v1/voices/{voice}")
 def get_voice(voice: str, runtime: RuntimeDep) -> dict[str, object]:
     """One voice by full id, or by the short name of a clone in the default workspace."""
-    return as_voice(_find(runtime, None, voice), DEFAULT_WORKSPACE)
+    return as_voice(runtime.cloning.find(voice), DEFAULT_WORKSPACE)
 
 
 @router.get("/voices/v1/workspaces/{workspace}/voices/{voice}")
 def get_workspace_voice(workspace: str, voice: str, runtime: RuntimeDep) -> dict[str, object]:
     """One voice by full id or short name."""
-    return as_voice(_find(runtime, workspace, voice), reduce_workspace(workspace))
+    return as_voice(runtime.cloning.find(voice, workspace), reduce_workspace(workspace))
 
 
 @router.post("/voices/v1/voices:clone", openapi_extra=documented(CloneBody))
@@ -105,7 +107,7 @@ async def delete_workspace_voice(workspace: str, voice: str, runtime: RuntimeDep
 
 def _list(runtime: Runtime, workspace: str | None, size: int, token: str, filter: str) -> dict[str, object]:
     wanted = languages_wanted(filter)
-    voices = [v for v in runtime.voices.list() if _belongs(v, workspace) and speaks(v, wanted)]
+    voices = [v for v in runtime.voices.list() if belongs(v, workspace) and speaks(v, wanted)]
     shown: Page[Voice] = page(voices, size, token)
     return {
         "voices": [as_voice(voice, reduce_workspace(workspace or DEFAULT_WORKSPACE)) for voice in shown.items],
@@ -114,51 +116,24 @@ def _list(runtime: Runtime, workspace: str | None, size: int, token: str, filter
     }
 
 
-def _belongs(voice: Voice, workspace: str | None) -> bool:
-    """Whether a workspace has this voice; routes without a workspace (None) reach the voices of all."""
-    return workspace is None or voice.kind is not VoiceKind.CLONE or voice.workspace == reduce_workspace(workspace)
-
-
-def _find(runtime: Runtime, workspace: str | None, name: str) -> Voice:
-    voice = runtime.voices.find(name, workspace=workspace or DEFAULT_WORKSPACE)
-    if not _belongs(voice, workspace):
-        raise VoiceNotFound(name)
-    return voice
-
-
-def _changeable(runtime: Runtime, workspace: str | None, name: str) -> str:
-    """Return the id of the voice to change or delete; unlike for speech, id or short name must match exactly."""
-    _require_cloning(runtime)
-    voice = _find(runtime, workspace, name)
-    if name not in (voice.id, voice.id.partition(SEPARATOR)[2]):
-        raise VoiceNotFound(name)
-    return voice.id
-
-
-def _require_cloning(runtime: Runtime) -> None:
-    if not runtime.clones.enabled:
-        raise FeatureDisabled("Cloning, changing and deleting voices is switched off on this server.")
-
-
 async def _clone(request: Request, runtime: Runtime, workspace: str) -> Response:
-    _require_cloning(runtime)
+    runtime.cloning.require_enabled()
     body = CloneBody.parse(await read_json(request))
-    size = sum(len(sample.audio_data) for sample in body.voice_samples)
+    metadata = VoiceMetadata(
+        display_name=body.display_name, description=body.description, tags=tuple(body.tags), lang=body.lang_code
+    )
     try:
-        async with runtime.voice_turns.take(client_of(request), size):
-            voice, reports = await asyncio.to_thread(_publish, runtime, workspace, body)
+        voice, reports = await runtime.cloning.publish(
+            metadata,
+            lambda: _decoded(body, runtime.settings.inworld_max_sample_size),
+            nbytes=sum(len(sample.audio_data) for sample in body.voice_samples),
+            workspace=workspace,
+            client=client_of(request),
+        )
     except SamplesRejected as error:
         answer = {**rpc_status(describe(error)), "audioSamplesValidated": _validated(body, error.reports)}
         return JSONResponse(answer, 400)
-    runtime.cache.forget(voice.id)  # of an earlier clone with the same id
     return JSONResponse({"voice": as_voice(voice, workspace), "audioSamplesValidated": _validated(body, reports)})
-
-
-def _publish(runtime: Runtime, workspace: str, body: CloneBody) -> tuple[Voice, tuple[SampleReport, ...]]:
-    samples = _decoded(body, runtime.settings.inworld_max_sample_size)
-    return runtime.clones.publish(
-        workspace, body.display_name, samples, lang=body.lang_code, description=body.description, tags=body.tags
-    )
 
 
 def _decoded(body: CloneBody, max_bytes: int) -> list[bytes]:
@@ -188,25 +163,14 @@ def _validated(body: CloneBody, reports: tuple[SampleReport, ...]) -> list[dict[
 
 
 async def _describe(request: Request, runtime: Runtime, workspace: str | None, name: str) -> dict[str, object]:
-    _require_cloning(runtime)
+    runtime.cloning.require_enabled()
     body = VoicePatch.parse(await read_json(request))
-
-    def change() -> Voice:
-        return runtime.clones.update(
-            _changeable(runtime, workspace, name),
-            display_name=body.display_name,
-            description=body.description,
-            tags=body.tags,
-        )
-
-    return as_voice(await asyncio.to_thread(change), DEFAULT_WORKSPACE)
+    voice = await runtime.cloning.describe(
+        name, workspace, display_name=body.display_name, description=body.description, tags=body.tags
+    )
+    return as_voice(voice, DEFAULT_WORKSPACE)
 
 
 async def _delete(runtime: Runtime, workspace: str | None, name: str) -> dict[str, object]:
-    def delete() -> str:
-        voice_id = _changeable(runtime, workspace, name)
-        runtime.clones.delete(voice_id)
-        return voice_id
-
-    runtime.cache.forget(await asyncio.to_thread(delete))
+    await runtime.cloning.delete(name, workspace)
     return {}

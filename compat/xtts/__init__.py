@@ -5,6 +5,7 @@ from __future__ import annotations
 from compat.xtts.errors import detail_shape
 from compat.xtts.routes import router
 from echo.settings import Settings
+from routes.form import BESIDES_AUDIO
 from routes.surface import Surface
 
 _PATHS = (
@@ -17,8 +18,6 @@ _PATHS = (
     "/switch_model",
     "/create_and_store_latents",
 )
-#: Room in an upload for what is not audio: field names and boundaries.
-_BESIDES_AUDIO = 2**20
 
 
 def surface(settings: Settings) -> Surface:
@@ -26,6 +25,6 @@ def surface(settings: Settings) -> Surface:
     return Surface(
         router=router,
         error_shapes=dict.fromkeys(_PATHS, detail_shape),
-        body_limits={"/create_and_store_latents": settings.inworld_max_sample_size + _BESIDES_AUDIO},
+        body_limits={"/create_and_store_latents": settings.inworld_max_sample_size + BESIDES_AUDIO},
         costly=("/tts_stream",),
     )

@@ -7,7 +7,6 @@ import contextlib
 
 import numpy as np
 from fastapi import APIRouter
-from starlette.datastructures import UploadFile
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -15,11 +14,13 @@ from compat.xtts.errors import DETAIL_RESPONSES
 from compat.xtts.openapi import IN_BODY, IN_QUERY, UPLOAD, WAV
 from compat.xtts.schemas import SpeakBody
 from echo.audio.wav import pcm_file
-from echo.errors import BadRequest, FeatureDisabled, VoiceNotFound
+from echo.errors import VoiceNotFound
 from echo.runtime import Runtime
 from echo.types import SAMPLE_RATE, AudioFormat, Encoding, SpeechRequest, VoiceRef
+from echo.voices.metadata import VoiceMetadata
 from echo.voices.names import DEFAULT_WORKSPACE, SEPARATOR, squeeze
 from routes.deps import RuntimeDep, client_of
+from routes.form import read_form
 from routes.json import read_json
 from routes.response import answer_streamed, answer_whole
 
@@ -86,19 +87,12 @@ async def switch_model() -> dict[str, str]:
 @router.post("/create_and_store_latents", openapi_extra=UPLOAD)
 async def create_and_store_latents(request: Request, runtime: RuntimeDep) -> dict[str, str]:
     """Make a voice of an uploaded recording: a clone in the default workspace."""
-    if not runtime.clones.enabled:
-        raise FeatureDisabled("Cloning voices is switched off on this server.")
-    async with request.form(max_files=1, max_fields=16) as form:
-        name, language, upload = form.get("speaker_name"), form.get("language", ""), form.get("wav_file")
-        if not isinstance(name, str):
-            raise BadRequest("speaker_name: this field is required.", param="speaker_name")
-        if not isinstance(upload, UploadFile):
-            raise BadRequest("wav_file: a file is required.", param="wav_file")
-        language = language if isinstance(language, str) else ""
-        sample = await upload.read()
-    async with runtime.voice_turns.take(client_of(request), len(sample)):
-        voice, _ = await asyncio.to_thread(runtime.clones.publish, DEFAULT_WORKSPACE, name, [sample], lang=language)
-    runtime.cache.forget(voice.id)  # what a clone of the same name sounded like
+    runtime.cloning.require_enabled()
+    async with read_form(request) as form:
+        name, language = form.required("speaker_name"), form.text("language")
+        sample = await form.file("wav_file")
+    metadata = VoiceMetadata(display_name=name, lang=language)
+    voice, _ = await runtime.cloning.publish(metadata, lambda: [sample], nbytes=len(sample), client=client_of(request))
     names = await asyncio.to_thread(_names, runtime)
     return {"message": "The voice is ready.", "speaker_name": names.get(voice.id, voice.id), "language": language}
 

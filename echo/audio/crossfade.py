@@ -30,44 +30,79 @@ class CrossfadeRules:
 
 
 class CrossfadeJoiner:
-    """Joins chunks as they come; holds back only what the next one may still change.
+    """Joins chunks as they come; holds back only what may still change.
 
-    ``push`` each chunk whole, ``finish`` after the last; the results, concatenated, do not depend on the streaming.
+    ``push`` each chunk whole, or ``feed`` its parts and ``end_chunk`` it; ``finish`` after the last. The results,
+    concatenated, are the same whatever the parts.
     """
 
     def __init__(self, rules: CrossfadeRules | None = None) -> None:
         self._rules = rules or CrossfadeRules()
+        self._silence = self._rules.silence or 0
         self._held = np.zeros(0, np.float32)
         self._emitted = 0
-        self._adjust = (
-            0  # silence to add to (or, negative, to cut from) the end of what is held, if another chunk comes
-        )
+        #: Silence to add to (or, negative, to cut from) the end of what is held, if another chunk comes.
+        self._adjust = 0
+        #: The beginning of a chunk, until it is long enough to tell how long the cross-fade is.
+        self._opening: Audio | None = np.zeros(0, np.float32)
+        #: Samples of silence that the chunk ends with so far.
+        self._quiet = 0
 
     def push(self, chunk: Audio) -> Audio:
         """Samples that no later chunk can change."""
-        before = self._held[: len(self._held) + min(0, self._adjust)]
-        before = np.concatenate([before, np.zeros(max(0, self._adjust), np.float32)])
-        joined = _crossfade(before, chunk, self._overlap(self._emitted + len(before), len(chunk)))
-        self._adjust = 0 if self._rules.silence is None else self._rules.silence - self._trailing_silence(chunk)
-        keep = self._rules.overlap + max(0, -self._adjust)
-        ready = joined[: max(0, len(joined) - keep)]
-        self._held = joined[len(ready) :]
-        self._emitted += len(ready)
-        return ready
+        return np.concatenate([self.feed(chunk), self.end_chunk()])
+
+    def feed(self, samples: Audio, *, is_last: bool = False) -> Audio:
+        """Add a part of the present chunk; ``is_last``: no chunk follows this one. Returns what nothing can change."""
+        self._listen(samples)
+        if self._opening is None:
+            self._held = np.concatenate([self._held, samples])
+        else:
+            self._opening = np.concatenate([self._opening, samples])
+            if len(self._opening) < _LARGEST_SHARE * self._longest_overlap():
+                return np.zeros(0, np.float32)
+            self._join()
+        # The end of the chunk may be cut by as much as the wanted silence, and faded into the next.
+        return self._emit(0 if is_last else self._rules.overlap + self._silence)
+
+    def end_chunk(self) -> Audio:
+        """End the present chunk; returns what no later chunk can change."""
+        self._join()
+        # Counted up to twice the wanted silence only: so much of a longer one is cut, and no more.
+        quiet = min(self._quiet, 2 * self._silence)
+        self._adjust = 0 if self._rules.silence is None else self._silence - quiet
+        self._opening, self._quiet = np.zeros(0, np.float32), 0
+        return self._emit(self._rules.overlap + max(0, -self._adjust))
 
     def finish(self) -> Audio:
         """The rest; the last chunk's end stays as it is."""
-        rest, self._held, self._adjust = self._held, np.zeros(0, np.float32), 0
-        return rest
+        return self._emit(0)
 
-    def _overlap(self, before: int, after: int) -> int:
-        return min(self._rules.overlap, before // _LARGEST_SHARE, after // _LARGEST_SHARE)
+    def _join(self) -> None:
+        """Fade what is held into the opening of the chunk, if that has not been done."""
+        if self._opening is None:
+            return
+        overlap = min(self._longest_overlap(), len(self._opening) // _LARGEST_SHARE)
+        self._held = _crossfade(self._before(), self._opening, overlap)
+        self._adjust, self._opening = 0, None
 
-    def _trailing_silence(self, chunk: Audio) -> int:
-        # Counted up to twice the wanted silence only: so much of a longer one is cut, and no more.
-        searched = chunk[max(0, len(chunk) - 2 * (self._rules.silence or 0)) :]
-        loud = np.flatnonzero(np.abs(searched) >= _SILENT)
-        return len(searched) - (int(loud[-1]) + 1 if len(loud) else 0)
+    def _longest_overlap(self) -> int:
+        before = self._emitted + len(self._held) + self._adjust
+        return min(self._rules.overlap, before // _LARGEST_SHARE)
+
+    def _before(self) -> Audio:
+        kept = self._held[: len(self._held) + min(0, self._adjust)]
+        return np.concatenate([kept, np.zeros(max(0, self._adjust), np.float32)])
+
+    def _listen(self, samples: Audio) -> None:
+        loud = np.flatnonzero(np.abs(samples) >= _SILENT)
+        self._quiet = len(samples) - (int(loud[-1]) + 1) if len(loud) else self._quiet + len(samples)
+
+    def _emit(self, keep: int) -> Audio:
+        ready = self._held[: max(0, len(self._held) - keep)]
+        self._held = self._held[len(ready) :]
+        self._emitted += len(ready)
+        return ready
 
 
 def join_chunks(chunks: Iterable[Audio], rules: CrossfadeRules | None = None) -> Audio:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
+from echo.text.sentences import CLAUSE_END
 from echo.text.stream import Passage, TextStream
 from echo.text.units import Boundary, is_speakable
 
@@ -16,6 +18,7 @@ MAX_BUFFERED = 1_000
 class SpeakRules:
     """When buffered text is spoken without a flush. Lengths are characters of buffered text; None = never.
 
+    whole            nothing: all text is one passage, however long it becomes; no other rule applies
     pieces           every piece of text is spoken as it comes
     hold_word        with ``pieces``: but for a last word without a blank behind it, which may still be arriving
     sentences_from   all whole sentences
@@ -23,10 +26,11 @@ class SpeakRules:
     first_clause_from  the same, for the first passage only
     words_from       as many sentences as there are, else clauses, else words: one length per passage, the last repeats
     eager            trust a sentence mark at the very end of the text, which might still go on
-    single           one sentence per passage, however many have arrived
+    single           one sentence per passage, however many have arrived; with ``clauses_from``, one clause
     max_delay_s      all of it, this long after the last text
     """
 
+    whole: bool = False
     pieces: bool = False
     hold_word: bool = False
     sentences_from: int | None = None
@@ -48,6 +52,8 @@ class TextBuffer:
     def __init__(self, rules: SpeakRules, *, markup: bool = True) -> None:
         self.rules = rules
         self._stream = TextStream(markup=markup)
+        self._held: list[str] = []  # with ``whole``: text that the stream has not been given yet
+        self._held_length = 0
         self._last_text_at = 0.0
         self._passages = 0
 
@@ -61,23 +67,41 @@ class TextBuffer:
     @property
     def length(self) -> int:
         """Characters that wait."""
-        return len(self._stream.pending)
+        return len(self._stream.pending) + self._held_length
 
     def append(self, text: str, now: float) -> list[Passage]:
         """Add text; return the passages to speak now."""
-        self._stream.feed(text)
         self._last_text_at = now
-        return self._count(self._due())
+        if self.rules.whole:  # looking at all of it for every piece would take time quadratic in its length
+            self._held.append(text)
+            self._held_length += len(text)
+            return []
+        if not (self.rules.single and self.rules.clauses_from is not None):
+            self._stream.feed(text)
+            return self._count(self._due())
+        passages: list[Passage] = []
+        for piece in _clauses(text):
+            self._stream.feed(piece)
+            while due := self._count(self._due()):  # a sentence, then the clause behind it
+                passages += due
+        return passages
 
     def speakable_now(self) -> list[Passage]:
         """Return the passages that can be spoken now: whole sentences, else what ends a clause, whatever the rules."""
+        self._release()
         return self._count(self._stream.take(Boundary.CLAUSE, eager=True))
 
     def flush(self) -> list[Passage]:
         """Empty the buffer; return the passages that were in it, none when there is nothing to speak."""
+        self._release()
         speakable = self._stream.speakable
         passage = self._stream.flush()
         return self._count(passage) if speakable else []
+
+    def _release(self) -> None:
+        if self._held:
+            self._stream.feed("".join(self._held))
+            self._held, self._held_length = [], 0
 
     def _count(self, due: Passage) -> list[Passage]:
         passages = list(_sentences(due)) if self.rules.single else [due] if due else []
@@ -107,6 +131,15 @@ class TextBuffer:
 
     def _reaches(self, length: int | None) -> bool:
         return length is not None and self.length >= length
+
+
+def _clauses(text: str) -> Iterator[str]:
+    """Cut a text behind each end of a clause and the blank that shows it, which may be the text's first character."""
+    ends = [1] if text[:1].isspace() else []
+    ends += [min(found.end() + 1, len(text)) for found in CLAUSE_END.finditer(text)]
+    for start, end in pairwise([0, *ends, len(text)]):
+        if start < end:
+            yield text[start:end]
 
 
 def _sentences(passage: Passage) -> Iterator[Passage]:

@@ -7,7 +7,7 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +97,8 @@ class CloneStore:
         lang: str = "",
         description: str = "",
         tags: Sequence[str] = (),
+        consent: str = "",
+        transcript: str = "",
     ) -> tuple[Voice, tuple[SampleReport, ...]]:
         """Make a voice of one or more WAV or MP3 files, joined in order; replace an existing clone of that name.
 
@@ -104,10 +106,15 @@ class CloneStore:
         is left; TooLarge where the samples together exceed ``max_bytes``; SamplesRejected where one is not WAV or MP3,
         cannot be decoded, is silent or too short; QuotaExceeded where all clones together would become too much.
         """
-        self._require_enabled()
+        self.require_enabled()
         clone = CloneId.make(workspace, display_name)
         metadata = VoiceMetadata(
-            display_name=display_name, description=description, tags=tuple(tags), lang=lang
+            display_name=display_name,
+            description=description,
+            tags=tuple(tags),
+            lang=lang,
+            consent=consent,
+            transcript=transcript,
         ).checked()
         if not samples:
             raise BadRequest("'voiceSamples' needs at least one sample.", param="voiceSamples")
@@ -130,7 +137,7 @@ class CloneStore:
 
         Raises FeatureDisabled; Forbidden for a voice not made by cloning; VoiceNotFound.
         """
-        self._require_enabled()
+        self.require_enabled()
         with self._writing, _storage_errors():
             path = self._path(voice_id)
             try:
@@ -151,24 +158,25 @@ class CloneStore:
 
         Raises FeatureDisabled, Forbidden, VoiceNotFound, BadRequest.
         """
-        self._require_enabled()
+        self.require_enabled()
         if display_name is not None and not display_name.strip():
             raise BadRequest("'displayName' must not be empty.", param="displayName")
         with self._writing, _storage_errors():
             path = _metadata_path(self._path(voice_id))
             old = read_metadata(path)
-            new = VoiceMetadata(
+            new = replace(
+                old,
                 display_name=old.display_name if display_name is None else display_name,
                 description=old.description if description is None else description,
                 tags=old.tags if tags is None else tuple(tags),
-                lang=old.lang,
             )
             _replace(path, new.checked().to_json())
         return self._library.get(voice_id)
 
-    def _require_enabled(self) -> None:
+    def require_enabled(self) -> None:
+        """Raise FeatureDisabled unless cloning is switched on."""
         if not self.enabled:
-            raise FeatureDisabled("Voice cloning is switched off on this server.")
+            raise FeatureDisabled("Cloning, changing and deleting voices is switched off on this server.")
 
     def _require_quota(self, path: Path, nbytes: int) -> None:
         """Raise QuotaExceeded if the clones beside the one at ``path`` leave no room for it with ``nbytes``."""

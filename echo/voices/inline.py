@@ -29,23 +29,23 @@ def looks_like_base64_voice(name: str) -> bool:
     return len(name) * 3 // 4 >= MIN_INLINE_BYTES and bool(_BASE64_HEAD.fullmatch(name[:_HEAD_CHARACTERS]))
 
 
-def decode_base64_voice(text: str, max_bytes: int) -> bytes:
-    """Decode a voice given as base64 or as ``data:audio/…;base64,`` URI.
+def decode_base64_voice(text: str, max_bytes: int, *, param: str = "voice") -> bytes:
+    """Decode a voice given as base64 or as ``data:audio/…;base64,`` URI in the field ``param``.
 
     Raises TooLarge above ``max_bytes``, BadRequest below 1 KiB or where it is not an audio file in base64.
     Large input takes tens of milliseconds: call it off the event loop.
     """
-    return check_clip(parse_audio_base64(text, max_bytes, param="voice"), max_bytes)
+    return check_clip(parse_audio_base64(text, max_bytes, param=param), max_bytes, param=param)
 
 
-def check_clip(data: bytes, max_bytes: int) -> bytes:
+def check_clip(data: bytes, max_bytes: int, *, param: str = "voice") -> bytes:
     """Return ``data`` if it may serve as a voice: an audio file by its first bytes, from 1 KiB to ``max_bytes``."""
     if len(data) > max_bytes:
-        raise _too_large(max_bytes, "voice")
+        raise _too_large(max_bytes, param)
     if len(data) < MIN_INLINE_BYTES:
-        raise BadRequest(f"Audio sent as the voice must have at least {MIN_INLINE_BYTES} bytes.", param="voice")
+        raise BadRequest(f"Audio sent as the {param} must have at least {MIN_INLINE_BYTES} bytes.", param=param)
     if sniff(data) is None:
-        raise _not_audio("voice")
+        raise _not_audio(param)
     return data
 
 

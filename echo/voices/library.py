@@ -13,6 +13,7 @@ from echo.voices.fetched import FetchedVoices
 from echo.voices.inline import check_clip, decode_base64_voice, looks_like_base64_voice
 from echo.voices.metadata import VoiceMetadata, read_metadata
 from echo.voices.names import (
+    DEFAULT_WORKSPACE,
     MAX_NAME_BYTES,
     NO_REFERENCE,
     OPENAI_VOICES,
@@ -86,10 +87,14 @@ class VoiceLibrary:
     def resolve(self, ref: VoiceRef) -> Voice | ClipVoice | None:
         """Return what a request wants to sound like; None = no reference.
 
-        Takes names as `find` does, then OpenAI's (the default voice) and ``none``, from the request or an alias; audio
-        bytes, or base64 audio in place of a name; without either, the default voice. Raises VoiceNotFound, BadRequest
-        or TooLarge.
+        Takes clips that have been found already; names as `find` does, then OpenAI's (the default voice) and ``none``,
+        from the request or an alias, then the short names of clones in the default workspace; audio bytes, or base64
+        audio in place of a name; without any, the default voice. Raises VoiceNotFound, BadRequest or TooLarge.
         """
+        if ref.files:
+            kind = VoiceKind.FILE if len(ref.files) == 1 else VoiceKind.FOLDER
+            name = ref.name or ref.files[0].stem
+            return Voice(id=name, name=name, kind=kind, files=ref.files)
         if ref.audio is not None:
             return ClipVoice(check_clip(ref.audio, self.rules.max_inline_bytes))
         if not ref.name or ref.name.isspace():
@@ -103,6 +108,7 @@ class VoiceLibrary:
                 return None
             if squeeze(ref.name) in OPENAI_VOICES and not self.fetchable(ref):
                 return self._default(entries)
+            entry = self._find(entries, ref.name, DEFAULT_WORKSPACE)  # last: no upload takes another voice's name
         return _voice(_found(entry, ref.name))
 
     def fetchable(self, ref: VoiceRef) -> builtins.list[str]:
@@ -189,4 +195,6 @@ def _voice(entry: Entry) -> Voice:
         description=metadata.description,
         tags=metadata.tags,
         lang=metadata.lang,
+        consent=metadata.consent,
+        transcript=metadata.transcript,
     )

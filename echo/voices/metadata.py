@@ -14,18 +14,25 @@ MAX_DESCRIPTION = 2_000
 MAX_TAGS = 32
 MAX_TAG = 64
 MAX_LANG = 32
+MAX_CONSENT = 256
+MAX_TRANSCRIPT = 2_000
 #: A metadata file larger than this is not one of ours.
 _MAX_FILE_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VoiceMetadata:
-    """Description of a voice for lists; all of it is optional and none of it changes the sound."""
+    """Description of a voice for lists; all of it is optional and none of it changes the sound.
+
+    ``consent`` says where the speaker's consent is recorded, ``transcript`` what the recording says.
+    """
 
     display_name: str = ""
     description: str = ""
     tags: tuple[str, ...] = ()
     lang: str = ""
+    consent: str = ""
+    transcript: str = ""
 
     def checked(self) -> VoiceMetadata:
         """Return this without control characters and outer blanks; BadRequest where a field is too long."""
@@ -36,6 +43,8 @@ class VoiceMetadata:
             description=_text(self.description, "description", MAX_DESCRIPTION),
             tags=tuple(_text(tag, "tags", MAX_TAG) for tag in self.tags),
             lang=_text(self.lang, "langCode", MAX_LANG),
+            consent=_text(self.consent, "consent", MAX_CONSENT),
+            transcript=_text(self.transcript, "transcript", MAX_TRANSCRIPT),
         )
 
     def to_json(self) -> bytes:
@@ -59,6 +68,8 @@ def read_metadata(path: Path) -> VoiceMetadata:
             description=_string(values.get("description")),
             tags=tuple(tag for tag in tags if isinstance(tag, str)) if isinstance(tags, list) else (),
             lang=_string(values.get("lang")),
+            consent=_string(values.get("consent")),
+            transcript=_string(values.get("transcript")),
         ).checked()
     except BadRequest:
         return VoiceMetadata()

@@ -32,6 +32,8 @@ class Voice:
     description: str = ""
     tags: tuple[str, ...] = ()
     lang: str = ""
+    consent: str = ""
+    transcript: str = ""
 
 
 @dataclass(frozen=True, slots=True)

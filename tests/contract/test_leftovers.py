@@ -12,6 +12,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from echo.audio.compressed import CompressedEncoder
@@ -28,8 +29,16 @@ from tests.contract.serving import PATIENCE_S, Served, serving, wait_until
 
 #: What a request is made of: each would keep others alive, the voice among them, and encoders keep threads.
 KINDS = (SpeechStream, FrameStream, BlockJob, Output, TimeStretch, CompressedEncoder, Utterance, SpeechRequest)
-LINE = "One line of text that is spoken. "
+LINE = "One line. "
 ROUNDS = 2
+#: Two short blocks of one step each: what is left behind does not depend on how much is said.
+SHORT = """
+[tiny.default]
+block_sizes = [16, 16]
+num_steps = [1, 1]
+nonstream_block_sizes = [16]
+nonstream_num_steps = [1]
+"""
 
 
 @pytest.fixture
@@ -44,9 +53,12 @@ def no_collector() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def tiny(voices_dir: Path) -> Iterator[Served]:
-    """A server with the embedded model."""
-    with serving(Settings(voices_dir=(str(voices_dir),), model_repo="tiny"), load_engine) as served:
+def tiny(voices_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A server with the embedded model, which says little."""
+    presets = tmp_path_factory.mktemp("presets") / "presets.toml"
+    presets.write_text(SHORT, encoding="utf-8")
+    settings = Settings(voices_dir=(str(voices_dir),), model_repo="tiny", presets_file=presets)
+    with serving(settings, load_engine) as served:
         served.wait_ready()
         yield served
 
@@ -66,7 +78,7 @@ def threads() -> int:
 
 
 def speak(server: Served, **fields: object) -> int:
-    body = {"input": LINE, "voice": "anna", "response_format": "mp3", "speed": 1.5, "num_steps": 1, **fields}
+    body = {"input": LINE, "voice": "anna", "response_format": "mp3", "speed": 1.5, **fields}
     return httpx.post(f"{server.url}/v1/audio/speech", json=body, timeout=PATIENCE_S).status_code
 
 
@@ -84,11 +96,11 @@ def events(server: Served) -> None:
 
 def left(server: Served) -> None:
     """Hang up in the middle."""
-    server.send({"input": LINE * 100, "voice": "anna", "response_format": "opus", "speed": 0.5}).close()
+    server.send({"input": LINE * 300, "voice": "anna", "response_format": "opus", "speed": 0.5}).close()
 
 
 def read_a_little_and_left(server: Served) -> None:
-    with server.send({"input": LINE * 100, "voice": "anna", "response_format": "pcm"}) as connection:
+    with server.send({"input": LINE * 300, "voice": "anna", "response_format": "pcm"}) as connection:
         assert connection.recv(2000)
 
 
@@ -98,7 +110,7 @@ def refused(server: Served) -> None:
 
 
 def inworld(server: Served) -> None:
-    body = {"text": LINE, "voiceId": "anna", "num_steps": 1}
+    body = {"text": LINE, "voiceId": "anna"}
     for route in ("voice", "voice:stream"):
         assert httpx.post(f"{server.url}/tts/v1/{route}", json=body, timeout=PATIENCE_S).status_code == 200
 
@@ -111,10 +123,97 @@ def on_a_socket(server: Served) -> None:
             pass
 
 
+def cancelled_on_a_socket(server: Served) -> None:
+    with connect(f"{server.ws_url}/tts/v1/voice:streamBidirectional", open_timeout=PATIENCE_S) as socket:
+        socket.send(json.dumps({"contextId": "a", "create": {"voiceId": "anna"}}))
+        socket.send(json.dumps({"contextId": "a", "send_text": {"text": LINE, "flush_context": {}}}))
+        for speed in (1.1, 1.2):  # settings that wait for their turn
+            change = {"audioConfig": {"speakingRate": speed}}
+            socket.send(json.dumps({"contextId": "a", "update_config": change}))
+            socket.send(json.dumps({"contextId": "a", "send_text": {"text": LINE}}))
+        socket.send(json.dumps({"contextId": "a", "cancel_context": {}}))
+        while "contextClosed" not in json.loads(socket.recv(PATIENCE_S))["result"]:
+            pass
+
+
 def xtts(server: Served) -> None:
     body = {"text": LINE, "speaker_wav": "anna"}
     for route in ("tts_to_audio", "tts_stream"):
         assert httpx.post(f"{server.url}/{route}", json=body, timeout=PATIENCE_S).status_code == 200
+
+
+def batch(server: Served) -> None:
+    body = {"items": [{"input": LINE, "voice": voice} for voice in ("anna", "nobody", "bob")], "num_steps": 1}
+    assert httpx.post(f"{server.url}/v1/audio/speech/batch", json=body, timeout=PATIENCE_S).json()["succeeded"] == 2
+
+
+def on_the_omni_socket(server: Served) -> None:
+    """Two utterances, a cancel, a wrong message, and a hang-up in the middle."""
+    with connect(f"{server.ws_url}/v1/audio/speech/stream", open_timeout=PATIENCE_S) as socket:
+
+        def say(type: str, **fields: object) -> None:
+            socket.send(json.dumps({"type": type, **fields}))
+
+        def until(type: str) -> None:
+            while type not in str(socket.recv(PATIENCE_S)):
+                pass
+
+        for stream in (True, False):
+            say("session.config", voice="anna", response_format="pcm", stream_audio=stream, num_steps=1)
+            say("input.text", text=LINE)
+            say("input.done")
+            until("session.done")
+        say("input.text", text=LINE * 5)
+        until("audio.start")
+        say("input.cancel")
+        until("session.done")
+        say("nothing")
+        say("input.text", text=LINE * 5)
+        until("audio.start")
+
+
+def elevenlabs(server: Served) -> None:
+    body = {"text": LINE, "voice_settings": {"speed": 1.1}, "num_steps": 1}
+    for route in ("", "/stream/with-timestamps"):
+        answer = httpx.post(f"{server.url}/v1/text-to-speech/anna{route}", json=body, timeout=PATIENCE_S)
+        assert answer.status_code == 200
+
+
+def elevenlabs_contexts(server: Served) -> None:
+    """One that ends, one that is interrupted, one that fails, and one that the client leaves open."""
+    with connect(f"{server.ws_url}/v1/text-to-speech/anna/multi-stream-input", open_timeout=PATIENCE_S) as socket:
+
+        def finish(name: str) -> None:
+            socket.send(json.dumps({"context_id": name, "close_context": True}))
+            while not json.loads(socket.recv(PATIENCE_S)).get("isFinal"):
+                pass
+
+        socket.send(json.dumps({"text": LINE, "context_id": "a", "flush": True}))
+        finish("a")
+        socket.send(json.dumps({"text": LINE * 9, "context_id": "b", "try_trigger_generation": True}))
+        finish("b")
+        socket.send(json.dumps({"text": LINE, "context_id": "c", "voice_settings": {"speed": 99}}))
+        assert json.loads(socket.recv(PATIENCE_S))["error"]
+        socket.send(json.dumps({"text": LINE * 9, "context_id": "d", "flush": True}))
+        assert json.loads(socket.recv(PATIENCE_S))["audio"]
+
+
+def elevenlabs_stream(server: Served) -> None:
+    with connect(f"{server.ws_url}/v1/text-to-speech/anna/stream-input", open_timeout=PATIENCE_S) as socket:
+        for text in (LINE, ""):
+            socket.send(json.dumps({"text": text}))
+        assert any(json.loads(message).get("isFinal") for message in socket)
+
+
+def elevenlabs_refused(server: Served) -> None:
+    """A turn that fails, on each socket."""
+    for path in ("multi-stream-input", "stream-input"):
+        address = f"{server.ws_url}/v1/text-to-speech/anna/{path}?inactivity_timeout=0.05"
+        with connect(address, open_timeout=PATIENCE_S) as socket, contextlib.suppress(ConnectionClosed):
+            socket.send(json.dumps({"text": "Half a sen", "context_id": "a"}))
+            assert "error" in json.loads(socket.recv(PATIENCE_S))
+            while True:
+                socket.recv(PATIENCE_S)
 
 
 def chatterbox(server: Served) -> None:
@@ -151,9 +250,21 @@ def twilio(server: Served) -> None:
 
 
 ENDINGS = [
-    *(whole, streamed, events, left, read_a_little_and_left, refused, inworld, on_a_socket, xtts),
-    *(chatterbox, chatterbox_turns, twilio),
+    whole,
+    streamed,
+    events,
+    left,
+    read_a_little_and_left,
+    refused,
+    inworld,
+    on_a_socket,
+    cancelled_on_a_socket,
+    xtts,
+    twilio,
 ]
+ENDINGS += [elevenlabs, elevenlabs_contexts, elevenlabs_stream, elevenlabs_refused]
+ENDINGS += [batch, on_the_omni_socket]
+ENDINGS += [chatterbox, chatterbox_turns]
 
 
 def settled(server: Served) -> dict[str, int]:

@@ -1,10 +1,9 @@
-"""What the tests hear: decoding, how much of a sound is voiced, whether two recordings say the same, pictures."""
+"""What the tests hear: decoding, how much of a sound is voiced, whether two recordings say the same."""
 
 from __future__ import annotations
 
 import io
 import wave
-from pathlib import Path
 
 import av
 import numpy as np
@@ -64,19 +63,6 @@ def word_distance(one: Audio, other: Audio, rate: int) -> float:
             now.append(cost + min(before[i], before[i + 1], now[i]))
         before = now
     return before[-1] / (len(a) + len(b))
-
-
-def save_spectrogram(path: Path, samples: Audio, rate: int, title: str) -> None:
-    """Write a picture of what was spoken, for people to look at."""
-    from matplotlib.figure import Figure
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    axes = figure.subplots()
-    with np.errstate(divide="ignore"):  # digital silence
-        axes.specgram(samples, NFFT=1024, Fs=rate, noverlap=768, vmin=-140)
-    axes.set(ylim=(0, 8000), xlabel="seconds", ylabel="Hz", title=title)
-    figure.savefig(path)
 
 
 def _features(samples: Audio, rate: int) -> Features:

@@ -42,12 +42,12 @@ def clean_environment(**settings: object) -> dict[str, str]:
     return {**inherited, "HF_HUB_OFFLINE": "1", **{name: str(value) for name, value in settings.items()}}
 
 
-def eventually(condition: Callable[[], bool], what: str) -> None:
-    """Wait for another process to get there; fails when it never does."""
+def eventually(condition: Callable[[], bool], what: str, pause_s: float = 0.02) -> None:
+    """Wait for another process to get there, asking every ``pause_s``; fails when it never does."""
     deadline = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < deadline, f"waited in vain: {what}"
-        time.sleep(0.02)
+        time.sleep(pause_s)
 
 
 class Listener:
@@ -159,7 +159,7 @@ class ServerProcess:
 
     def wait_ready(self) -> Self:
         url = self.url
-        eventually(lambda: not self.running or httpx.get(f"{url}/ready").is_success, "readiness")
+        eventually(lambda: not self.running or httpx.get(f"{url}/ready").is_success, "readiness", pause_s=0.1)
         assert self.running, self.log
         return self
 

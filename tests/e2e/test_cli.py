@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -28,18 +27,15 @@ def echo(folder: Path, *arguments: str, stdin: str = "") -> subprocess.Completed
 
 
 def test_say_writes_a_file_and_shows_its_progress_on_standard_error(tmp_path: Path) -> None:
-    def say(name: str) -> None:
-        done = echo(tmp_path, "say", "-", "--voice", "tiny_dan", "--seed", "1", "-o", name, stdin="Written to a file.")
-        assert (done.returncode, done.stdout) == (0, ""), done.stderr
-        assert name in done.stderr
-        assert "Traceback" not in done.stderr
-        samples, rate = decoded((tmp_path / name).read_bytes())
-        assert rate == 44_100
-        assert 0.5 < len(samples) / rate < 4
-        assert np.abs(samples).max() > 0.1
-
-    with ThreadPoolExecutor() as threads:  # most of what each of them does is loading
-        list(threads.map(say, ["out.wav", "out.mp3", "out.flac"]))
+    options = ["--voice", "tiny_dan", "--seed", "1", "-o", "out.mp3"]
+    done = echo(tmp_path, "say", "-", *options, stdin="Written to a file.")
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert "out.mp3" in done.stderr
+    assert "Traceback" not in done.stderr
+    samples, rate = decoded((tmp_path / "out.mp3").read_bytes())
+    assert rate == 44_100
+    assert 0.5 < len(samples) / rate < 4
+    assert np.abs(samples).max() > 0.1
 
 
 def test_say_with_an_unknown_voice_fails_with_one_line_and_leaves_the_file_alone(tmp_path: Path) -> None:
@@ -89,8 +85,8 @@ def test_say_speaks_like_a_clip_with_eight_channels_and_leaves_no_process(tmp_pa
 
 
 def test_a_text_with_nothing_to_speak_is_a_short_silence(tmp_path: Path) -> None:
-    done = echo(tmp_path, "say", "*sighs*", "-o", "sigh.wav")
+    done = echo(tmp_path, "say", "*sighs*", "-o", "sigh.flac")
     assert done.returncode == 0, done.stderr
-    samples, rate = decoded((tmp_path / "sigh.wav").read_bytes())
+    samples, rate = decoded((tmp_path / "sigh.flac").read_bytes())
     assert len(samples) == rate // 10
     assert not samples.any()

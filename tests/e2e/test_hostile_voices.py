@@ -11,7 +11,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import httpx
 import numpy as np
 import pytest
 
@@ -76,14 +75,16 @@ def test_a_first_voice_that_cannot_be_decoded_stops_nobody(start: Start, tmp_pat
     assert server.speak(TEXT, voice="b", **SHORT).status_code == 200
 
 
-def test_a_crash_in_a_decoder_costs_one_request_and_is_told_to_it(start: Start) -> None:
-    server = start().wait_ready()
+def test_a_crash_in_a_decoder_costs_one_request_and_is_told_to_it(server: ServerProcess) -> None:
+    before = {pid: cpu_seconds(pid) for pid in children_of(server.pid)}
+    crashed = server.metric("echo_decoded_clips_total", outcome="crashed")
+    failed = server.metric("echo_voice_encodings_total", outcome="failed")
     with ThreadPoolExecutor(1) as others:
         asked = others.submit(server.speak, TEXT, voice=inline(LONG), **SHORT)
         busy: list[int] = []
 
         def found() -> bool:
-            busy[:] = [pid for pid in children_of(server.pid) if cpu_seconds(pid) > 1.0]
+            busy[:] = [pid for pid in children_of(server.pid) if cpu_seconds(pid) > before.get(pid, 0.0) + 1.0]
             return bool(busy) or asked.done()
 
         eventually(found, "a decoder at work")
@@ -96,8 +97,8 @@ def test_a_crash_in_a_decoder_costs_one_request_and_is_told_to_it(start: Start) 
     assert "makes the decoder fail" in error["message"]
     assert "Segmentation fault" in server.log, "faulthandler tells where it was"
     assert server.speak(TEXT, voice=inline(surround("m4a")), **SHORT).status_code == 200
-    assert server.metric("echo_decoded_clips_total", outcome="crashed") == 1
-    assert server.metric("echo_voice_encodings_total", outcome="failed") == 1
+    assert server.metric("echo_decoded_clips_total", outcome="crashed") == crashed + 1
+    assert server.metric("echo_voice_encodings_total", outcome="failed") == failed + 1
 
 
 def cpu_seconds(pid: int) -> float:
@@ -132,7 +133,7 @@ def test_what_is_kept_of_voices_is_in_the_metrics(server: ServerProcess) -> None
     assert 1 <= server.metric("echo_decoder_processes") <= 2
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_no_decoder_outlives_its_server(start: Start, number: signal.Signals) -> None:
     server = start().wait_ready()
     decoders = children_of(server.pid)
@@ -148,26 +149,10 @@ def test_no_decoder_outlives_its_server(start: Start, number: signal.Signals) ->
 
 def test_ctrl_c_in_a_terminal_reaches_only_the_server(start: Start) -> None:
     server = start(session=True).wait_ready()
-    assert children_of(server.pid)
+    decoders = children_of(server.pid)
+    assert decoders
     os.killpg(server.pid, signal.SIGINT)  # what a terminal does: the whole group gets it
     server.assert_ends_cleanly(signal.SIGINT)
+    eventually(lambda: not any(map(running, decoders)), "the end of the decoders")
     assert "Traceback" not in server.log
     assert "KeyboardInterrupt" not in server.log
-
-
-def test_a_quota_of_clones_is_told_as_what_it_is(start: Start, tmp_path: Path) -> None:
-    voices = tmp_path / "voices"
-    voices.mkdir()
-    shutil.copy(ROOT / "audio_prompts" / "tiny_anna.flac", voices / "b.flac")
-    server = start(ECHO_VOICES_DIR=voices, ECHO_INWORLD_CLONE_ENABLED=1, ECHO_MAX_CLONES=1).wait_ready()
-
-    def clone(name: str) -> httpx.Response:
-        sample = encoded_as("wav", "pcm_s16le", "mono", tone(1.0, rate=48_000))
-        body = {"displayName": name, "voiceSamples": [{"audioData": inline(sample)}]}
-        return httpx.post(f"{server.url}/voices/v1/voices:clone", json=body, timeout=PATIENCE_S)
-
-    assert clone("one").status_code == 200
-    refused = clone("two")
-    assert refused.status_code == 403
-    assert "as many cloned voices as may be" in refused.json()["message"]
-    assert clone("one").status_code == 200

@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from echo.types import SAMPLE_RATE, Audio
-from tests.e2e.listening import from_wav, save_spectrogram, voiced_share, word_distance
+from tests.e2e.listening import from_wav, voiced_share, word_distance
 from tests.e2e.server_process import ROOT, ServerProcess
 from train.evaluation.measure import CLICK_THRESHOLD, click_score, pitch_hz, rms, speech_span
 
@@ -112,14 +112,6 @@ def test_a_long_text_is_spoken_in_chunks_with_pauses_between_them(say: Say) -> N
     # Each third says something.
     for third in np.array_split(samples, 3):
         assert voiced_share(third, SAMPLE_RATE) > 0.4
-
-
-def test_pictures_of_the_speech_are_kept(say: Say) -> None:
-    for voice in ("tiny_dan", "tiny_anna"):
-        path = ROOT / "artifacts" / "e2e" / f"{voice}.png"
-        path.unlink(missing_ok=True)
-        save_spectrogram(path, say(PASSAGE, voice), SAMPLE_RATE, f"{voice}: {PASSAGE}")
-        assert path.read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("text", ["Hello", "[happy] hello", "Good morning"])

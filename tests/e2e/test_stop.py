@@ -19,7 +19,7 @@ LONG = {
     "input": "A listener who is being served hears this sentence to its very end, and not less.",
     "response_format": "pcm",
     "block_sizes": [16, 48, 64],
-    "num_steps": [2, 60, 60],
+    "num_steps": [2, 30, 30],
     "seed": 7,
 }
 

@@ -31,6 +31,7 @@ def speaker(dit: EchoDiT, autoencoder: Autoencoder, pca: Pca, clip: Tensor, pad_
     return dit.encode_speaker(*padded_speaker_latents(autoencoder, pca, clip, max_latents=pad_to, pad_to_max=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_text_to_cropped_audio(name: str, dit: EchoDiT, autoencoder: Autoencoder, pca: Pca, vectors: Any) -> None:
     case, recorded = CASES[name], vectors("pipeline")

@@ -44,6 +44,7 @@ def options_of(case: str) -> dict[str, Any]:
     return options
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_with_the_references_padding(
     autoencoder: Autoencoder, pca: Pca, recorded: dict[str, Tensor], case: str
@@ -56,6 +57,7 @@ def test_with_the_references_padding(
     assert torch.equal(result.mask, recorded[f"{case}.mask"][0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", NON_EMPTY)
 def test_without_padding_the_valid_latents_are_the_same(
     autoencoder: Autoencoder, pca: Pca, recorded: dict[str, Tensor], case: str

@@ -8,13 +8,14 @@ ROOT = Path(__file__).resolve().parents[2]
 
 #: What a package may never import. A module is matched by its own name or a parent's.
 FORBIDDEN = {
-    "routes": {"torch", "echo.model", "echo.engines", "echo.scheduler"},
-    "compat": {"torch", "echo.model", "echo.engines", "echo.scheduler"},
+    "routes": {"torch", "worker", "echo.model", "echo.engines", "echo.scheduler"},
+    "compat": {"torch", "worker", "echo.model", "echo.engines", "echo.scheduler"},
     "server": {
         "torch",
         "fastapi",
         "routes",
         "compat",
+        "worker",
         "api_server",
         "echo.service",
         "echo.runtime",
@@ -22,7 +23,11 @@ FORBIDDEN = {
         "echo.engines",
         "echo.scheduler",
     },
-    "echo": {"fastapi", "starlette", "uvicorn", "routes", "compat", "server", "api_server"},
+    "worker": {
+        *("torch", "fastapi", "routes", "compat", "server", "api_server"),
+        *("echo.model", "echo.scheduler"),
+    },
+    "echo": {"fastapi", "starlette", "uvicorn", "routes", "compat", "server", "worker", "api_server"},
     "echo.types": {"torch", "pydantic", "asyncio"},
     "echo.errors": {"torch", "pydantic", "asyncio"},
     "echo.stream": {"torch", "pydantic"},
@@ -58,7 +63,7 @@ FORBIDDEN = {
 
 
 def modules() -> Iterator[tuple[str, Path]]:
-    for top in ("echo", "routes", "compat", "server"):
+    for top in ("echo", "routes", "compat", "server", "worker"):
         for path in sorted((ROOT / top).rglob("*.py")):
             parts = path.relative_to(ROOT).with_suffix("").parts
             yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path

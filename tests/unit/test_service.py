@@ -14,7 +14,7 @@ import pytest
 from echo.admission import Admission
 from echo.audio.join import JoinRules
 from echo.audio.pcm import from_bytes
-from echo.engines.fake import FakeEngine, FakeScript
+from echo.engines.fake import FakeEngine, FakeScript, FakeVoice
 from echo.errors import BadRequest, EngineFailed, Overloaded, TooLarge, VoiceNotFound
 from echo.limits import RequestLimits
 from echo.presets import load_presets
@@ -22,7 +22,17 @@ from echo.service import SpeechService
 from echo.settings import HOME
 from echo.steps import ServiceRules
 from echo.telemetry import Metrics
-from echo.types import AudioFormat, ChunkRules, Encoding, SpeechOptions, SpeechRequest, TextRules, VoiceRef
+from echo.types import (
+    SAMPLE_RATE,
+    AudioFormat,
+    ChunkRules,
+    Emotion,
+    Encoding,
+    SpeechOptions,
+    SpeechRequest,
+    TextRules,
+    VoiceRef,
+)
 from echo.voices.cache import VoiceCache
 from echo.voices.library import VoiceLibrary
 from echo.voices.turns import Turns
@@ -314,6 +324,27 @@ async def test_a_new_voice_is_read_in_the_turn_of_the_requests_client() -> None:
     assert (turns.running, turns.waiting) == (0, 0)
 
 
+async def test_an_emotion_reaches_the_engine_with_its_clip_encoded() -> None:
+    async with speech(script := FakeScript()) as service:
+        emotion = Emotion(clip=VoiceRef(name="tiny_dan"), alpha=0.5)
+        await service.collect(request(SENTENCE * 3, emotion=emotion))
+    assert len(script.spoken) > 1
+    for utterance in script.spoken:
+        assert utterance.emotion == emotion
+        assert utterance.emotion_voice not in (None, utterance.voice)
+
+
+async def test_clips_that_have_been_found_already_are_a_voice() -> None:
+    clips = tuple(sorted((HOME / "audio_prompts").glob("tiny_*.flac"))[:2])
+    async with speech(script := FakeScript()) as service:
+        await service.collect(replace(request(), voice=VoiceRef(name="two", files=clips)))
+        await service.collect(replace(request(), voice=VoiceRef(files=clips[:1])))
+    two, one = (utterance.voice for utterance in script.spoken)
+    assert isinstance(two, FakeVoice)
+    assert isinstance(one, FakeVoice)
+    assert two.samples > one.samples + SAMPLE_RATE
+
+
 def limited(**limits: Any) -> dict[str, Any]:
     return {"limits": RequestLimits(**limits)}
 
@@ -380,6 +411,7 @@ async def test_an_answer_that_becomes_too_large_for_one_piece_ends_with_an_error
         await until(lambda: len(script.spoken) == 1)
 
 
+@pytest.mark.slow
 async def test_long_texts_are_read_while_others_are_served() -> None:
     ticks = 0
 

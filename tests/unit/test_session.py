@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import itertools
 import random
 import zlib
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -213,6 +215,49 @@ async def test_passages_may_be_files_of_their_own() -> None:
     assert [file[:4] for file in files] == [b"fLaC"] * 3
     done = [event for event in events if isinstance(event, PassageDone)]
     assert done[0].end_s == done[1].start_s > 0
+
+
+async def test_a_passages_file_states_its_length() -> None:
+    async with speech() as service:
+        rules = SpeakRules(sentences_from=0, single=True)
+        session = service.session(request(format=AudioFormat(encoding=Encoding.FLAC)), rules, files=True)
+        session.feed("One. Two and three.")
+        session.end()
+        file, lengths = b"", []
+        async with asyncio.timeout(20):
+            async for event in session:
+                if isinstance(event, bytes):
+                    file += event
+                elif isinstance(event, PassageDone):
+                    info = soundfile.info(io.BytesIO(session.whole(file)))
+                    lengths.append((info.frames / info.samplerate, event.end_s - event.start_s))
+                    file = b""
+    assert len(lengths) == 2
+    assert all(told == pytest.approx(heard, abs=1e-3) for told, heard in lengths)
+
+
+@pytest.mark.parametrize("cancel", [False, True])
+async def test_closing_ends_the_wait_for_a_voice_that_is_being_read(cancel: bool) -> None:
+    async with speech() as service:
+        asked, answer = asyncio.Event(), asyncio.Event()
+
+        async def slow(ref: VoiceRef, client: str = "") -> None:
+            asked.set()
+            await answer.wait()
+
+        service.voice_state = slow  # type: ignore[method-assign]
+        session = service.session(request(), SENTENCES)
+        session.feed("One. And two.")
+        reader = asyncio.create_task(everything(session))
+        await asked.wait()
+        session.close()
+        if cancel:
+            reader.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await reader
+        else:
+            assert kinds(await reader) == ["PassageStarted"]
+        assert service.admission.open == 0
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,8 @@ async def start(settings: Settings) -> str | None:
         return runtime.failure
 
 
-@hypothesis_settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@pytest.mark.slow
+@hypothesis_settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 @given(given=st.dictionaries(st.sampled_from(NAMES), values, min_size=1, max_size=2))
 def test_any_value_is_taken_or_refused_with_one_line(given: dict[str, str]) -> None:
     for name in ("ECHO_VAD_REROLL_ENABLED", "ECHO_DEBUG_LOGS"):
@@ -93,6 +94,12 @@ def test_a_value_that_ended_in_a_traceback_is_refused_with_its_name(name: str, v
     with pytest.raises(ConfigError, match=told) as caught:
         load_settings({name: value})
     assert caught.value.message.startswith(f"{name}=")
+
+
+def test_a_presets_file_with_a_line_break_in_its_name_is_refused_with_one_line() -> None:
+    with pytest.raises(ConfigError) as caught:
+        Runtime(load_settings({"ECHO_PRESETS_FILE": "\n"}), load_engine=lambda settings, gate: FakeEngine())
+    assert one_line(caught.value.message)
 
 
 @pytest.mark.parametrize("text", [".", "*sighs*", "🙂", "[pause:1s]"])

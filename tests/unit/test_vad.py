@@ -69,6 +69,7 @@ def test_another_sample_rate_gives_the_same_times(detector: SpeechDetector) -> N
     assert longest[0] == pytest.approx(longest[1], abs=0.1)
 
 
+@pytest.mark.slow
 def test_many_threads_share_one_detector(detector: SpeechDetector) -> None:
     samples = [with_pause(PROMPTS[i], PROMPTS[i + 1], 0.5 + i / 2) for i in range(3)]
     alone = [detector.silences(clip, RATE) for clip in samples]

@@ -64,8 +64,8 @@ class Muon(torch.optim.Optimizer):
 def orthogonal(matrices: Tensor, iterations: int = 5) -> Tensor:
     """Return about the nearest orthogonal matrices of ``[n, rows, columns]``: singular values between 0.7 and 1.2."""
     a, b, c = _QUINTIC
-    # bfloat16 suffices (the result is only about orthogonal) and is much faster where the processor knows it.
-    x = matrices.bfloat16()
+    # bfloat16 suffices (the result is only about orthogonal) and is much faster on a GPU; most CPUs only emulate it.
+    x = matrices.bfloat16() if matrices.is_cuda else matrices
     wide = x if x.shape[1] <= x.shape[2] else x.mT
     wide = wide / (wide.float().norm(dim=(1, 2), keepdim=True) + 1e-7).to(wide.dtype)
     for _ in range(iterations):

@@ -11,44 +11,26 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from starlette.types import Message
 from starlette.websockets import WebSocket
 
 from compat.inworld.socket import Session
 from echo.engines.fake import FakeEngine
 from echo.runtime import Runtime
 from echo.settings import Settings
+from tests.contract.far_end import Client
 from tests.contract.serving import PATIENCE_S, Gate
 
 CREATE = json.dumps({"create": {"voiceId": "anna", "audioConfig": {"audioEncoding": "PCM"}}, "contextId": "c"})
 SPEAK = json.dumps({"send_text": {"text": "Hello there.", "flush_context": {}}, "contextId": "c"})
 
 
-class Client:
-    """The far end of a socket: what it sends, and what came back."""
+class InworldClient(Client):
+    async def session(self, runtime: Runtime, idle_s: float) -> None:
+        async def application(socket: WebSocket) -> None:
+            await socket.accept()
+            await Session(socket, runtime, idle_s).serve()
 
-    def __init__(self) -> None:
-        self.answers: list[dict[str, Any]] = []
-        self.close_code: int | None = None
-        self._frames: asyncio.Queue[Message] = asyncio.Queue()
-        self._frames.put_nowait({"type": "websocket.connect"})
-
-    def send(self, frame: str) -> None:
-        self._frames.put_nowait({"type": "websocket.receive", "text": frame})
-
-    def leave(self) -> None:
-        self._frames.put_nowait({"type": "websocket.disconnect", "code": 1001})
-
-    async def serve(self, runtime: Runtime, idle_s: float) -> None:
-        socket = WebSocket({"type": "websocket", "path": "/", "headers": []}, self._frames.get, self._answer)
-        await socket.accept()
-        await Session(socket, runtime, idle_s).serve()
-
-    async def _answer(self, message: Message) -> None:
-        if message["type"] == "websocket.send":
-            self.answers.append(json.loads(message["text"]))
-        elif message["type"] == "websocket.close":
-            self.close_code = message["code"]
+        await self.serve(application)
 
 
 @pytest.fixture
@@ -65,39 +47,39 @@ async def runtime(voices_dir: Path, engine: FakeEngine) -> AsyncIterator[Runtime
 
 
 async def test_a_silent_client_is_let_go(runtime: Runtime) -> None:
-    client = Client()
-    await client.serve(runtime, idle_s=0.01)
+    client = InworldClient()
+    await client.session(runtime, idle_s=0.01)
     assert client.close_code == 1000
-    assert client.answers == []
+    assert client.messages == []
 
 
 async def test_a_client_with_an_idle_context_is_let_go_as_well(runtime: Runtime) -> None:
-    client = Client()
+    client = InworldClient()
     before = asyncio.all_tasks()
     client.send(CREATE)
-    await client.serve(runtime, idle_s=0.05)
+    await client.session(runtime, idle_s=0.05)
     assert client.close_code == 1000
     assert asyncio.all_tasks() == before
 
 
 async def test_a_client_that_listens_is_not_idle(runtime: Runtime, engine: FakeEngine) -> None:
     engine.script.render = gate = Gate()
-    client = Client()
+    client = InworldClient()
     client.send(CREATE)
     client.send(SPEAK)
     asyncio.get_running_loop().call_later(0.2, gate.open)
-    await client.serve(runtime, idle_s=0.02)
-    assert any("flushCompleted" in answer["result"] for answer in client.answers)
+    await client.session(runtime, idle_s=0.02)
+    assert any("flushCompleted" in answer["result"] for answer in client.messages)
     assert client.close_code == 1000
 
 
 async def test_nothing_is_left_behind_when_the_client_leaves(runtime: Runtime, engine: FakeEngine) -> None:
     engine.script.render = gate = Gate()
-    client = Client()
+    client = InworldClient()
     before = asyncio.all_tasks()
     client.send(CREATE)
     client.send(SPEAK)
-    serving = asyncio.create_task(client.serve(runtime, idle_s=60))
+    serving = asyncio.create_task(client.session(runtime, idle_s=60))
     await asyncio.to_thread(gate.reached.wait, PATIENCE_S)
     client.leave()
     await serving
@@ -128,16 +110,16 @@ async def test_no_sequence_of_frames_breaks_the_session(runtime: Runtime, engine
     @settings(max_examples=40, derandomize=True, deadline=None)
     @given(frames=st.lists(_FRAMES, max_size=8))
     def play(frames: list[dict[str, object]]) -> None:
-        client = Client()
+        client = InworldClient()
         for frame in [CREATE, *map(json.dumps, frames)]:
             client.send(frame)
         client.send("{")  # the last answer is the one to this
         client.leave()
-        asyncio.run_coroutine_threadsafe(client.serve(runtime, idle_s=60), loop).result(20)
+        asyncio.run_coroutine_threadsafe(client.session(runtime, idle_s=60), loop).result(20)
         assert client.close_code is None
-        assert any("error" in answer and "JSON" in answer["error"]["message"] for answer in client.answers)
-        assert not any("internal" in str(answer).lower() for answer in client.answers)
-        assert not any(_code(answer) == 13 for answer in client.answers)
+        assert any("error" in answer and "JSON" in answer["error"]["message"] for answer in client.messages)
+        assert not any("internal" in str(answer).lower() for answer in client.messages)
+        assert not any(_code(answer) == 13 for answer in client.messages)
 
     await asyncio.to_thread(play)
     assert runtime.service.admission.open == 0

@@ -12,7 +12,7 @@ import pytest
 
 from tests.contract.cloning import MAX_SAMPLE_BYTES, base64_clip, changed, clip, snapshot
 from tests.contract.inworld.calls import Json, open_socket, post, speak
-from tests.contract.serving import Served
+from tests.contract.serving import Serve, Served, write_voice
 
 WORKSPACE = "/voices/v1/workspaces/skyrim/voices"
 PLAIN = "/voices/v1/voices"
@@ -100,6 +100,16 @@ def test_an_unknown_voice_is_404(server: Served) -> None:
 @pytest.mark.parametrize("path", [PLAIN + ":clone", WORKSPACE + ":clone"])
 def test_cloning_is_off_unless_switched_on(server: Served, path: str) -> None:
     assert error(post(server, path, {"displayName": "x"})) == (403, 7)
+
+
+def test_a_quota_of_clones_is_told_as_what_it_is(serve: Serve, tmp_path: Path) -> None:
+    write_voice(tmp_path / "anna.wav")
+    server = serve(voices_dir=(str(tmp_path),), inworld_clone_enabled=True, max_clones=1)
+    clone(server, displayName="one")
+    refused = post(server, PLAIN + ":clone", {"displayName": "two", "voiceSamples": [{"audioData": base64_clip()}]})
+    assert error(refused) == (403, 7)
+    assert "as many cloned voices as may be" in refused.json()["message"]
+    clone(server, displayName="one")
 
 
 @pytest.mark.parametrize("method", ["DELETE", "PATCH"])

@@ -53,8 +53,8 @@ def test_whoever_guesses_is_slowed_down(serve: Serve) -> None:
 
 
 def test_a_key_in_the_query_of_a_socket_is_not_in_the_log(server: Served, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.DEBUG):
-        with connect(f"{server.ws_url}{SOCKET_PATH}?key=secret", open_timeout=PATIENCE_S):
-            pass
+    url = f"{server.ws_url}{SOCKET_PATH}?key=secret"
+    with caplog.at_level(logging.DEBUG), connect(url, open_timeout=PATIENCE_S):
+        pass
     records = [record for record in caplog.records if record.levelno > logging.DEBUG and worth_a_line(record)]
     assert not [record.getMessage() for record in records if "secret" in record.getMessage()]

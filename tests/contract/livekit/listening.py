@@ -18,6 +18,8 @@ from tests.contract.serving import PATIENCE_S, Served
 PAGE = Page("livekit")
 #: A failure is a failure: nothing is tried again.
 ONCE = APIConnectOptions(max_retry=0, timeout=PATIENCE_S)
+TOKENS = ["Hel", "lo the", "re. How", " are you ", "today? I am ", "fine, thanks for asking."]
+TEXT = "".join(TOKENS)
 
 
 @dataclass(slots=True)
@@ -51,3 +53,25 @@ async def listen(stream: tts.ChunkedStream | tts.SynthesizeStream) -> Heard:
             heard.rates.add((event.frame.sample_rate, event.frame.num_channels))
             heard.words += event.frame.userdata.get(USERDATA_TIMED_TRANSCRIPT, [])
     return heard
+
+
+def pushed(stream: tts.SynthesizeStream, *tokens: str) -> tts.SynthesizeStream:
+    """Give a stream all of its text."""
+    for token in tokens:
+        stream.push_text(token)
+    stream.end_input()
+    return stream
+
+
+def check_words(heard: Heard, text: str) -> None:
+    """Check that the words are the text's, in order and within the audio."""
+    assert [word.strip() for word in heard.words] == text.split()
+    times = [time for word in heard.words for time in _times(word)]
+    assert times == sorted(times)
+    assert 0 <= times[0] < times[-1] <= heard.seconds + 0.05
+
+
+def _times(word: TimedString) -> tuple[float, float]:
+    assert isinstance(word.start_time, float)
+    assert isinstance(word.end_time, float)
+    return word.start_time, word.end_time

@@ -3,39 +3,15 @@
 from __future__ import annotations
 
 import pytest
-from livekit.agents import APIError, APIStatusError, tts
-from livekit.agents.types import TimedString
+from livekit.agents import APIError, APIStatusError
 
 from echo.audio.join import JoinRules
 from tests.contract.docs.audio import spoken_seconds
-from tests.contract.livekit.listening import ONCE, Heard, listen, plugin
+from tests.contract.livekit.listening import ONCE, TEXT, TOKENS, check_words, listen, plugin, pushed
 from tests.contract.serving import Gate, Served
 
 INWORLD = "Inworld"
 PAUSE_S = JoinRules().pause_ms / 1000
-TOKENS = ["Hel", "lo the", "re. How", " are you ", "today? I am ", "fine, thanks for asking."]
-TEXT = "".join(TOKENS)
-
-
-def pushed(stream: tts.SynthesizeStream, *tokens: str) -> tts.SynthesizeStream:
-    for token in tokens:
-        stream.push_text(token)
-    stream.end_input()
-    return stream
-
-
-def check_words(heard: Heard, text: str) -> None:
-    """Check that the words are the text's, in order and within the audio."""
-    assert [str(word) for word in heard.words] == text.split()
-    times = [time for word in heard.words for time in _times(word)]
-    assert times == sorted(times)
-    assert 0 <= times[0] < times[-1] <= heard.seconds + 0.05
-
-
-def _times(word: TimedString) -> tuple[float, float]:
-    assert isinstance(word.start_time, float)
-    assert isinstance(word.end_time, float)
-    return word.start_time, word.end_time
 
 
 async def test_a_text_at_once(checkout: Served) -> None:

@@ -61,7 +61,8 @@ class OpenAiCompatible:
 def test_a_line_is_a_complete_16_bit_file(voices: Path, root: bool) -> None:
     with serving(started(COMPATIBLE, voices)) as server:
         client = OpenAiCompatible(server, url=server.url if root else None)
-        assert httpx.get(client.base, timeout=PATIENCE_S).status_code < 500
+        probed = httpx.get(client.base, timeout=PATIENCE_S)  # any answer will do
+        assert probed.status_code == (200 if root else 404)
         answer = client.speak(TEXT)
         assert answer.status_code == 200
         info = soundfile.info(io.BytesIO(answer.content))
@@ -99,7 +100,7 @@ def test_xtts_finds_its_voices_and_speaks(voices: Path) -> None:
     settings = PAGE.settings(XTTS)
     with serving(started(XTTS, voices)) as server, httpx.Client(timeout=PATIENCE_S) as client:
         url = aimed(settings["XTTS URL"], server)
-        assert client.get(url).status_code < 500
+        assert client.get(url).status_code == 200
         official = {"main", "v2.0.3", "v2.0.2", "v2.0.1", "v2.0.0"}
         assert settings["XTTS Default Model"] in official
         assert official & set(client.get(f"{url}/get_models_list").json())

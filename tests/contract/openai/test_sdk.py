@@ -13,6 +13,8 @@ from openai import OpenAI
 
 from tests.contract.serving import PATIENCE_S, Gate, Serve, Served
 
+pytestmark = pytest.mark.slow  # a foreign client
+
 TEXT = "The quick brown fox jumps over the lazy dog, and then it rests."  # two blocks of the fake's audio
 
 

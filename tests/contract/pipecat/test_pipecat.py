@@ -2,120 +2,37 @@
 
 from __future__ import annotations
 
-import itertools
-import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, cast
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from echo.audio.join import JoinRules
 from tests.contract.docs.audio import spoken_seconds
-from tests.contract.docs.pages import Page, aimed
+from tests.contract.docs.pages import aimed
+from tests.contract.pipecat.hearing import (
+    PAGE,
+    AggregatedTextFrame,
+    Frame,
+    Heard,
+    InterruptionFrame,
+    SleepFrame,
+    TTSSpeakFrame,
+    TTSStoppedFrame,
+    answer,
+    hear,
+    run_test,
+)
 from tests.contract.serving import PATIENCE_S, Gate, Served, serving
 
-with warnings.catch_warnings():
-    # pipecat's own affairs: Python 3.13 has no audioop any more, and a class of its own that it is about to remove.
-    warnings.filterwarnings("ignore", "'audioop' is deprecated", DeprecationWarning)
-    warnings.filterwarnings("ignore", "`AudioContextTTSService` is deprecated", DeprecationWarning)
-    from loguru import logger
-    from pipecat.frames.frames import (
-        AggregatedTextFrame,
-        ErrorFrame,
-        Frame,
-        InterruptionFrame,
-        LLMFullResponseEndFrame,
-        LLMFullResponseStartFrame,
-        LLMTextFrame,
-        TTSAudioRawFrame,
-        TTSSpeakFrame,
-        TTSStoppedFrame,
-        TTSTextFrame,
-        TTSUpdateSettingsFrame,
-    )
-    from pipecat.pipeline.worker import PipelineParams
-    from pipecat.services.openai.tts import OpenAITTSService
-    from pipecat.tests.utils import SleepFrame, run_test
-
-PAGE = Page("pipecat")
 OPENAI, SOCKET, HTTP = "OpenAI", "Inworld over a WebSocket", "Inworld over HTTP"
+ELEVEN_SOCKET, ELEVEN_HTTP = "ElevenLabs over a WebSocket", "ElevenLabs over HTTP"
+WITH_TIMES = [SOCKET, HTTP, ELEVEN_SOCKET, ELEVEN_HTTP]
 TEXT = "Hello there. How are you today?"
 WORDS = TEXT.split()
 
 
-@pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
-    """Leave pipecat's log out of the output."""
-    logger.disable("pipecat")
-    yield
-    logger.enable("pipecat")
-
-
-@dataclass(frozen=True, slots=True)
-class Heard:
-    """What came out of a pipeline."""
-
-    down: Sequence[Frame]
-    up: Sequence[Frame]
-
-    @property
-    def audio(self) -> list[TTSAudioRawFrame]:
-        return [frame for frame in self.down if isinstance(frame, TTSAudioRawFrame)]
-
-    @property
-    def seconds(self) -> float:
-        return sum(len(frame.audio) / 2 / frame.sample_rate for frame in self.audio)
-
-    @property
-    def words(self) -> list[TTSTextFrame]:
-        return [frame for frame in self.down if isinstance(frame, TTSTextFrame)]
-
-    @property
-    def errors(self) -> list[str]:
-        return [frame.error for frame in [*self.up, *self.down] if isinstance(frame, ErrorFrame)]
-
-
-async def hear(
-    heading: str,
-    server: Served,
-    *frames: Frame,
-    later: Iterable[Frame] = (),
-    rate: int | None = None,
-    patience_s: float = PATIENCE_S,
-    **settings: Any,
-) -> Heard:
-    """Run a pipeline around the service of a section of the page.
-
-    ``later`` is drawn from while it runs. ``patience_s`` is how long the service waits for audio that does not come.
-    """
-    names: dict[str, Any] = {}
-    exec(aimed(PAGE.block(heading, "python"), server), names)
-    tts = names["tts"]
-    tts._stop_frame_timeout_s = patience_s
-    before = [TTSUpdateSettingsFrame(delta=type(tts).Settings(**settings))] if settings else []
-    params = PipelineParams(audio_out_sample_rate=rate) if rate else PipelineParams()
-    try:
-        down, up = await run_test(
-            tts,
-            frames_to_send=cast(Sequence[Frame], itertools.chain(before, frames, later)),
-            pipeline_params=params,
-            start_timeout=PATIENCE_S,
-        )
-    finally:
-        if "session" in names:
-            await names["session"].close()
-        if isinstance(tts, OpenAITTSService):
-            await tts._client.close()  # pipecat leaves that to the end of the process
-    return Heard(down, up)
-
-
-def answer(*tokens: str) -> list[Frame]:
-    """The frames of a language model's answer."""
-    return [LLMFullResponseStartFrame(), *(LLMTextFrame(token) for token in tokens), LLMFullResponseEndFrame()]
-
-
-@pytest.mark.parametrize("heading", [OPENAI, SOCKET, HTTP])
+@pytest.mark.parametrize("heading", [OPENAI, *WITH_TIMES])
 async def test_speech_has_the_rate_of_the_pipeline(checkout: Served, heading: str) -> None:
     heard = await hear(heading, checkout, TTSSpeakFrame(TEXT))
     assert not heard.errors
@@ -125,8 +42,8 @@ async def test_speech_has_the_rate_of_the_pipeline(checkout: Served, heading: st
     assert isinstance(heard.down[-1], TTSStoppedFrame)
 
 
-@pytest.mark.parametrize("heading", [SOCKET, HTTP])
-async def test_inworld_speaks_at_any_rate(checkout: Served, heading: str) -> None:
+@pytest.mark.parametrize("heading", WITH_TIMES)
+async def test_the_others_speak_at_any_rate(checkout: Served, heading: str) -> None:
     heard = await hear(heading, checkout, TTSSpeakFrame(TEXT), rate=16_000)
     assert {frame.sample_rate for frame in heard.audio} == {16_000}
     assert heard.seconds == pytest.approx(spoken_seconds(checkout), abs=0.1)
@@ -140,7 +57,7 @@ async def test_openai_speaks_at_the_rate_that_the_server_is_set_to() -> None:
         assert heard.seconds == pytest.approx(spoken_seconds(server), abs=0.1)
 
 
-@pytest.mark.parametrize("heading", [SOCKET, HTTP])
+@pytest.mark.parametrize("heading", WITH_TIMES)
 async def test_every_word_comes_with_its_time(checkout: Served, heading: str) -> None:
     heard = await hear(heading, checkout, TTSSpeakFrame(TEXT))
     assert [frame.text for frame in heard.words] == WORDS
@@ -202,7 +119,7 @@ async def test_a_voice_can_be_changed_on_the_way(checkout: Served) -> None:
     assert heard.seconds > 1
 
 
-@pytest.mark.parametrize("heading", [SOCKET, HTTP])
+@pytest.mark.parametrize("heading", [SOCKET, HTTP, ELEVEN_HTTP])
 async def test_an_unknown_voice_is_an_error_that_names_it(checkout: Served, heading: str) -> None:
     heard = await hear(heading, checkout, TTSSpeakFrame(TEXT), voice="nobody", patience_s=0.1)
     assert any("nobody" in error for error in heard.errors)

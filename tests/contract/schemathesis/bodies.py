@@ -23,6 +23,7 @@ GOOD = {
     "voice_id": "anna",
     "speaker_wav": "anna",
     "displayName": "fuzz",
+    "items": [{"input": "Hello there."}],
     "voiceSamples": [{"audioData": base64_clip(seconds=0.5, rate=8_000)}],
 }
 _ODD_TEXT = [

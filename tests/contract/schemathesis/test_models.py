@@ -14,6 +14,9 @@ from compat.chatterbox.schemas import SpeakBody as ChatterboxBody
 from compat.chatterbox.schemas import TurnMessage
 from compat.inworld.messages import ContextConfig, ContextUpdate, Message
 from compat.inworld.schemas import CloneBody, SynthesizeBody, VoicePatch
+from compat.omni.batch import BatchBody
+from compat.omni.messages import SessionConfig
+from compat.omni.schemas import OmniBody
 from compat.twilio.messages import AgentMessage
 from compat.twilio.messages import Message as TwilioMessage
 from compat.wire import decode
@@ -34,6 +37,9 @@ WIRE = (
     ContextConfig,
     ContextUpdate,
     SpeakBody,
+    OmniBody,
+    SessionConfig,
+    BatchBody,
     ChatterboxBody,
     TurnMessage,
     TwilioMessage,

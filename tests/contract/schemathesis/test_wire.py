@@ -101,6 +101,19 @@ def test_frames_on_the_inworld_socket(fuzzed: Served, frames: list[bytes | str])
     assert all(status["code"] in (3, 5) for status in statuses), statuses
 
 
+@some
+@given(frames=st.lists(raw | anything.map(encoded) | anything.map(json.dumps), max_size=5))
+def test_frames_on_the_omni_socket(fuzzed: Served, frames: list[bytes | str]) -> None:
+    with connect(f"{fuzzed.ws_url}/v1/audio/speech/stream", proxy=None) as socket:
+        socket.send(json.dumps({"type": "session.config", "voice": "anna"}))
+        for frame in [*frames, json.dumps({"type": "the last one"})]:
+            socket.send(frame)
+        answers = [json.loads(socket.recv(timeout=PATIENCE_S)) for _ in range(len(frames) + 2)]
+    kinds = [answer["type"] for answer in answers]
+    assert sorted(kinds) == ["error"] * (len(frames) + 1) + ["session.configured"]
+    assert all(answer.get("code") != "internal_error" for answer in answers)
+
+
 @pytest.mark.parametrize("path", ["/ws/synthesize", "/ws/synthesize-stream"])
 @some
 @given(frames=st.lists(raw | anything.map(encoded) | anything.map(json.dumps), max_size=5))

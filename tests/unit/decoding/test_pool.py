@@ -33,6 +33,8 @@ from echo.types import Audio
 from echo.voices.container import sniff
 from tests.unit.voices.voice_files import SURROUND, encoded, encoded_as, level, level_of, tone, wav_bytes
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[3]
 SECOND = 44_100
 PATIENCE_S = 60.0

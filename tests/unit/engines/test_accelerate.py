@@ -14,13 +14,14 @@ from torch import Tensor
 
 from echo.engines.accelerate import Acceleration, compile_blocks, compile_decoder, make_arena
 from echo.engines.block import BlockEngine
+from echo.model.autoencoder import Autoencoder
 from echo.model.cuda.compile import Artifacts, Compiler
 from echo.model.cuda.graphs import CapturedForward, attend_row_by_row
 from echo.model.echo import EchoModel
-from echo.model.files.weights import LoadedEcho
+from echo.model.files.weights import LoadedEcho, random_autoencoder
 from echo.scheduler.policy import Limits
 from echo.types import Audio, BlockPlan, BlockSpec, EngineInfo, SamplerParams, TailRules, Utterance
-from tests.unit.small_echo import small_autoencoder, small_dit, small_pca
+from tests.unit.small_echo import CPU, narrow_release, small_dit, small_pca
 
 
 def replaying(run: Callable[[], Tensor]) -> Callable[[], Tensor]:
@@ -42,7 +43,7 @@ def accelerated(model: EchoModel, artifacts: Path) -> Acceleration:
     compile = partial(torch.compile, backend="eager")
     compilers = [
         compile_blocks(model.dit, Compiler("the model", compile)),
-        compile_decoder(model.autoencoder, Compiler("the decoder", compile), pieces=(1, 4, 16)),
+        compile_decoder(model.autoencoder, Compiler("the decoder", compile), pieces=(1, 4)),
     ]
     buckets = (32, 64, 256)
     model.dit.arena = make_arena(model.dit, 4 * 2**20, buckets[-1])
@@ -52,8 +53,15 @@ def accelerated(model: EchoModel, artifacts: Path) -> Acceleration:
     return Acceleration(model, compilers, Artifacts(artifacts), forward)
 
 
+def short_autoencoder() -> Autoencoder:
+    """One of each kind of layer: each takes seconds to compile, and is compiled for several shapes."""
+    config = narrow_release(n_layer=1)
+    config = replace(config, decoder_rates=(512,), quantizer=replace(config.quantizer, downsample_factor=(4,)))
+    return random_autoencoder(config, CPU, torch.float32).fold_weight_norm()
+
+
 def small_model() -> EchoModel:
-    loaded = LoadedEcho(small_dit(torch.float32), small_autoencoder(), small_pca(), {})
+    loaded = LoadedEcho(small_dit(torch.float32), short_autoencoder(), small_pca(), {})
     return EchoModel(loaded, lambda text: [0, *text.encode()], max_speaker_latents=64)
 
 
@@ -81,6 +89,7 @@ def speak(engine: BlockEngine, wanted: list[Utterance]) -> list[Audio]:
     return [np.concatenate([frame.samples for frame in stream]) for stream in streams]
 
 
+@pytest.mark.slow
 def test_after_the_warm_up_no_mix_of_requests_meets_a_shape_that_is_not_ready(
     engines: tuple[BlockEngine, BlockEngine],
 ) -> None:

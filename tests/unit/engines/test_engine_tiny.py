@@ -21,6 +21,8 @@ from echo.settings import HOME, load_settings
 from echo.types import SAMPLES_PER_LATENT, Audio, BlockPlan, BlockSpec, SamplerParams, TailRules, Utterance, VoiceState
 from echo.vad import SilenceGate, SilenceRules, Span
 
+pytestmark = pytest.mark.slow
+
 Voices = dict[str, VoiceState | None]
 
 TEXTS = (

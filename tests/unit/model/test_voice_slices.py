@@ -47,6 +47,7 @@ def work_of_slices(model: EchoModel, audio: Audio) -> list[int]:
         slices.append(counter.get_total_flops())
 
 
+@pytest.mark.slow
 def test_no_slice_of_a_long_reference_is_more_work_than_one_of_a_short(model: EchoModel) -> None:
     short, long = (work_of_slices(model, reference(latents)) for latents in (32, 400))
     assert min(short) >= 0
@@ -55,6 +56,7 @@ def test_no_slice_of_a_long_reference_is_more_work_than_one_of_a_short(model: Ec
     assert sum(long) > 8 * sum(short), "it is more work in all"
 
 
+@pytest.mark.slow
 def test_the_last_slices_do_not_grow_with_what_came_before(model: EchoModel) -> None:
     """The speaker encoder reads all latents; at once that would be work of the square of their number."""
     encoding = model.dit.encode_speaker_in_slices(torch.randn(6400, 80), 6400, 32)

@@ -122,6 +122,7 @@ def test_a_first_sound_that_is_due_at_once_makes_others_run_dry() -> None:
     assert dry(heard[1]) < dry(heard[0.1]) / 4
 
 
+@pytest.mark.slow
 def test_on_a_gpu_more_listeners_are_served_when_blocks_of_all_sizes_share_a_step() -> None:
     heard = {mixed: listen(GPU, RELEASED, replace(GPU_LIMITS, mix_sizes=mixed), 25.0, 15.0) for mixed in (True, False)}
     assert dry(heard[False]) > 10

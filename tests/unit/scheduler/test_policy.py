@@ -1,5 +1,6 @@
 from dataclasses import dataclass, replace
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -132,6 +133,7 @@ jobs = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(jobs)
 @settings(deadline=None, derandomize=True, max_examples=300)
 def test_whatever_waits_the_choice_keeps_its_promises(jobs: list[Plain]) -> None:

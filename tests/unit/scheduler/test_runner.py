@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -203,7 +204,7 @@ class AnyMix(RuleBasedStateMachine):
             assert [frame.is_last for frame in frames] == [False] * (len(frames) - 1) + [True]
 
 
-TestAnyMix = AnyMix.TestCase
+TestAnyMix = pytest.mark.slow(AnyMix.TestCase)
 TestAnyMix.settings = settings(max_examples=120, stateful_step_count=40, deadline=None, derandomize=True)
 
 

@@ -335,6 +335,7 @@ def test_closing_fails_what_is_left_and_refuses_more() -> None:
     assert not device.healthy()
 
 
+@pytest.mark.slow
 def test_an_utterance_that_nobody_reads_does_not_run_far_ahead() -> None:
     model = ToyModel()
     limits = Limits(max_jobs=8, max_unread_s=0.1)

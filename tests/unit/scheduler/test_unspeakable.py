@@ -132,6 +132,7 @@ async def test_it_costs_no_device_work_but_its_voice_must_be_known() -> None:
         assert service.admission.open == 0
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(texts=st.lists(TEXTS, min_size=1, max_size=8))
 def test_every_text_becomes_audio_or_is_refused_for_being_empty(texts: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 
 import pytest
@@ -213,4 +214,38 @@ def test_a_piece_may_end_in_half_a_word() -> None:
         "Hello ",
         "there. ",
         "You",
+    ]
+
+
+def test_a_whole_text_is_one_passage_however_long_it_is() -> None:
+    buffer = Buffer(SpeakRules(whole=True, sentences_from=0))
+    text = "This is a sentence. " * 200
+    assert [buffer.append(text[at : at + 7], 0.0) for at in range(0, len(text), 7)] == [[]] * -(-len(text) // 7)
+    assert buffer.length == len(text)
+    assert buffer.deadline is None
+    (passage,) = buffer.flush()
+    assert passage.source == text
+    assert buffer.length == 0
+    assert buffer.flush() == []
+
+
+CLAUSES = SpeakRules(sentences_from=0, clauses_from=0, single=True)
+
+
+@settings(max_examples=100, deadline=None)
+@given(cuts=st.sets(st.integers(1, 80)))
+def test_clauses_are_passages_of_their_own_however_the_text_arrives(cuts: set[int]) -> None:
+    text = "Well, it was 3,500 m; nobody (neither he, nor she) went. But why, then? No: not me"
+    buffer = Buffer(CLAUSES)
+    edges = [0, *sorted(cuts), len(text)]
+    passages = [p for a, b in itertools.pairwise(edges) for p in buffer.append(text[a:b], 0.0)]
+    passages += buffer.flush()
+    assert [passage.source.strip() for passage in passages] == [
+        "Well,",
+        "it was 3,500 m;",
+        "nobody (neither he, nor she) went.",
+        "But why,",
+        "then?",
+        "No:",
+        "not me",
     ]

@@ -10,6 +10,8 @@ import pytest
 from echo.text import Boundary, TextStream, split
 from echo.types import ChunkRules, TextRules
 
+pytestmark = pytest.mark.slow
+
 #: Texts of n characters that once took the square of their length, or that look as if they might.
 TEXTS: dict[str, Callable[[int], str]] = {
     "marks on one letter": lambda n: "a" + "\u0301" * n,

@@ -265,6 +265,7 @@ async def test_a_state_larger_than_the_budget_is_returned_but_not_kept(voices: V
     assert (voices.cache.stats().entries, voices.cache.stats().bytes) == (1, 100)
 
 
+@pytest.mark.slow
 async def test_500_voices_in_turn_stay_within_the_budget(tmp_path: Path) -> None:
     voices = Voices(tmp_path, max_bytes=1000)
     for value in range(1, 501):
@@ -586,6 +587,7 @@ async def test_who_comes_after_the_last_has_left_gets_an_encoding_of_his_own(voi
     await until(engine.futures[0].cancelled)
 
 
+@pytest.mark.slow
 async def test_a_clip_that_nobody_waits_for_any_more_is_not_decoded_to_the_end(tmp_path: Path) -> None:
     pool = DecoderPool(1)
     outcomes: list[str] = []

@@ -153,6 +153,7 @@ def test_descriptions_are_limited(store: CloneStore, fields: dict[str, object], 
     assert caught.value.param == param
 
 
+@pytest.mark.slow
 def test_a_voice_of_more_than_five_minutes_is_cut_with_a_remark(store: CloneStore) -> None:
     long = encoded(".mp3", tone(301.0, rate=16_000), rate=16_000)
     voice, reports = store.publish("ws", "a", [long, SPEECH])
@@ -285,6 +286,7 @@ def test_a_folder_that_cannot_be_written_is_an_error_without_paths(tmp_path: Pat
     assert sorted(tmp_path.iterdir()) == [tmp_path / "file"]
 
 
+@pytest.mark.slow
 def test_readers_meet_the_old_or_the_new_clone_never_a_piece_of_one(store: CloneStore, library: VoiceLibrary) -> None:
     uploads = {1000: [level(1000, 0.3)], 2000: [level(2000, 0.7)]}
     store.publish("ws", "a", uploads[1000])

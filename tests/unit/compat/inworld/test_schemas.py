@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from compat.bodies import documented
 from compat.inworld.context import speak_rules
 from compat.inworld.messages import Action, ContextConfig, ContextUpdate, Message, SendText
 from compat.inworld.schemas import (
@@ -21,7 +22,6 @@ from compat.inworld.schemas import (
     VoicePatch,
     Wire,
     default_encoding,
-    documented,
 )
 from compat.wire import decode
 from echo.errors import BadRequest
@@ -204,6 +204,7 @@ def _parsed(model: type[Wire], data: object) -> Wire | None:
         return None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 @settings(max_examples=100, derandomize=True, deadline=None)
 @given(data=BODIES)

@@ -93,6 +93,7 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=200, derandomize=True, deadline=None)
 @given(data=JSON | st.dictionaries(st.sampled_from(["text", "speaker_wav", "speed", "save_path"]), JSON))
 def test_any_json_is_either_understood_or_refused(data: object) -> None:

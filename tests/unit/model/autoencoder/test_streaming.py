@@ -19,6 +19,8 @@ from echo.model.files.weights import load_autoencoder, load_pca, random_autoenco
 from echo.types import Audio
 from tests.unit.small_echo import CPU, narrow_release, small_autoencoder, small_pca
 
+pytestmark = pytest.mark.slow
+
 GOLDEN = Path(__file__).parents[3] / "golden" / "vectors"
 TINY = Path(str(resources.files("echo") / "assets" / "tiny"))
 

@@ -126,6 +126,7 @@ def mix(dit: EchoDiT, texts: list[int], sizes: list[int], steps: list[int]) -> l
     return made
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=15)
 @given(
     st.lists(st.tuples(st.integers(1, 30), st.integers(2, 24), st.integers(1, 4)), min_size=1, max_size=3),

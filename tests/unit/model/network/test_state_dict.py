@@ -77,6 +77,7 @@ def test_every_key_and_shape_of_the_released_checkpoint(model: EchoDiT) -> None:
     assert len(actual) == 1336
 
 
+@pytest.mark.slow
 def test_keys_that_go_without_blockwise(model: EchoDiT) -> None:
     dropped = set(model.state_dict()) - set(released(blockwise=False).state_dict())
     droppable = {

@@ -1,0 +1,64 @@
+"""The handshake of the sockets: query, key and voice; whatever is wrong before the upgrade has an HTTP status."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from starlette.websockets import WebSocket
+
+from compat.elevenlabs.errors import POLICY_VIOLATION, error_message
+from compat.elevenlabs.schemas import Key, SocketQuery
+from compat.wire import close, decode, receive, send
+from echo.errors import EchoError
+from echo.runtime import Runtime
+from echo.types import VoiceRef
+from routes.auth import needs_key, present
+
+#: Seconds that a client without a key in the headers may take for its first message.
+KEY_S = 10.0
+#: Where the query may carry the key.
+_QUERY_KEYS = ("xi-api-key", "xi_api_key", "authorization", "single_use_token")
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """An accepted socket: its query, and the first message if it had to be read for its key."""
+
+    query: SocketQuery
+    first: str | bytes | None
+
+
+async def accept(socket: WebSocket, runtime: Runtime, voice: str | None) -> Opening | None:
+    """Let a client in; None if it left, or was refused after the upgrade.
+
+    Raises BadRequest, VoiceNotFound, Unauthorized, Overloaded or NotReady before the upgrade. ``voice`` None: each
+    turn names its own.
+    """
+    query = SocketQuery.parse(dict(socket.query_params))
+    if keys := [key for name in _QUERY_KEYS if (key := socket.query_params.get(name))]:
+        present(socket, *keys)
+    _ = query.format, runtime.service  # refused now if they cannot be used
+    late = needs_key(socket)
+    if not late:  # a client without a key is not told which voices there are
+        await check_voice(runtime, voice)
+    await socket.accept()
+    if not late:
+        return Opening(query, None)
+    first = await receive(socket, KEY_S, lambda: False)
+    if first is None:
+        return None
+    try:
+        present(socket, *Key.parse(decode(first)).given)
+        await check_voice(runtime, voice)
+    except EchoError as error:
+        await send(socket, error_message(error))
+        await close(socket, POLICY_VIOLATION)
+        return None
+    return Opening(query, first)
+
+
+async def check_voice(runtime: Runtime, voice: str | None) -> None:
+    """Raise VoiceNotFound if there is no voice of this name."""
+    if voice is not None:
+        await asyncio.to_thread(runtime.voices.resolve, VoiceRef(name=voice))

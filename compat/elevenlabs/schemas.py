@@ -1,0 +1,147 @@
+"""What ElevenLabs' clients send: bodies over HTTP, queries and messages of the sockets.
+
+Fields that change nothing here (``language_code``, ``apply_text_normalization``, pronunciation dictionaries, ...) are
+ignored like any unknown field.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Self
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError, model_validator
+
+from compat.bodies import refusal, without_nulls
+from compat.elevenlabs.formats import DEFAULT, OutputFormat, output_format
+from echo.audio.encode import supported_encodings
+from echo.options import EngineOptions
+from echo.types import AudioFormat, SpeechRequest, VoiceRef
+
+#: Seconds without a message after which a socket is closed, unless the client names another number; and the most.
+DEFAULT_IDLE_S, MAX_IDLE_S = 20.0, 180.0
+#: Seeds that fit an unsigned 32-bit integer.
+_MAX_SEED = 2**32 - 1
+
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Seed = Annotated[int, Field(ge=0, le=_MAX_SEED)]
+
+
+class Body(BaseModel):
+    """Unknown fields are ignored, null is the same as absent."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_nulls(cls, data: Any) -> Any:
+        return without_nulls(data)
+
+    @classmethod
+    def parse(cls, data: object) -> Self:
+        """Validate what was sent; raises BadRequest naming the field."""
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            raise refusal(error) from None
+
+
+class VoiceSettings(Body):
+    """``voice_settings``: all but the speed has no counterpart here."""
+
+    stability: Number | None = None
+    similarity_boost: Number | None = None
+    style: Number | None = None
+    use_speaker_boost: bool | None = None
+    speed: Annotated[Number, Field(ge=0.25, le=4)] = 1.0
+
+
+class GenerationConfig(Body):
+    """``generation_config``: after how many characters of buffered text each passage is spoken; the last repeats."""
+
+    chunk_length_schedule: Annotated[tuple[Annotated[int, Field(ge=50, le=500)], ...], Field(min_length=1)] = (
+        *(120, 160),
+        *(250, 290),
+    )
+
+
+class SpeakBody(EngineOptions, Body):
+    """The body of the HTTP routes; the engine options are this server's extension."""
+
+    text: StrictStr
+    model_id: StrictStr | None = None
+    voice_settings: VoiceSettings = VoiceSettings()
+    seed: Annotated[StrictInt, Field(ge=0, le=_MAX_SEED)] | None = None
+
+    def to_request(self, voice: str, audio: AudioFormat, client: str) -> SpeechRequest:
+        """Return the request for the service."""
+        return SpeechRequest(
+            text=self.text,
+            voice=VoiceRef(name=voice),
+            format=audio,
+            options=self.options(),
+            seed=self.seed,
+            speed=self.voice_settings.speed,
+            client=client,
+        )
+
+
+class SocketQuery(Body):
+    """The query of a socket's address."""
+
+    output_format: str = DEFAULT
+    inactivity_timeout: Annotated[Number, Field(gt=0)] = DEFAULT_IDLE_S
+    auto_mode: bool = False
+    sync_alignment: bool = False
+    seed: Seed | None = None
+
+    @property
+    def format(self) -> OutputFormat:
+        """The format of the audio; raises BadRequest."""
+        return output_format(self.output_format, supported_encodings())
+
+    @property
+    def idle_s(self) -> float:
+        """Seconds without a message after which the socket is closed."""
+        return min(self.inactivity_timeout, MAX_IDLE_S)
+
+    def to_request(self, voice: str, settings: VoiceSettings, client: str) -> SpeechRequest:
+        """Return the request of a turn, which has no text yet."""
+        return SpeechRequest(
+            text="",
+            voice=VoiceRef(name=voice),
+            format=self.format.audio,
+            seed=self.seed,
+            speed=settings.speed,
+            client=client,
+        )
+
+
+class Key(Body):
+    """The API key of a first message, where the client could not set a header."""
+
+    key: str = Field("", validation_alias=AliasChoices("xi-api-key", "xi_api_key", "authorization"))
+
+    @property
+    def given(self) -> list[str]:
+        """The key, if there is one."""
+        return [self.key] if self.key else []
+
+
+class Message(Body):
+    """A message of a client, on either of the sockets."""
+
+    context_id: Annotated[
+        str | None, Field(validation_alias=AliasChoices("context_id", "contextId"), max_length=256)
+    ] = None
+    #: None: the message is not about text.
+    text: str | None = None
+    flush: bool = False
+    try_trigger_generation: bool = False
+    close_context: bool = False
+    close_socket: bool = False
+    voice_settings: VoiceSettings | None = None
+    generation_config: GenerationConfig | None = None
+
+    @property
+    def opens(self) -> bool:
+        """Whether the message is for a context that it opens if there is none: an empty text is a keep-alive."""
+        return bool(self.text)

@@ -1,0 +1,86 @@
+"""The value that a job becomes, whatever schema it came in: what is spoken, how it is joined, and under which name."""
+
+from __future__ import annotations
+
+import secrets
+import uuid
+from dataclasses import dataclass, field, fields, replace
+
+from echo.audio.crossfade import CrossfadeRules
+from echo.errors import BadRequest
+from echo.types import Emotion, EngineInfo, SpeechOptions, VoiceRef
+
+#: Seeds drawn by us stay within what every JSON client can hold in a signed 32-bit integer.
+_SEED_LIMIT = 2**31
+#: The seeds of a job's chunks are that far apart.
+SEED_SPACING = 1000
+#: The family whose defaults the Echo job promises.
+_ECHO = "echo"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Joint:
+    """What happens between two chunks, in milliseconds.
+
+    ``silence``: to what the silence at the end of a chunk is brought, None leaves it. ``pause`` is added after it.
+    """
+
+    crossfade: float = 0.0
+    silence: float | None = None
+    pause: float = 0.0
+
+    def rules(self, rate: int) -> CrossfadeRules:
+        """Return the rules of the joiner at a sample rate in Hz."""
+        silence = None if self.silence is None else int(self.silence * rate / 1000)
+        return CrossfadeRules(overlap=int(self.crossfade * rate / 1000), silence=silence)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A checked job. ``voice`` None means ``no_voice``; ``seed`` has been drawn where the job had none.
+
+    ``options`` are the client's own, ``defaults`` the contract's for the model that it was written for; other models
+    take what the client left out from their preset.
+    """
+
+    chunks: tuple[str, ...]
+    voice: str | None
+    no_voice: VoiceRef
+    session_id: str
+    seed: int
+    stream: bool
+    joint: Joint
+    options: SpeechOptions = field(default_factory=SpeechOptions)
+    defaults: SpeechOptions = field(default_factory=SpeechOptions)
+    emotion: Emotion | None = None
+    #: Emotion fields that the job uses, by their names there; one is a voice, ``emotion_clip``.
+    emotions: tuple[str, ...] = ()
+    emotion_clip: str | None = None
+    warnings: tuple[str, ...] = ()
+    #: The final message of a stream reports the seed.
+    reports_stream: bool = False
+
+    def options_for(self, info: EngineInfo) -> SpeechOptions:
+        """Return the options of a chunk; a chunk is never split again where the model can read it whole."""
+        wanted = self.options
+        # A stream has the preset's small first block, with its own number of steps.
+        if info.preset_family == _ECHO and not self.stream:
+            given = {f.name: value for f in fields(wanted) if (value := getattr(wanted, f.name)) is not None}
+            wanted = replace(self.defaults, **given)
+        return replace(wanted, chunking_enabled=False)
+
+    def check(self, info: EngineInfo) -> None:
+        """Raise BadRequest naming the first emotion field that the engine does not take."""
+        for name in self.emotions:
+            if name not in info.emotions:
+                raise BadRequest(f"{name} is not supported: {info.name} takes no such emotion.", param=name)
+
+
+def session_name(given: str | None) -> str:
+    """Return the session id of a job, a new one where it has none."""
+    return given or str(uuid.uuid4())
+
+
+def job_seed(given: int | None) -> int:
+    """Return the seed of a job, drawn where it has none."""
+    return secrets.randbelow(_SEED_LIMIT) if given is None else given
