@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.websockets import WebSocket
 
+from compat.bodies import documented
 from compat.twilio.call import Call
 from compat.twilio.calls import Calls
 from compat.twilio.messages import AgentMessage, CloseBody, SayBody
@@ -24,7 +23,7 @@ def agent_router(calls: Calls, idle_s: float = IDLE_S) -> APIRouter:
     """Return the routes below ``/calls``."""
     router = APIRouter(tags=["Twilio"], responses=ERROR_RESPONSES)
 
-    @router.post("/calls/{sid}/say", openapi_extra=_body(SayBody))
+    @router.post("/calls/{sid}/say", openapi_extra=documented(SayBody))
     async def say(sid: str, request: Request) -> dict[str, int]:
         """Say a text in the call, or, with ``end`` false, a piece of one; answers before it is heard."""
         body = validated(SayBody, await read_json(request))
@@ -35,7 +34,7 @@ def agent_router(calls: Calls, idle_s: float = IDLE_S) -> APIRouter:
         """Stop speaking at once; the answer has the words that had been heard of what was interrupted."""
         return {"heard": await calls.find(sid).clear()}
 
-    @router.post("/calls/{sid}/close", openapi_extra=_body(CloseBody))
+    @router.post("/calls/{sid}/close", openapi_extra=documented(CloseBody))
     async def close(sid: str, request: Request) -> dict[str, bool]:
         """Close the stream once everything has been heard, so that the call goes on with its next TwiML."""
         call = calls.find(sid)
@@ -72,8 +71,3 @@ async def _act(socket: WebSocket, call: Call, frame: str | bytes) -> None:
 
 async def _has_body(request: Request) -> bool:
     return request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
-
-
-def _body(model: type[SayBody] | type[CloseBody]) -> dict[str, Any]:
-    """Describe a body that is read by hand, for the API's description."""
-    return {"requestBody": {"content": {"application/json": {"schema": model.model_json_schema()}}}}
