@@ -343,6 +343,10 @@ class Settings(EnvironmentModel):
         "ECHO_CHATTERBOX_COMPAT", True, "Serve the routes and sockets of the Chatterbox streaming server (telephony)."
     )
 
+    twilio_compat: bool = _env(
+        "ECHO_TWILIO_COMPAT", True, "Serve Twilio's Media Streams, and the routes that speak in a call."
+    )
+
     # -- operation
     api_keys: tuple[SecretStr, ...] = _env(
         "ECHO_API_KEYS",
