@@ -21,7 +21,7 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from compat import chatterbox, elevenlabs, inworld, omni, xtts
+from compat import chatterbox, deepgram, elevenlabs, inworld, omni, twilio, xtts
 from echo import __version__
 from echo.errors import ConfigError
 from echo.runtime import Runtime, Status
@@ -59,12 +59,16 @@ def create_app(
         surfaces.append(inworld.surface(settings))
     if settings.omni_compat:
         surfaces.append(omni.surface(settings))
+    if settings.deepgram_compat:
+        surfaces.append(deepgram.surface(settings))
     if settings.xtts_compat:
         surfaces.append(xtts.surface(settings))
     if settings.elevenlabs_compat:
         surfaces.append(elevenlabs.surface(settings))
     if settings.chatterbox_compat:
         surfaces.append(chatterbox.surface(settings))
+    if settings.twilio_compat:
+        surfaces.append(twilio.surface(settings))
     refusals = runtime.metrics.refusals
     shapes = ErrorShapes(
         ChainMap(*(dict(surface.error_shapes) for surface in surfaces)),

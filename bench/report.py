@@ -195,7 +195,7 @@ def _throughput_figures(results: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def tables(records: Sequence[Record]) -> str:
     """Everything but stages and plots."""
-    parts = (_targets, _parity, _ttfb, _throughput, _overhead, _decode, _memory)
+    parts = (_targets, _parity, _ttfb, _throughput, _sockets, _overhead, _decode, _memory)
     return "\n\n".join([_NOTE, *(paragraph for part in parts for paragraph in part(records))])
 
 
@@ -357,6 +357,22 @@ def _hang_ups(results: Mapping[str, Any]) -> list[str]:
     if found.get("cpu_after_mean_ms") is not None:
         return [f"A hang-up is followed by {number(found['cpu_after_mean_ms'])} ms of processor time on average."]
     return []
+
+
+def _sockets(records: Sequence[Record]) -> list[str]:
+    heads = ("sockets", "turns", "first audio p50 / p95 / p99", "turns with underruns", "audio s per s", "lag p99")
+    parts = []
+    for record in _of(records, "sockets"):
+        found = record["results"]
+        first = " / ".join(duration(found[f"first_audio_{name}_s"]) for name in ("p50", "p95", "p99"))
+        gaps = f"{found['streams_with_underruns']} of {found['done']}"
+        row = (found["sockets"], found["requests"], first, gaps, found["audio_s_per_s"], f"{found['lag_p99_ms']} ms")
+        parts += [
+            f"Text that comes in at {number(found['tokens_per_s'])} tokens per second while it is spoken: "
+            f"{record['model']} on {caption(record)}. First audio: from the token that ends the first clause.",
+            markdown(heads, [row]),
+        ]
+    return parts
 
 
 def _overhead(records: Sequence[Record]) -> list[str]:

@@ -1,6 +1,6 @@
 """All measurements of one machine in one run, each in a process of its own so that none disturbs another.
 
-    python -m bench.suite cpu                                     # the embedded model, about six minutes
+    python -m bench.suite cpu                                     # the embedded model, about eight minutes
     python -m bench.suite gpu                                     # released shapes, random weights, under nine minutes
     python -m bench.suite gpu --model jordand/echo-tts-base       # real weights
     python -m bench.suite gpu --quick                             # little of each, in two minutes on any CPU
@@ -51,6 +51,7 @@ def cpu_parts() -> list[Part]:
         Part("serving", f"{loads} --rounds 5 --compare-requests 16 --http"),
         Part("serving", f"{loads} --parts ttfb,hangup,closed --clients 1,8"),
         Part("profile", "--streams 1,2,4,8 --seconds 0.15"),
+        Part("sockets", "--turns 2"),
         Part("overhead"),
         Part("parity"),
     ]

@@ -267,6 +267,11 @@ class HttpServer:
         self._client = client
         self._lag_before: dict[float, float] = {}
 
+    @property
+    def url(self) -> str:
+        """Its address, without a slash at the end."""
+        return str(self._client.base_url).rstrip("/")
+
     async def speak(self, request: Request, response: Response) -> None:
         """POST /v1/audio/speech and read the body."""
         body = {"input": request.text, "seed": request.seed, "response_format": request.encoding, "stream": True}

@@ -107,7 +107,7 @@ def offered(headers: Sequence[tuple[bytes, bytes]]) -> Iterator[bytes]:
             continue
         scheme, _, value = header.partition(b" ")
         value = value.strip()
-        if scheme.lower() in (b"bearer", b"basic"):
+        if scheme.lower() in (b"bearer", b"basic", b"token"):
             yield value
         if scheme.lower() == b"basic":
             with contextlib.suppress(binascii.Error, ValueError):

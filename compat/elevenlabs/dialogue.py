@@ -20,6 +20,7 @@ from compat.elevenlabs.schemas import DialogueMessage, Message
 from compat.elevenlabs.turn import Turn
 from echo.errors import BadRequest
 from echo.text import EARLY, SpeakRules
+from routes.deps import client_of
 
 
 class DialogueStream(MultiStream):
@@ -34,7 +35,7 @@ class DialogueStream(MultiStream):
         voice = _named(message)
         if voice is None:
             raise BadRequest("voices: the first message of a context has to name its voice.", param="voices")
-        await check_voice(self._runtime, voice)
+        await check_voice(self._runtime, voice, client_of(self._socket))
         return voice
 
     @override

@@ -15,7 +15,7 @@ from echo.text import SpeakRules
 from echo.types import Encoding, SpeechRequest
 
 #: When text is spoken, by ``split_granularity``. Each passage is what clients call a sentence.
-_RULES = {
+GRANULARITIES = {
     "none": SpeakRules(whole=True),
     "sentence": SpeakRules(sentences_from=0, single=True),
     "clause": SpeakRules(sentences_from=0, clauses_from=0, single=True),
@@ -84,7 +84,7 @@ async def settle(message: dict[str, Any], runtime: Runtime, client: str) -> Term
     granularity = config.split_granularity or "sentence"
     return Terms(
         request=request,
-        rules=_RULES[granularity],
+        rules=GRANULARITIES[granularity],
         encoding=encoding,
         granularity=granularity,
         stream=stream,

@@ -172,6 +172,17 @@ def on_the_omni_socket(server: Served) -> None:
         until("audio.start")
 
 
+def on_deepgrams_socket(server: Served) -> None:
+    """A turn, a turn that is cleared, and a hang-up in the middle of another."""
+    with connect(f"{server.ws_url}/v1/speak?model=anna", open_timeout=PATIENCE_S) as socket:
+        for end in ("Flush", "Clear", ""):
+            socket.send(json.dumps({"type": "Speak", "text": LINE}))
+            if end:
+                socket.send(json.dumps({"type": end}))
+                while end[:5] not in str(socket.recv(PATIENCE_S)):
+                    pass
+
+
 def elevenlabs(server: Served) -> None:
     body = {"text": LINE, "voice_settings": {"speed": 1.1}, "num_steps": 1}
     for route in ("", "/stream/with-timestamps"):
@@ -235,6 +246,20 @@ def chatterbox_turns(server: Served) -> None:
                 pass
 
 
+def twilio(server: Served) -> None:
+    """A call with a turn that is heard, one that is interrupted, and one that is hung up on."""
+    calls = f"{server.url}/calls/MZ1"
+    with connect(f"{server.ws_url}/ws/twilio", open_timeout=PATIENCE_S) as socket:
+        parameters = {"voice_id": "anna", "text": LINE}
+        socket.send(json.dumps({"event": "start", "start": {"streamSid": "MZ1", "customParameters": parameters}}))
+        for event in ("mark", "clear", "media"):
+            while json.loads(socket.recv(PATIENCE_S))["event"] != event:
+                pass
+            assert httpx.post(f"{calls}/say", json={"text": LINE}, timeout=PATIENCE_S).status_code == 200
+            if event == "mark":
+                assert httpx.post(f"{calls}/clear", timeout=PATIENCE_S).status_code == 200
+
+
 ENDINGS = [
     whole,
     streamed,
@@ -246,9 +271,10 @@ ENDINGS = [
     on_a_socket,
     cancelled_on_a_socket,
     xtts,
+    twilio,
 ]
 ENDINGS += [elevenlabs, elevenlabs_contexts, elevenlabs_stream, elevenlabs_refused]
-ENDINGS += [batch, on_the_omni_socket]
+ENDINGS += [batch, on_the_omni_socket, on_deepgrams_socket]
 ENDINGS += [chatterbox, chatterbox_turns]
 
 

@@ -241,15 +241,15 @@ async def test_closing_ends_the_wait_for_a_voice_that_is_being_read(cancel: bool
     async with speech() as service:
         asked, answer = asyncio.Event(), asyncio.Event()
 
-        async def slow(ref: VoiceRef, client: str = "") -> None:
+        async def slow(voice: object, client: str = "") -> None:
             asked.set()
             await answer.wait()
 
-        service.voice_state = slow  # type: ignore[method-assign]
+        service.encoded = slow  # type: ignore[method-assign]
         session = service.session(request(), SENTENCES)
         session.feed("One. And two.")
         reader = asyncio.create_task(everything(session))
-        await asked.wait()
+        await asyncio.wait_for(asked.wait(), 20)
         session.close()
         if cancel:
             reader.cancel()

@@ -18,6 +18,8 @@ from compat.inworld.schemas import CloneBody, SynthesizeBody, VoicePatch
 from compat.omni.batch import BatchBody
 from compat.omni.messages import SessionConfig
 from compat.omni.schemas import OmniBody
+from compat.twilio.messages import AgentMessage
+from compat.twilio.messages import Message as TwilioMessage
 from compat.wire import decode
 from compat.xtts.schemas import SpeakBody
 from echo.audio.encode import supported_encodings
@@ -47,6 +49,8 @@ WIRE = (
     elevenlabs.SocketQuery,
     elevenlabs.DialogueBody,
     elevenlabs.DialogueMessage,
+    TwilioMessage,
+    AgentMessage,
 )
 many = settings(max_examples=300, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 sent = raw | anything.map(encoded) | spoilt.map(encoded)

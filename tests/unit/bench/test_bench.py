@@ -11,8 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from websockets.asyncio.client import connect as ws_connect
+from websockets.asyncio.server import ServerConnection
+from websockets.asyncio.server import serve as ws_serve
 
-from bench import ROOT, loadgen, parity, record, report, roofline, serving, suite, targets
+from bench import ROOT, loadgen, parity, record, report, roofline, serving, sockets, suite, targets
 from bench.engines import default_voice_of, fake_engine, known_to_the_server, reference_clip
 from bench.loadgen import Load, Underruns, underruns
 from bench.targets import Arrival, ObservedEngine, Outcome, Response
@@ -453,3 +456,61 @@ def test_plot_is_a_png(tmp_path: Path) -> None:
     listeners = [{**row, "listeners": row["clients"], "underruns": n} for n, row in enumerate(rows)]
     report.draw(a_record("throughput", {"via": "http", "closed": rows, "open": listeners}), tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+# -- sockets
+
+
+def test_tokens_are_the_text_and_the_first_clause_becomes_speakable_with_one_of_them() -> None:
+    text = "Wait a moment, I will ask somebody."
+    tokens = sockets.tokens_of(text)
+    assert "".join(tokens) == text
+    assert all(1 <= len(token.strip()) <= 4 for token in tokens)
+    first = sockets.first_speakable(tokens)
+    assert "".join(tokens[: first + 1]).startswith("Wait a moment, ")
+    assert not "".join(tokens[:first]).startswith("Wait a moment, ")
+    assert sockets.first_speakable(sockets.tokens_of("No clause ends here")) == 4
+
+
+def test_turns_differ_and_repeat() -> None:
+    assert sockets.text_of(0) == sockets.text_of(2) != sockets.text_of(1)
+
+
+async def test_a_turn_is_timed_from_its_first_clause() -> None:
+    """Against a server that answers with a tenth of a second of audio to the first speakable token."""
+    text = "Wait, I will ask."
+    first = sockets.first_speakable(sockets.tokens_of(text))
+
+    async def serve(socket: ServerConnection) -> None:
+        count = 0
+        async for message in socket:
+            event = json.loads(message)
+            if event["type"] == "input.text":
+                count += 1
+            if count == first + 1:
+                await socket.send(bytes(8820))
+            if event["type"] == "input.done":
+                await socket.send(json.dumps({"type": "session.done"}))
+
+    async with ws_serve(serve, "127.0.0.1", 0) as server:
+        port = next(iter(server.sockets)).getsockname()[1]
+        async with ws_connect(f"ws://127.0.0.1:{port}", proxy=None) as socket:
+            response = await sockets.say(socket, text, tokens_per_s=1000)
+    assert response.outcome is Outcome.DONE
+    assert response.audio_s == pytest.approx(0.1)
+    assert response.first_byte_s is not None
+    assert response.first_byte_s >= 0
+
+
+def test_conversations_have_a_table() -> None:
+    results = {
+        "sockets": 32,
+        "requests": 64,
+        "first_audio_p50_s": 0.2,
+        "first_audio_p95_s": 0.4,
+        "first_audio_p99_s": 1.5,
+    }
+    results |= {"streams_with_underruns": 3, "done": 64, "audio_s_per_s": 14.1, "lag_p99_ms": 5, "tokens_per_s": 15.0}
+    settings = load_settings({}, model_repo="tiny")
+    found = report.tables([record.make_record("sockets", settings, torch.device("cpu"), results)])
+    assert "| 32 | 64 | 200 ms / 400 ms / 1.50 s | 3 of 64 | 14.1 | 5 ms |" in found
