@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from functools import partial
 from typing import Self
 
 from pydantic import Field, StrictStr
@@ -48,12 +49,12 @@ class OmniBody(SpeechBody):
             wav_streaming=False,
             available=supported_encodings(),
         )
-        voice = await asyncio.to_thread(self._voice, runtime)
-        return replace(to_request(self, plan, client), voice=voice)
+        return replace(to_request(self, plan, client), voice=await self._voice(runtime, client))
 
-    def _voice(self, runtime: Runtime) -> VoiceRef:
+    async def _voice(self, runtime: Runtime, client: str) -> VoiceRef:
         if self.ref_audio:
             limit = runtime.settings.max_voice_bytes
-            return VoiceRef(audio=decode_base64_voice(self.ref_audio, limit, param="ref_audio"))
-        found = runtime.voices.resolve(VoiceRef(name=self.voice))
+            decode = partial(decode_base64_voice, param="ref_audio")
+            return VoiceRef(audio=await asyncio.to_thread(decode, self.ref_audio, limit))
+        found = await runtime.service.resolve(VoiceRef(name=self.voice), client)
         return VoiceRef(audio=found.audio) if isinstance(found, ClipVoice) else VoiceRef(name=self.voice)
