@@ -21,7 +21,7 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from compat import chatterbox, deepgram, elevenlabs, inworld, omni, xtts
+from compat import chatterbox, deepgram, elevenlabs, inworld, omni, twilio, xtts
 from echo import __version__
 from echo.errors import ConfigError
 from echo.runtime import Runtime, Status
@@ -67,6 +67,8 @@ def create_app(
         surfaces.append(elevenlabs.surface(settings))
     if settings.chatterbox_compat:
         surfaces.append(chatterbox.surface(settings))
+    if settings.twilio_compat:
+        surfaces.append(twilio.surface(settings))
     refusals = runtime.metrics.refusals
     shapes = ErrorShapes(
         ChainMap(*(dict(surface.error_shapes) for surface in surfaces)),

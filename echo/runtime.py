@@ -19,6 +19,7 @@ from echo.audio.join import JoinRules
 from echo.debug import Recorder
 from echo.decoding.pool import DecoderPool
 from echo.engines.base import Engine
+from echo.engines.remote.config import read_engines
 from echo.engines.table import EngineLoader, find_engine
 from echo.errors import BadRequest, ConfigError, DeviceStopped, EchoError, NotReady
 from echo.limits import RequestLimits
@@ -68,7 +69,7 @@ class Runtime:
         self.settings = settings
         #: Checked first: who has written them wrong should not have to wait for the model to hear of it.
         self._presets = read_presets(settings.presets_path)
-        self._load_engine = load_engine or find_engine(settings.engine)
+        self._load_engine = load_engine or find_engine(settings.engine, read_engines(settings.engines_path))
         if not split(settings.warmup_text, _text_rules(settings), ChunkRules()):
             raise ConfigError(f"ECHO_WARMUP_TEXT={settings.warmup_text!r}: there is nothing to speak in it.")
         self.status = Status.LOADING
@@ -108,13 +109,17 @@ class Runtime:
 
     @property
     def is_ready(self) -> bool:
-        """True while requests can be served: loaded, warm, and the device thread alive."""
-        return self.status is Status.READY and self._engine is not None and self._engine.healthy()
+        """True while requests can be served: loaded, warm, the device thread alive, and no engine being restarted."""
+        return self._is_alive and self._engine is not None and self._engine.available()
 
     @property
     def is_dead(self) -> bool:
         """True when this process will not speak again: the device has stopped."""
-        return self.status is Status.STOPPED or (self.status is Status.READY and not self.is_ready)
+        return self.status is Status.STOPPED or (self.status is Status.READY and not self._is_alive)
+
+    @property
+    def _is_alive(self) -> bool:
+        return self.status is Status.READY and self._engine is not None and self._engine.healthy()
 
     @property
     def info(self) -> EngineInfo | None:

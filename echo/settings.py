@@ -36,6 +36,11 @@ _CHILD_VARIABLES = frozenset(
     ]
 )
 
+#: What the process of an engine may inherit besides, by name and by how a name begins: where weights and devices are.
+#: It gets none of the server's own settings, and so no API key.
+_ENGINE_VARIABLES = frozenset(["HOME", "LANG", "LC_ALL", "TMPDIR", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "USER"])
+_ENGINE_PREFIXES = ("HF_", "XDG_")
+
 Dtype = Literal["float32", "float16", "bfloat16"]
 _DTYPE_NAMES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
@@ -78,8 +83,13 @@ class Settings(EnvironmentModel):
     engine: str = _env(
         "ECHO_ENGINE",
         "echo",
-        "What speaks: `echo` (Echo-TTS), or the name of an engine that an installed package brings. The settings of "
-        "model and devices are for `echo`.",
+        "What speaks: `echo` (Echo-TTS), an engine of `ECHO_ENGINES_FILE`, or one that an installed package brings. "
+        "The settings of model and devices are for `echo`.",
+    )
+    engines_file: Path = _env(
+        "ECHO_ENGINES_FILE",
+        Path("engines.toml"),
+        "File with the engines that run in processes of their own (docs/engines.md); it need not exist.",
     )
     model_repo: str = _env(
         "ECHO_MODEL_REPO",
@@ -333,6 +343,10 @@ class Settings(EnvironmentModel):
         "ECHO_CHATTERBOX_COMPAT", True, "Serve the routes and sockets of the Chatterbox streaming server (telephony)."
     )
 
+    twilio_compat: bool = _env(
+        "ECHO_TWILIO_COMPAT", True, "Serve Twilio's Media Streams, and the routes that speak in a call."
+    )
+
     # -- operation
     api_keys: tuple[SecretStr, ...] = _env(
         "ECHO_API_KEYS",
@@ -494,7 +508,7 @@ class Settings(EnvironmentModel):
             _usable(Path(folder))
         return value
 
-    @field_validator("cache_dir", "presets_file", "uppercase_words_file")
+    @field_validator("cache_dir", "presets_file", "engines_file", "uppercase_words_file")
     @classmethod
     def _path(cls, value: Path | None) -> Path | None:
         return _usable(value) if value is not None else None
@@ -540,6 +554,11 @@ class Settings(EnvironmentModel):
     def presets_path(self) -> Path:
         """The presets file, found like the voices folders."""
         return _existing(self.presets_file)
+
+    @property
+    def engines_path(self) -> Path:
+        """The file of foreign engines, found like the voices folders."""
+        return _existing(self.engines_file)
 
     @property
     def aliases(self) -> dict[str, str]:
@@ -633,6 +652,13 @@ def child_environment(environ: Mapping[str, str] | None = None) -> dict[str, str
     """Return what a process that decodes strangers' files needs of the environment: nothing that is secret."""
     environ = os.environ if environ is None else environ
     return {name: value for name, value in environ.items() if name.upper() in _CHILD_VARIABLES}
+
+
+def engine_environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return what the process of a foreign engine needs of the environment: no setting of this server."""
+    environ = os.environ if environ is None else environ
+    names = _CHILD_VARIABLES | _ENGINE_VARIABLES
+    return {name: value for name, value in environ.items() if name in names or name.startswith(_ENGINE_PREFIXES)}
 
 
 def _existing(path: Path) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from copy import copy
 from types import TracebackType
 
@@ -19,10 +19,14 @@ class FrameStream:
     The engine calls :meth:`put` and, exactly once, :meth:`finish`; it never blocks on the consumer. The consumer
     iterates (``for`` or ``async for``) and may :meth:`cancel` at any time; the engine drops the work at its next
     step. ``consumed_samples`` is the credit by which a scheduler sees how far ahead of its listener a job is.
+
+    ``on_consumer`` is called when the consumer has taken a frame or cancelled, for an engine that would have to look
+    otherwise. It runs in the consumer's thread, under the stream's lock, and must neither block nor use the stream.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_consumer: Callable[[], None] | None = None) -> None:
         self.stats = UtteranceStats()
+        self._on_consumer = on_consumer
         self._frames: deque[AudioFrame] = deque()
         self._changed = threading.Condition()
         self._finished = False
@@ -71,6 +75,7 @@ class FrameStream:
             self._error = None
             self._frames.clear()
             self._wake()
+            self._tell()
 
     def __iter__(self) -> Iterator[AudioFrame]:
         return self
@@ -113,7 +118,12 @@ class FrameStream:
             return None
         frame = self._frames.popleft()
         self.consumed_samples += len(frame.samples)
+        self._tell()
         return frame
+
+    def _tell(self) -> None:
+        if self._on_consumer is not None:
+            self._on_consumer()
 
     def _ended(self) -> bool:
         if isinstance(self._error, EchoError):

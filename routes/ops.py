@@ -50,7 +50,7 @@ async def health(runtime: RuntimeDep) -> Response:
     return JSONResponse(card, 503 if runtime.is_dead else 200)
 
 
-@router.get("/ready", responses={503: {"description": "Loading, failed, stopped or shutting down."}})
+@router.get("/ready", responses={503: {"description": "Loading, failed, restarting, stopped or shutting down."}})
 async def ready(runtime: RuntimeDep) -> Response:
     """The engine is warm: 200, else 503, for load balancers."""
     if runtime.is_ready:
@@ -66,5 +66,5 @@ async def metrics(runtime: RuntimeDep) -> Response:
 
 def _status(runtime: Runtime) -> str:
     if runtime.status is Status.READY:
-        return "healthy" if runtime.is_ready else Status.STOPPED.value
+        return "healthy" if runtime.is_ready else Status.STOPPED.value if runtime.is_dead else "restarting"
     return runtime.status.value

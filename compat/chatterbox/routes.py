@@ -11,6 +11,7 @@ from pydantic import RootModel, StrictStr
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from compat.bodies import documented
 from compat.chatterbox.audio import latency, milliseconds
 from compat.chatterbox.errors import DETAIL_RESPONSES, UnknownVoice
 from compat.chatterbox.schemas import (
@@ -18,7 +19,6 @@ from compat.chatterbox.schemas import (
     REALTIME,
     OutputFormat,
     SpeakBody,
-    as_openapi,
     check_voice_id,
     preset_name,
 )
@@ -44,7 +44,7 @@ class VoiceIds(RootModel[list[StrictStr]]):
     """The ids of voices that will be needed."""
 
 
-@router.post("/synthesize", openapi_extra=as_openapi(SpeakBody))
+@router.post("/synthesize", openapi_extra=documented(SpeakBody))
 async def synthesize(request: Request, runtime: RuntimeDep) -> Response:
     """Speak a text; mu-law comes as a list of frames, WAV as one file."""
     body = SpeakBody.parse(await read_json(request))
@@ -60,7 +60,7 @@ async def synthesize(request: Request, runtime: RuntimeDep) -> Response:
         raise UnknownVoice(body.voice_id) from None
 
 
-@router.post("/preload", openapi_extra=as_openapi(VoiceIds))
+@router.post("/preload", openapi_extra=documented(VoiceIds))
 async def preload(request: Request, runtime: RuntimeDep) -> Response:
     """Read and encode voices, so that their first use takes no longer than any other."""
     ids = validated(VoiceIds, await read_json(request)).root

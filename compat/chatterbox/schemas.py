@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -126,8 +126,3 @@ def preset_name(presets: Presets, name: str | None, default: str) -> str:
         if candidate in presets.by_name:
             return candidate
     return presets.default
-
-
-def as_openapi(model: type[BaseModel]) -> dict[str, Any]:
-    """Describe a body that is read by hand, for the API's description."""
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": model.model_json_schema()}}}}

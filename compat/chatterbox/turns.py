@@ -165,6 +165,8 @@ class Turn:
         if task is not None:
             task.cancel()
             await asyncio.wait((task,))
+            self._session.close()  # a task that had not begun yet does not
+            self.over.set()
 
     async def _run(self) -> None:
         last: dict[str, object]

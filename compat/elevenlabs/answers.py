@@ -6,6 +6,8 @@ import base64
 from collections.abc import Iterator
 from typing import Protocol
 
+from typing_extensions import override
+
 from compat.elevenlabs.alignment import Spans
 from compat.elevenlabs.errors import error_message
 from routes.response import LINE_AUDIO_BYTES
@@ -17,15 +19,15 @@ class Answers(Protocol):
     """Writes the messages of one turn."""
 
     def audio(self, data: bytes) -> Iterator[Answer]:
-        """Yield messages with audio whose times are not known yet."""
+        """Take audio whose times are not known yet; yield the messages that are ready."""
         ...
 
     def times(self, spans: Spans) -> Answer:
         """Return a message that says when the characters of the audio before it are spoken."""
         ...
 
-    def final(self) -> Answer:
-        """Return the message that ends the turn."""
+    def final(self) -> Iterator[Answer]:
+        """Yield the messages that end the turn."""
         ...
 
     def error(self, error: Exception) -> Answer:
@@ -42,13 +44,13 @@ class SpeechAnswers(Answers):
     def __init__(self, context_id: str | None) -> None:
         self._ids: Answer = {} if context_id is None else {"contextId": context_id, "context_id": context_id}
 
+    @override
     def audio(self, data: bytes) -> Iterator[Answer]:
-        """Yield messages with audio whose times are not known yet."""
         for start in range(0, len(data), LINE_AUDIO_BYTES):
             yield self._audio(data[start : start + LINE_AUDIO_BYTES], None)
 
+    @override
     def times(self, spans: Spans) -> Answer:
-        """Return a message that says when the characters of the audio before it are spoken."""
         return self._audio(
             b"",
             {
@@ -58,12 +60,12 @@ class SpeechAnswers(Answers):
             },
         )
 
-    def final(self) -> Answer:
-        """Return the message that ends the turn."""
-        return {**self._ids, "audio": None, "isFinal": True, "is_final": True}
+    @override
+    def final(self) -> Iterator[Answer]:
+        yield {**self._ids, "audio": None, "isFinal": True, "is_final": True}
 
+    @override
     def error(self, error: Exception) -> Answer:
-        """Return a message that says what went wrong."""
         return {**self._ids, **error_message(error)}
 
     def _audio(self, data: bytes, alignment: Answer | None) -> Answer:

@@ -15,7 +15,6 @@ from compat.elevenlabs.schemas import GenerationConfig, Message, SocketQuery, Vo
 from compat.elevenlabs.turn import Turn
 from compat.wire import close, decode, receive, send
 from echo.runtime import Runtime
-from echo.session import SpeechSession
 from echo.text import SpeakRules
 from routes.deps import client_of
 
@@ -31,6 +30,7 @@ class Context:
     """The id of a turn, None where messages name none, and what its first message has set."""
 
     id: str | None
+    voice: str
     settings: VoiceSettings
     config: GenerationConfig
 
@@ -49,6 +49,7 @@ class MultiStream:
         #: All whose tasks run; ended ones may still be sending their last message.
         self._running: set[Turn] = set()
         self._leaving = False
+        self._ending = 0  # turns that have ended and are sending their last messages
 
     async def serve(self, opening: Opening) -> None:
         """Serve until the client leaves or is silent for too long, then stop all work."""
@@ -94,7 +95,7 @@ class MultiStream:
         turn = self._turns.get(message.context_id)
         if message.opens and not self._leaving:
             turn = await self._opened(message)
-            turn.add(message.text or "")
+            turn.add(message.said)
         if turn is not None and not turn.closing:
             if message.flush:
                 turn.flush()
@@ -109,13 +110,7 @@ class MultiStream:
         """Return the turn that a message is for; a new one where there is none that still takes text."""
         turn = self._turns.get(message.context_id)
         if turn is not None and not turn.closing:
-            context = self._open[turn]
-            if _differs(message.voice_settings, context.settings) or _differs(
-                message.generation_config, context.config
-            ):
-                raise LateSettings(
-                    "voice_settings, generation_config: only the first message of a context may hold them."
-                )
+            self._check_later(message, self._open[turn])
             return turn
         taking = sum(not turn.closing for turn in self._open)
         if taking >= MAX_CONTEXTS or len(self._open) >= MAX_SPEAKING:
@@ -125,13 +120,15 @@ class MultiStream:
             )
         context = Context(
             message.context_id,
+            await self._voice_of(message),
             message.voice_settings or VoiceSettings(),
             message.generation_config or GenerationConfig(),
         )
+        request = self._query.to_request(context.voice, context.settings, client_of(self._socket))
         new = Turn(
-            await self._session(context, message),
+            self._runtime.service.session(request, self._rules(context)),
             self._answers(context.id),
-            Timeline(restart=not self._query.sync_alignment),
+            Timeline(restart=self._restart),
             self._send,
             self._ended,
             every_message=self._query.auto_mode,
@@ -143,9 +140,21 @@ class MultiStream:
         new.when_done(self._running.discard)
         return new
 
-    async def _session(self, context: Context, message: Message) -> SpeechSession:
-        request = self._query.to_request(self._voice, context.settings, client_of(self._socket))
-        return self._runtime.service.session(request, speak_rules(self._query, context.config))
+    def _check_later(self, message: Message, context: Context) -> None:
+        """Refuse what only the first message of a context may set."""
+        if _differs(message.voice_settings, context.settings) or _differs(message.generation_config, context.config):
+            raise LateSettings("voice_settings, generation_config: only the first message of a context may hold them.")
+
+    async def _voice_of(self, message: Message) -> str:
+        """Return the voice of the context that a message opens."""
+        return self._voice
+
+    def _rules(self, context: Context) -> SpeakRules:
+        return speak_rules(self._query, context.config)
+
+    @property
+    def _restart(self) -> bool:
+        return not self._query.sync_alignment
 
     def _answers(self, context_id: str | None) -> Answers:
         return SpeechAnswers(context_id)
@@ -162,8 +171,7 @@ class MultiStream:
         for turn in list(self._open):
             if not turn.closing:
                 await self._close(turn)
-        if not self._open:
-            await close(self._socket, 1000)
+        await self._close_if_done()
 
     async def _ended(self, turn: Turn, failure: Exception | None) -> None:
         """Forget a turn, so that its place and its id are free, and tell the client that it has ended; once."""
@@ -172,10 +180,16 @@ class MultiStream:
             return
         if self._turns.get(context.id) is turn:
             del self._turns[context.id]
+        self._ending += 1
         if failure is not None:
             await self._send(turn.answers.error(failure))
-        await self._send(turn.answers.final())
-        if self._leaving and not self._open:
+        for answer in turn.answers.final():
+            await self._send(answer)
+        self._ending -= 1
+        await self._close_if_done()
+
+    async def _close_if_done(self) -> None:
+        if self._leaving and not self._open and not self._ending:
             await close(self._socket, 1000)
 
     async def _send(self, message: Answer) -> None:

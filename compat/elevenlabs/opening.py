@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 
 from starlette.websockets import WebSocket
@@ -14,6 +13,7 @@ from echo.errors import EchoError
 from echo.runtime import Runtime
 from echo.types import VoiceRef
 from routes.auth import needs_key, present
+from routes.deps import client_of
 
 #: Seconds that a client without a key in the headers may take for its first message.
 KEY_S = 10.0
@@ -41,7 +41,7 @@ async def accept(socket: WebSocket, runtime: Runtime, voice: str | None) -> Open
     _ = query.format, runtime.service  # refused now if they cannot be used
     late = needs_key(socket)
     if not late:  # a client without a key is not told which voices there are
-        await check_voice(runtime, voice)
+        await check_voice(runtime, voice, client_of(socket))
     await socket.accept()
     if not late:
         return Opening(query, None)
@@ -50,7 +50,7 @@ async def accept(socket: WebSocket, runtime: Runtime, voice: str | None) -> Open
         return None
     try:
         present(socket, *Key.parse(decode(first)).given)
-        await check_voice(runtime, voice)
+        await check_voice(runtime, voice, client_of(socket))
     except EchoError as error:
         await send(socket, error_message(error))
         await close(socket, POLICY_VIOLATION)
@@ -58,7 +58,7 @@ async def accept(socket: WebSocket, runtime: Runtime, voice: str | None) -> Open
     return Opening(query, first)
 
 
-async def check_voice(runtime: Runtime, voice: str | None) -> None:
+async def check_voice(runtime: Runtime, voice: str | None, client: str) -> None:
     """Raise VoiceNotFound if there is no voice of this name."""
     if voice is not None:
-        await asyncio.to_thread(runtime.voices.resolve, VoiceRef(name=voice))
+        await runtime.service.resolve(VoiceRef(name=voice), client)

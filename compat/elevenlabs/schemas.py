@@ -6,13 +6,16 @@ ignored like any unknown field.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Self
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError, model_validator
+from typing_extensions import override
 
 from compat.bodies import refusal, without_nulls
 from compat.elevenlabs.formats import DEFAULT, OutputFormat, output_format
 from echo.audio.encode import supported_encodings
+from echo.errors import BadRequest
 from echo.options import EngineOptions
 from echo.types import AudioFormat, SpeechRequest, VoiceRef
 
@@ -142,6 +145,67 @@ class Message(Body):
     generation_config: GenerationConfig | None = None
 
     @property
+    def said(self) -> str:
+        """The text, if there is any."""
+        return self.text or ""
+
+    @property
     def opens(self) -> bool:
         """Whether the message is for a context that it opens if there is none: an empty text is a keep-alive."""
-        return bool(self.text)
+        return bool(self.said)
+
+
+class Input(Body):
+    """A line of a dialogue and who says it."""
+
+    text: StrictStr
+    voice_id: StrictStr
+
+
+class DialogueMessage(Message):
+    """A message of a client on the dialogue socket."""
+
+    voices: Annotated[tuple[StrictStr, ...], Field(max_length=1)] = ()
+    inputs: tuple[Input, ...] = ()
+
+    @property
+    @override
+    def said(self) -> str:
+        return "".join(line.text for line in self.inputs)
+
+    @property
+    @override
+    def opens(self) -> bool:
+        return bool(self.voices or self.said)
+
+    @property
+    def voice(self) -> str | None:
+        """The voice that the message names; raises BadRequest for several."""
+        return one_voice([*self.voices, *(line.voice_id for line in self.inputs)])
+
+
+class DialogueBody(EngineOptions, Body):
+    """The body of the dialogue over HTTP."""
+
+    inputs: Annotated[tuple[Input, ...], Field(min_length=1)]
+    settings: VoiceSettings = VoiceSettings()
+    seed: Annotated[StrictInt, Field(ge=0, le=_MAX_SEED)] | None = None
+
+    def to_request(self, audio: AudioFormat, client: str) -> SpeechRequest:
+        """Return the request for the service; raises BadRequest for several voices."""
+        return SpeechRequest(
+            text=" ".join(line.text for line in self.inputs),
+            voice=VoiceRef(name=one_voice([line.voice_id for line in self.inputs])),
+            format=audio,
+            options=self.options(),
+            seed=self.seed,
+            speed=self.settings.speed,
+            client=client,
+        )
+
+
+def one_voice(names: Sequence[str]) -> str | None:
+    """Return the only voice among some names, None if there are no names; raises BadRequest for several."""
+    if len(set(names)) > 1:
+        raise BadRequest("inputs: a dialogue has one voice on this server.", param="inputs")
+    return names[0] if names else None

@@ -91,7 +91,8 @@ class SingleStream:
         if failure is not None:
             await self._fail(failure)
             return
-        await self._send(_ANSWERS.final())
+        for answer in _ANSWERS.final():
+            await self._send(answer)
         await close(self._socket, 1000)
 
     async def _abort(self, error: Exception) -> None:

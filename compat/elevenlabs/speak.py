@@ -17,8 +17,8 @@ from typing_extensions import override
 from compat.bodies import AudioLines, documented
 from compat.elevenlabs.alignment import in_seconds
 from compat.elevenlabs.errors import DETAIL_RESPONSES
-from compat.elevenlabs.formats import DEFAULT, FORMATS, output_format
-from compat.elevenlabs.schemas import SpeakBody
+from compat.elevenlabs.formats import DEFAULT, FORMATS, OutputFormat, output_format
+from compat.elevenlabs.schemas import DialogueBody, SpeakBody
 from echo.audio.encode import supported_encodings
 from echo.service import SpeechStream
 from echo.types import SpeechRequest
@@ -31,15 +31,14 @@ router = APIRouter(tags=["ElevenLabs"], responses=DETAIL_RESPONSES)
 #: Kept for the line that has the times; about 20 ms of 16-bit audio.
 _HELD_BYTES = 2 * 1024
 
-_IN_BODY = documented(
-    SpeakBody,
-    {
-        "name": "output_format",
-        "in": "query",
-        "required": False,
-        "schema": {"type": "string", "enum": list(FORMATS), "default": DEFAULT},
-    },
-)
+_IN_QUERY = {
+    "name": "output_format",
+    "in": "query",
+    "required": False,
+    "schema": {"type": "string", "enum": list(FORMATS), "default": DEFAULT},
+}
+_IN_BODY = documented(SpeakBody, _IN_QUERY)
+_DIALOGUE_IN_BODY = documented(DialogueBody, _IN_QUERY)
 _AUDIO: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The audio.",
@@ -85,6 +84,22 @@ async def stream_with_timestamps(voice_id: str, request: Request, runtime: Runti
     return await answer_streamed(request, runtime.service, asked.speech, media_type="application/json", envelope=lines)
 
 
+@router.post("/v1/text-to-dialogue", response_class=Response, responses=_AUDIO, openapi_extra=_DIALOGUE_IN_BODY)
+async def dialogue(request: Request, runtime: RuntimeDep) -> Response:
+    """Speak the lines of a dialogue, all in one voice; the whole file comes back."""
+    asked = await _asked_dialogue(request)
+    return await answer_whole(
+        request, runtime.service, asked.speech, render=partial(_file, media_type=asked.media_type)
+    )
+
+
+@router.post("/v1/text-to-dialogue/stream", response_class=Response, responses=_AUDIO, openapi_extra=_DIALOGUE_IN_BODY)
+async def stream_dialogue(request: Request, runtime: RuntimeDep) -> Response:
+    """Speak the lines of a dialogue, all in one voice; audio comes back as it is made."""
+    asked = await _asked_dialogue(request)
+    return await answer_streamed(request, runtime.service, asked.speech, media_type=asked.media_type)
+
+
 class TimedLines(ByteStream):
     """A speech stream as lines of JSON. The times need the final duration: they come with the last audio.
 
@@ -114,10 +129,20 @@ class _Asked:
     media_type: str
 
 
+def _format(request: Request) -> OutputFormat:
+    return output_format(request.query_params.get("output_format", DEFAULT), supported_encodings())
+
+
 async def _asked(voice_id: str, request: Request) -> _Asked:
-    format = output_format(request.query_params.get("output_format", DEFAULT), supported_encodings())
+    format = _format(request)
     body = SpeakBody.parse(await read_json(request))
     return _Asked(body.to_request(voice_id, format.audio, client_of(request)), format.media_type)
+
+
+async def _asked_dialogue(request: Request) -> _Asked:
+    format = _format(request)
+    body = DialogueBody.parse(await read_json(request))
+    return _Asked(body.to_request(format.audio, client_of(request)), format.media_type)
 
 
 def _file(stream: SpeechStream, audio: bytes, media_type: str) -> Response:

@@ -69,7 +69,7 @@ class Turn:
 
     def add(self, text: str) -> None:
         """Take more text. A lone blank between two others keeps the connection alive and is not text."""
-        if text == " " and self._blank:
+        if not text or (text == " " and self._blank):
             return
         self._session.feed(text)
         self._blank = text[-1:].isspace()

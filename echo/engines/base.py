@@ -64,6 +64,10 @@ class Engine(Protocol):
         """False after the device thread has died or stopped making progress."""
         return True
 
+    def available(self) -> bool:
+        """False while a healthy engine is recovering from a failure by itself: what it is given meanwhile waits."""
+        return True
+
     def give_up(self) -> None:
         """Fail all submitted work, without waiting for a device that is not healthy any more; returns at once."""
         return None

@@ -246,6 +246,20 @@ def chatterbox_turns(server: Served) -> None:
                 pass
 
 
+def twilio(server: Served) -> None:
+    """A call with a turn that is heard, one that is interrupted, and one that is hung up on."""
+    calls = f"{server.url}/calls/MZ1"
+    with connect(f"{server.ws_url}/ws/twilio", open_timeout=PATIENCE_S) as socket:
+        parameters = {"voice_id": "anna", "text": LINE}
+        socket.send(json.dumps({"event": "start", "start": {"streamSid": "MZ1", "customParameters": parameters}}))
+        for event in ("mark", "clear", "media"):
+            while json.loads(socket.recv(PATIENCE_S))["event"] != event:
+                pass
+            assert httpx.post(f"{calls}/say", json={"text": LINE}, timeout=PATIENCE_S).status_code == 200
+            if event == "mark":
+                assert httpx.post(f"{calls}/clear", timeout=PATIENCE_S).status_code == 200
+
+
 ENDINGS = [
     whole,
     streamed,
@@ -257,6 +271,7 @@ ENDINGS = [
     on_a_socket,
     cancelled_on_a_socket,
     xtts,
+    twilio,
 ]
 ENDINGS += [elevenlabs, elevenlabs_contexts, elevenlabs_stream, elevenlabs_refused]
 ENDINGS += [batch, on_the_omni_socket, on_deepgrams_socket]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from echo.errors import ConfigError
@@ -17,6 +18,7 @@ from echo.runtime import Runtime
 from echo.settings import Settings
 from tests.bucket import Bucket, clip, open_bucket
 from tests.contract.serving import PATIENCE_S, Serve, Served, wait_until
+from tests.contract.twilio.phone import dial
 
 TEXT = "Hello there."
 
@@ -72,7 +74,39 @@ def chatterbox_preload(server: Served, voice: str) -> int:
     return 200 if answer["preloaded"][voice] else 404
 
 
-ROUTES = [openai, inworld, inworld_socket, xtts, chatterbox, chatterbox_socket, chatterbox_preload]
+def elevenlabs(server: Served, voice: str) -> int:
+    return post(server, f"/v1/text-to-speech/{voice}", {"text": TEXT}).status_code
+
+
+def elevenlabs_socket(server: Served, voice: str) -> int:
+    try:
+        with connect(f"{server.ws_url}/v1/text-to-speech/{voice}/multi-stream-input", proxy=None):
+            return 200
+    except InvalidStatus as refused:
+        return refused.response.status_code
+
+
+def omni_batch(server: Served, voice: str) -> int:
+    answer = post(server, "/v1/audio/speech/batch", {"items": [{"input": TEXT}], "voice": voice}).json()
+    return 200 if answer["succeeded"] == 1 else 404
+
+
+def omni_socket(server: Served, voice: str) -> int:
+    with connect(f"{server.ws_url}/v1/audio/speech/stream", proxy=None) as socket:
+        socket.send(json.dumps({"type": "session.config", "voice": voice, "response_format": "pcm"}))
+        return 404 if json.loads(socket.recv(PATIENCE_S))["type"] == "error" else 200
+
+
+def twilio(server: Served, voice: str) -> int:
+    with dial(server) as phone:
+        phone.start(voice_id=voice, text=TEXT, close="true")
+        return 200 if phone.closed() == 1000 else 404
+
+
+ROUTES = [
+    *(openai, inworld, inworld_socket, xtts, chatterbox, chatterbox_socket, chatterbox_preload),
+    *(elevenlabs, elevenlabs_socket, omni_batch, omni_socket, twilio),
+]
 
 
 @pytest.mark.parametrize("route", ROUTES)
@@ -80,9 +114,8 @@ def test_every_wire_format_finds_it(server: Served, bucket: Bucket, route: Calla
     assert route(server, "support_de") == 200
     assert route(server, "nobody") in (400, 404)
     assert bucket.of("support_de") == ["support_de.wav"]
-    if route is not inworld_socket:
-        assert openai(server, "support_de") == 200
-        assert bucket.of("support_de") == ["support_de.wav"]
+    assert openai(server, "support_de") == 200
+    assert bucket.of("support_de") == ["support_de.wav"]
 
 
 def test_names_and_aliases(server: Served, bucket: Bucket) -> None:

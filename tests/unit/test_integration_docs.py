@@ -12,7 +12,7 @@ from echo.settings import Settings, env_name
 from tests.contract.docs.pages import FOLDER, ROOT, Page, environment
 
 PAGES = [Page(path.stem) for path in sorted(FOLDER.glob("*.md")) if path.stem != "README"]
-LANGUAGES = {"python", "javascript", "bash", "sh", "env", "yaml"}
+LANGUAGES = {"python", "javascript", "bash", "sh", "env", "yaml", "xml"}
 _LINK = re.compile(r"\]\(([^)#:]+)\)")
 _SETTING = re.compile(r"\bECHO_[A-Z_]+\b")
 

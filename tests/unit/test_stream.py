@@ -110,6 +110,17 @@ def test_produced_and_consumed_samples_are_counted() -> None:
     assert stream.consumed_samples == 10
 
 
+def test_the_engine_is_told_what_its_consumer_does() -> None:
+    calls: list[None] = []
+    stream = FrameStream(on_consumer=lambda: calls.append(None))
+    stream.put(frame(1))
+    assert not calls
+    next(stream)
+    assert len(calls) == 1
+    stream.cancel()
+    assert len(calls) == 2
+
+
 def test_leaving_the_with_block_cancels() -> None:
     with FrameStream() as stream:
         pass

@@ -11,6 +11,7 @@ from torch import Tensor
 from echo.errors import BadRequest
 from echo.model.autoencoder.dac import Autoencoder, cut
 from echo.model.autoencoder.pca import Pca
+from echo.model.network.transfer import to_device
 from echo.types import SAMPLE_RATE
 
 T = TypeVar("T")
@@ -93,7 +94,7 @@ def _encode(
     chunks: list[Tensor] = []
     for chunk in cut(audio, chunk_latents * autoencoder.config.samples_per_latent):
         pieces: list[Tensor] = []
-        chunk = chunk[None, None].to(autoencoder.device, autoencoder.dtype)
+        chunk = to_device(chunk, autoencoder.device)[None, None].to(autoencoder.dtype)
         for z_q, _ in autoencoder.encode_pieces(chunk, slice_latents):
             pieces.append(z_q)
             yield

@@ -1,4 +1,4 @@
-"""CUDA graphs of the transformer's forward, because launching its kernels takes longer than running them.
+"""The transformer's forward as captured CUDA graphs.
 
 One varlen attention call per layer serves all rows of a step, whatever their lengths. The forward is captured once per
 bucket of latents and replayed. Inputs that differ between steps are copied into static tensors before a replay.
@@ -6,32 +6,37 @@ bucket of latents and replayed. Inputs that differ between steps are copied into
 
 from __future__ import annotations
 
-import bisect
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from echo.model.cuda.capture import Capture, CudaGraphs
 from echo.model.network.arena import Arena
 from echo.model.network.attention import attend, blend
 from echo.model.network.dit import EchoDiT
 from echo.model.network.kv import KV, RowContext, key_count, pack_context
 from echo.model.network.modulation import PARTS
+from echo.model.network.transfer import upload
+from echo.types import MAX_LATENTS
 
 log = logging.getLogger(__name__)
 
-#: Captured batch sizes, in latents over all rows. A step is padded up to the next one, so neighbours differ
-#: by at most 1.5x. Below 64, reading the weights dominates and padding is free.
-BUCKETS = (32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
+#: Captured batch sizes, in latents over all rows: multiples of 128 beyond 256, because a step is padded up to the next
+#: one. Below 64, reading the weights dominates and padding is free.
+BUCKETS = (32, 64, 96, 128, 192, *range(256, 2049, 128))
 #: Most keys of one row: 640 latents, their prefix and 768 bytes of text, or a voice of five minutes.
 _MAX_KEYS = 4096
+#: Most latents of one row, the longest block.
+_MAX_ROW = MAX_LATENTS
+#: A captured forward has room for a row per so many latents, but for a few at least. The attention's grid covers every
+#: row that there is room for, so empty ones cost time too.
+_LATENTS_PER_ROW, _FEWEST_ROWS = 16, 8
 #: Relative deviation that bfloat16 attention in another summation order may cause after all layers.
 _TOLERANCE = 0.05
-
-Capture = Callable[[Callable[[], Tensor]], Callable[[], Tensor]]
 
 
 class Kernel(Protocol):
@@ -53,11 +58,13 @@ class Kernel(Protocol):
 def flash(
     q: Tensor, k: Tensor, v: Tensor, begin: Tensor, starts: Tensor, counts: Tensor, longest: tuple[int, int]
 ) -> tuple[Tensor, Tensor]:
-    """FlashAttention of torch on CUDA. ``starts`` and ``counts`` alone define a row's keys."""
-    from torch.nn.attention.varlen import AuxRequest, varlen_attn
+    """FlashAttention of torch on CUDA. ``starts`` and ``counts`` alone define a row's keys.
 
-    aux = AuxRequest(lse=True)
-    out, weight = varlen_attn(q, k, v, begin, starts, *longest, return_aux=aux, seqused_k=counts)
+    The operator itself, because ``varlen_attn`` of torch 2.11 has no ``seqused_k``; this signature is the same since.
+    """
+    out, weight, *_ = torch.ops.aten._flash_attention_forward(
+        q, k, v, begin, starts, *longest, 0.0, False, False, seqused_k=counts
+    )
     return out, weight.transpose(0, 1)
 
 
@@ -74,41 +81,10 @@ def attend_row_by_row(
     return out, weight
 
 
-class CudaGraphs:
-    """Captures functions as CUDA graphs that share one memory pool."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._pool: Any = None
-
-    def __call__(self, run: Callable[[], Tensor]) -> Callable[[], Tensor]:
-        """Capture ``run``; the returned function replays it into the same output tensor."""
-        with torch.cuda.device(self._device):
-            return self._capture(run)
-
-    def _capture(self, run: Callable[[], Tensor]) -> Callable[[], Tensor]:
-        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch's own
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):  # lazy initialisation must not be captured
-            run()
-            run()
-        torch.cuda.current_stream().wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
-            out = run()
-        self._pool = self._pool or graph.pool()
-
-        def replay() -> Tensor:
-            with torch.cuda.device(self._device):
-                graph.replay()
-            return out
-
-        return replay
-
-
 class _RowTable:
-    """The rows of a captured forward, at most ``rows``, as one static tensor; padding latents belong to an extra row.
+    """The rows of a captured forward as one static tensor; padding latents belong to an extra row.
 
+    rows   most rows
     table  [7, rows + 2] int32, per row: index of its first latent, index of its own keys, start and count of its keys,
            start and count of its voice's keys, position of its first latent
     """
@@ -116,7 +92,6 @@ class _RowTable:
     def __init__(self, rows: int, device: torch.device) -> None:
         self.rows = rows
         self.table = torch.zeros(7, rows + 2, dtype=torch.int32, device=device)
-        self.begin, self.own, self.keys, self.count, self.voice, self.voice_count, self.position = self.table
 
     def fill(
         self, arena: Arena, contexts: Sequence[RowContext], sizes: Sequence[int], starts: Sequence[int], spare: int
@@ -129,34 +104,32 @@ class _RowTable:
             rows.append((begin, *keys, *voice, position))
             begin += size
         rows += [(begin, spare, 0, 0, 0, 0, 0)] * (self.rows + 2 - len(rows))
-        host = torch.tensor(rows, dtype=torch.int32).T.contiguous()
-        if self.table.device.type == "cuda":
-            host = host.pin_memory()  # else the copy would block on the device
-        self.table.copy_(host, non_blocking=True)
+        upload(torch.tensor(rows, dtype=torch.int32).T.contiguous(), self.table)
 
 
 class _BatchedAttention:
     """Attention of all rows of a captured forward.
 
+    table      [7, rows + 2] of ``_RowTable``, maybe cut to fewer rows
     own        [latents] index at which each latent's keys are stored
     has_voice  [latents] whether its row has a voice
     """
 
-    def __init__(self, memory: Tensor, rows: _RowTable, own: Tensor, has_voice: Tensor, kernel: Kernel) -> None:
+    def __init__(self, memory: Tensor, table: Tensor, own: Tensor, has_voice: Tensor, kernel: Kernel) -> None:
         self._memory = memory
-        self._table = rows
+        self._begin, _, self._keys, self._count, self._voice, self._voice_count, _ = table
         self._own = own
         self._has_voice = has_voice[:, None, None]
         self._kernel = kernel
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Implement ``Attention``."""
-        rows, longest = self._table, (len(q), _MAX_KEYS)
+        longest = (min(len(q), _MAX_ROW), _MAX_KEYS)
         keys, values = self._memory[layer].unbind(0)
         keys.index_copy_(0, self._own, k)
         values.index_copy_(0, self._own, v)
-        mine, weight = self._kernel(q, keys, values, rows.begin, rows.keys, rows.count[:-1], longest)
-        shared, its_weight = self._kernel(q, keys, values, rows.begin, rows.voice, rows.voice_count[:-1], longest)
+        mine, weight = self._kernel(q, keys, values, self._begin, self._keys, self._count[:-1], longest)
+        shared, its_weight = self._kernel(q, keys, values, self._begin, self._voice, self._voice_count[:-1], longest)
         return torch.where(self._has_voice, blend(mine, weight, shared, its_weight), mine)
 
 
@@ -164,8 +137,9 @@ class CapturedForward:
     """``EchoDiT.velocity`` as captured CUDA graphs, one per bucket of latents; used by one thread.
 
     arena     allocator of all contexts, with ``BUCKETS[-1]`` keys to spare
-    max_rows  most rows of a step; a step with more rows or latents than captured runs eagerly
-    misses    number of such steps since ``capture``; all steps, where capturing failed
+    max_rows  most rows of a replay; a step with more of them, or of latents, is replayed in parts
+    misses    number of steps since ``capture`` of which some rows ran row by row, because their keys are not in the
+              arena; all steps, where capturing failed
     """
 
     def __init__(
@@ -190,16 +164,17 @@ class CapturedForward:
         self._modulation = torch.zeros(
             max_rows + 1, config.num_layers, PARTS, config.model_size, dtype=dit.dtype, device=dit.device
         )
+        self._rotary = dit.rotary.table(_MAX_KEYS, dit.device)
         self._replay: dict[int, Callable[[], Tensor]] = {}
         self.misses = 0
 
     @property
     def max_rows(self) -> int:
-        """Rows of a step."""
+        """Rows of a replay."""
         return self._table.rows
 
     def start(self) -> bool:
-        """Capture every bucket and verify one replay; False, with a log line, when this does not work on the device."""
+        """Capture every bucket and verify some replays; False, with a log line, when this does not work here."""
         try:
             self.capture()
             deviation = self._deviation()
@@ -221,35 +196,77 @@ class CapturedForward:
             self._replay[latents] = self._capture_graph(partial(self._forward, latents))
         self.misses = 0
 
-    def can_replay(self, contexts: Sequence[RowContext], latents: int) -> bool:
-        """Whether a step of this shape is captured and all of its keys are in the arena."""
-        return (
-            bool(self._replay)
-            and len(contexts) <= self._table.rows
-            and latents <= self._buckets[-1]
-            and all(
-                self._arena.holds(context.buffer) and (context.voice is None or self._arena.holds(context.voice))
-                for context in contexts
-            )
-        )
-
     def __call__(
         self, rows: Sequence[Tensor], modulation: Tensor, contexts: Sequence[RowContext], starts: Sequence[int]
-    ) -> list[Tensor] | None:
-        """``EchoDiT.velocity``; None for a step that is not captured."""
-        sizes = [row.shape[0] for row in rows]
-        latents = sum(sizes)
-        if not self.can_replay(contexts, latents):
+    ) -> list[Tensor]:
+        """``EchoDiT.velocity``. Rows whose keys are not in the arena run row by row, the others in as few replays as
+        have room for them.
+        """
+        captured = [i for i in range(len(rows)) if self._can_replay(rows[i], contexts[i])]
+        runs = [(part, self._replayed) for part in self._parts(captured, rows)]
+        if others := [i for i in range(len(rows)) if i not in captured]:
             self.misses += 1
-            return None
-        self._fill(rows, modulation, contexts, sizes, starts)
-        bucket = self._buckets[bisect.bisect_left(self._buckets, latents)]
+            runs.append((others, self._dit.row_by_row))
+        found: list[Tensor | None] = [None] * len(rows)
+        for part, run in runs:
+            shared = modulation if modulation.shape[0] == 1 or len(part) == len(rows) else _of(modulation, part)
+            velocities = run([rows[i] for i in part], shared, [contexts[i] for i in part], [starts[i] for i in part])
+            for i, velocity in zip(part, velocities, strict=True):
+                found[i] = velocity
+        return [velocity for velocity in found if velocity is not None]
+
+    def _can_replay(self, row: Tensor, context: RowContext) -> bool:
+        """Whether graphs are captured and all keys of the row are in the arena."""
+        return (
+            bool(self._replay)
+            and row.shape[0] <= self._buckets[-1]
+            and self._arena.holds(context.buffer)
+            and (context.voice is None or self._arena.holds(context.voice))
+        )
+
+    def _parts(self, numbers: Sequence[int], rows: Sequence[Tensor]) -> list[list[int]]:
+        """Cut the rows into consecutive parts that a replay has room for."""
+        parts: list[list[int]] = []
+        latents = 0
+        for i in numbers:
+            size = rows[i].shape[0]
+            if not parts or latents + size > self._buckets[-1] or len(parts[-1]) == self.max_rows:
+                parts.append([])
+                latents = 0
+            parts[-1].append(i)
+            latents += size
+        return parts
+
+    def _replayed(
+        self, rows: Sequence[Tensor], modulation: Tensor, contexts: Sequence[RowContext], starts: Sequence[int]
+    ) -> list[Tensor]:
+        sizes = [row.shape[0] for row in rows]
+        self._table.fill(self._arena, contexts, sizes, starts, self._spare)
+        torch.cat(list(rows), out=self._x[: sum(sizes)])
+        self._modulation[: len(rows)].copy_(modulation.expand(len(rows), -1, -1, -1))
         # A copy: the next replay writes to the same tensor.
-        return list(torch.split_with_sizes(self._replay[bucket]()[:latents].clone(), sizes))
+        out = self._replay[self._bucket(sum(sizes), len(rows))]()[: sum(sizes)].clone()
+        return list(torch.split_with_sizes(out, sizes))
+
+    def _bucket(self, latents: int, rows: int) -> int:
+        """The smallest bucket with room for so much; the largest has room for all rows."""
+        return next(bucket for bucket in self._buckets if bucket >= latents and self._rows_of(bucket) >= rows)
+
+    def _rows_of(self, bucket: int) -> int:
+        if bucket == self._buckets[-1]:
+            return self.max_rows
+        return min(self.max_rows, max(_FEWEST_ROWS, bucket // _LATENTS_PER_ROW))
+
+    def _deviation(self) -> float:
+        """Largest deviation of a step with rows of every kind from ``row_by_row``, relative to the rows' RMS.
+
+        Steps of the smallest bucket, of one whose rows have several blocks of queries, and of the largest.
+        """
+        longest = min(_MAX_ROW, self._buckets[-1] // 3)
+        return max(self._deviation_of([size, size, size + size // 2]) for size in (8, longest // 4, 2 * longest // 3))
 
     @torch.inference_mode()
-    def _deviation(self) -> float:
-        """Deviation of a step with rows of every kind from ``row_by_row``, relative to the rows' RMS."""
+    def _deviation_of(self, sizes: Sequence[int]) -> float:
         config = self._dit.config
         generator = torch.Generator().manual_seed(0)
 
@@ -257,7 +274,7 @@ class CapturedForward:
             buffer = self._arena.allocate(n)
             return buffer.copy_(torch.randn(buffer.shape, generator=generator))
 
-        sizes, starts = [8, 8, 12], [0, 0, 8]
+        starts = [0, 0, 8]
         text, prefix, voice = random_kv(20), random_kv(2), random_kv(30)
         sources, voices = [[text], [], [text, prefix]], [voice, voice, None]
         contexts = [
@@ -266,8 +283,7 @@ class CapturedForward:
         ]
         rows = [torch.randn(size, config.latent_size, generator=generator).to(self._dit.device) for size in sizes]
         modulation = self._dit.modulation([0.9, 0.9, 0.4])
-        found = self(rows, modulation, contexts, starts)
-        assert found is not None
+        found = self._replayed(rows, modulation, contexts, starts)
         expected = self._dit.row_by_row(rows, modulation, contexts, starts)
         return max(
             float((a - b).square().mean().sqrt() / b.square().mean().sqrt())
@@ -278,33 +294,23 @@ class CapturedForward:
     def _spare(self) -> int:
         return self._arena.start(self._spare_buffer)
 
-    def _fill(
-        self,
-        rows: Sequence[Tensor],
-        modulation: Tensor,
-        contexts: Sequence[RowContext],
-        sizes: Sequence[int],
-        starts: Sequence[int],
-    ) -> None:
-        self._table.fill(self._arena, contexts, sizes, starts, self._spare)
-        torch.cat(list(rows), out=self._x[: sum(sizes)])
-        self._modulation[: len(rows)].copy_(modulation.expand(len(rows), -1, -1, -1))
-
     def _forward(self, latents: int) -> Tensor:
         """One forward over the first ``latents`` of the static inputs."""
-        rows, device = self._table, self._dit.device
+        most, device = self._rows_of(latents), self._dit.device
+        table = self._table.table[:, : most + 2]
+        begin, own, _, _, _, voice_count, position = table
         number = torch.arange(latents, dtype=torch.int32, device=device)
-        # Unused rows all begin where the last row ends; row index ``rows`` is never used, so padding latents map to it.
-        row_index = (torch.searchsorted(rows.begin, number, right=True) - 1).clamp(max=rows.rows)
-        within = number - rows.begin[row_index]
-        own = (rows.own[row_index] + within).long()
+        # Unused rows all begin where the last row ends; row index ``most`` is never used, so padding latents map to it.
+        row_index = (torch.searchsorted(begin, number, right=True) - 1).clamp(max=most)
+        within = number - begin[row_index]
         attention = _BatchedAttention(
-            self._arena.memory,
-            rows,
-            own,
-            rows.voice_count[row_index] > 0,
-            self._kernel,
+            self._arena.memory, table, (own[row_index] + within).long(), voice_count[row_index] > 0, self._kernel
         )
-        rotary = self._dit.rotary.table(_MAX_KEYS, device)[rows.position[row_index] + within]
+        rotary = self._rotary[position[row_index] + within]
         velocity: Tensor = self._dit(self._x[:latents], self._modulation, row_index, rotary, attention)
         return velocity
+
+
+def _of(modulation: Tensor, rows: Sequence[int]) -> Tensor:
+    """Some rows of the modulation, without an index on the device."""
+    return torch.stack([modulation[i] for i in rows])

@@ -56,7 +56,7 @@ class Arena:
 
     def holds(self, kv: KV) -> bool:
         """Whether a K/V is a view of ``memory``."""
-        return kv.untyped_storage().data_ptr() == self.memory.untyped_storage().data_ptr()
+        return bool(kv.untyped_storage()._cdata == self.memory.untyped_storage()._cdata)
 
     def _collect(self) -> None:
         """Return collected buffers to the free list and merge adjacent ranges."""

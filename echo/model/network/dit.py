@@ -21,8 +21,8 @@ from echo.model.network.transfer import to_device
 
 log = logging.getLogger(__name__)
 
-#: ``EchoDiT.velocity``, or None.
-Velocity = Callable[[Sequence[Tensor], Tensor, Sequence[RowContext], Sequence[int]], list[Tensor] | None]
+Velocity = Callable[[Sequence[Tensor], Tensor, Sequence[RowContext], Sequence[int]], list[Tensor]]
+"""``EchoDiT.velocity``."""
 
 
 class Block(nn.Module):
@@ -88,7 +88,7 @@ class EchoDiT(nn.Module):
         self.blockwise = blockwise
         #: Allocator of all K/V; None = every K/V is a tensor of its own.
         self.arena: Arena | None = None
-        #: A faster ``velocity`` (captured CUDA graphs) that returns None for shapes it does not have; None = no such.
+        #: A faster ``velocity`` (captured CUDA graphs); None = no such.
         self.captured: Velocity | None = None
         size = config.model_size
         self.rotary = Rotary(config.head_dim)
@@ -212,8 +212,7 @@ class EchoDiT(nn.Module):
 
         Queues work on the device and reads nothing back.
         """
-        found = self.captured(rows, modulation, contexts, starts) if self.captured is not None else None
-        return self.row_by_row(rows, modulation, contexts, starts) if found is None else found
+        return (self.captured or self.row_by_row)(rows, modulation, contexts, starts)
 
     def row_by_row(
         self, rows: Sequence[Tensor], modulation: Tensor, contexts: Sequence[RowContext], starts: Sequence[int]
@@ -259,5 +258,4 @@ class EchoDiT(nn.Module):
 
 def _row_index(sizes: Sequence[int], device: torch.device) -> Tensor:
     """Index of each latent's row."""
-    row_index = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
-    return to_device(row_index, device)
+    return to_device(torch.tensor([row for row, size in enumerate(sizes) for _ in range(size)]), device)

@@ -19,20 +19,16 @@ class SelfAttention(GatedAttention):
     def __init__(self, size: int, heads: int, eps: float) -> None:
         super().__init__(size, heads, eps, rotated=heads)
 
-    def forward(self, x: Tensor, rotary: Tensor, past: Tensor | None, *, causal: bool) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, rotary: Tensor, past: Tensor | None, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         """Attend ``x [n, size]``, which follows ``past``, to itself and to ``past [2, heads, p, d]``.
 
-        Returns the output ``[n, size]`` and the K/V ``[2, heads, p + n, d]``.
+        ``mask`` is True where a query sees a key, ``[n or 1, p + n]``; None = everywhere. Returns the output
+        ``[n, size]`` and the K/V ``[2, heads, p + n, d]``.
         """
         q, k, v, gate = self.project(x, rotary)
         kv = torch.stack((k, v)).transpose(1, 2)
         if past is not None:
             kv = torch.cat((past, kv), dim=2)
-        mask = None
-        if causal and x.shape[0] > 1:
-            # SDPA's own causal flag aligns the first query with the first key, wrong behind a past.
-            mask = torch.ones(x.shape[0], kv.shape[2], dtype=torch.bool, device=x.device)
-            mask = mask.tril(kv.shape[2] - x.shape[0])
         out = F.scaled_dot_product_attention(q.transpose(0, 1)[None], kv[:1], kv[1:], attn_mask=mask)[0]
         return self.finish(out.transpose(0, 1), gate), kv
 
@@ -47,9 +43,9 @@ class EncoderBlock(nn.Module):
         self.attention_norm = RMSNorm(size, eps)
         self.mlp_norm = RMSNorm(size, eps)
 
-    def forward(self, x: Tensor, rotary: Tensor, past: Tensor | None, *, causal: bool) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, rotary: Tensor, past: Tensor | None, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         """As SelfAttention: output ``[n, size]`` and K/V including the past's."""
-        attended, kv = self.attention(self.attention_norm(x), rotary, past, causal=causal)
+        attended, kv = self.attention(self.attention_norm(x), rotary, past, mask)
         x = x + attended
         return x + self.mlp(self.mlp_norm(x)), kv
 
@@ -67,12 +63,12 @@ class TextEncoder(nn.Module):
             for _ in range(config.text_num_layers)
         )
 
-    def forward(self, ids: Tensor) -> Tensor:
-        """Ids ``[n]`` without padding -> states ``[n, text_model_size]``."""
+    def forward(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Ids ``[n]`` -> states ``[n, text_model_size]``; ``mask [1, n]`` is False for padding, None without any."""
         x: Tensor = self.text_embedding(ids)
         rotary = self.rotary(0, x.shape[0], x.device)
         for block in self.blocks:
-            x, _ = block(x, rotary, None, causal=False)
+            x, _ = block(x, rotary, None, mask)
         return x
 
 
@@ -103,12 +99,25 @@ class LatentEncoder(nn.Module):
 
     def forward(self, patches: Tensor, past: Tensor | None = None) -> Encoded:
         """Encode ``patches [n, patch * latent]`` behind those whose encoder K/V is ``past`` (None = none)."""
+        count, start = patches.shape[0], 0 if past is None else past.shape[3]
+        return self.encode(
+            patches, past, self.rotary(start, count, patches.device), causal_mask(count, start, patches.device)
+        )
+
+    def encode(self, patches: Tensor, past: Tensor | None, rotary: Tensor, mask: Tensor | None) -> Encoded:
+        """As ``forward``, at the positions of ``rotary`` and with the ``mask [n, past + n]`` of SelfAttention."""
         # The model was trained with its input divided by 6, after the bias.
         x = self.in_proj(patches) / 6.0
-        start = 0 if past is None else past.shape[3]
-        rotary = self.rotary(start, x.shape[0], x.device)
         kvs = []
         for i, block in enumerate(self.blocks):
-            x, kv = block(x, rotary, None if past is None else past[i], causal=True)
+            x, kv = block(x, rotary, None if past is None else past[i], mask)
             kvs.append(kv)
         return Encoded(states=x, kv=torch.stack(kvs))
+
+
+def causal_mask(count: int, past: int, device: torch.device) -> Tensor | None:
+    """Which keys ``count`` queries behind ``past`` others see, ``[count, past + count]``; None = all of them."""
+    if count == 1:
+        return None
+    # SDPA's own causal flag aligns the first query with the first key, wrong behind a past.
+    return torch.ones(count, past + count, dtype=torch.bool, device=device).tril(past)

@@ -13,7 +13,15 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.to(device, non_blocking=True)
 
 
+def upload(values: Tensor, target: Tensor) -> None:
+    """Queue a copy of values on the host into a tensor on a device."""
+    if target.device.type == "cuda":
+        values = values.pin_memory()
+    target.copy_(values, non_blocking=True)
+
+
 def pinned_copy(tensor: Tensor) -> Tensor:
-    """A copy on the host, pinned for a CUDA tensor so that copying it back does not block."""
-    host = tensor.cpu()
-    return host.pin_memory() if tensor.device.type == "cuda" else host
+    """A copy on the host; of a CUDA tensor one in pinned memory, only queued: work queued later may read it."""
+    if tensor.device.type != "cuda":
+        return tensor.cpu()
+    return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor, non_blocking=True)

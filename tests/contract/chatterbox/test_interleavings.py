@@ -20,7 +20,9 @@ from starlette.websockets import WebSocket
 from compat.chatterbox.requests import RequestSocket
 from compat.chatterbox.turns import TurnSocket
 from echo.engines.fake import FakeEngine
+from echo.errors import BadRequest
 from echo.runtime import Runtime
+from echo.session import SpeechSession
 from echo.settings import Settings
 from tests.contract.serving import PATIENCE_S
 
@@ -182,3 +184,25 @@ async def test_a_client_that_is_spoken_to_is_not_idle(voices_dir: Path) -> None:
         await client.serve(TurnSocket, runtime, idle_s=0.1)
         assert [answer["type"] for answer in client.answers][-1] == "complete"
         assert client.closed == 1000
+
+
+async def test_a_turn_that_is_dropped_before_it_has_begun_is_closed(voices_dir: Path) -> None:
+    async with running(voices_dir) as (runtime, _):
+        service, opened = runtime.service, []
+
+        def session(*arguments: Any, **options: Any) -> SpeechSession:
+            opened.append(SpeechSession(service, *arguments, **options))
+            return opened[-1]
+
+        service.session = session  # type: ignore[method-assign]
+        client = Client()
+        client.send(type="init", voice_id="anna")
+        client.send(type="cancel")
+        client.send(type="init", voice_id="anna")
+        client.send(type="init", voice_id="bob")
+        client.leave()
+        await client.serve(TurnSocket, runtime)
+        assert len(opened) == 3
+        for each in opened:
+            with pytest.raises(BadRequest):
+                each.feed("after the end")

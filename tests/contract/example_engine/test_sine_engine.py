@@ -1,10 +1,12 @@
-"""A foreign engine at 24 kHz, chosen by ECHO_ENGINE as an installed package would be, through every route."""
+"""A foreign engine at 24 kHz through every route: from an installed package, and in a process of its own."""
 
 from __future__ import annotations
 
 import base64
 import io
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +17,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from echo.engines.remote.engine import RemoteEngine
 from echo.errors import ConfigError
 from echo.runtime import Runtime
 from echo.settings import Settings, load_settings
@@ -43,8 +46,25 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def sine(installed: None, voices_dir: Path) -> Iterator[Served]:
-    with serving(load_settings({"ECHO_ENGINE": "sine", "ECHO_VOICES_DIR": str(voices_dir)})) as served:
+def engines_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An engines.toml whose engine is the same in a child process."""
+    file = tmp_path_factory.mktemp("engines") / "engines.toml"
+    file.write_text(f'[sine-child]\nadapter = "{Path(__file__).with_name("sine_adapter.py")}"\n')
+    return file
+
+
+@pytest.fixture(scope="module", params=["sine", "sine-child"])
+def sine(request: pytest.FixtureRequest, installed: None, engines_file: Path, voices_dir: Path) -> Iterator[Served]:
+    environment = {"ECHO_ENGINE": request.param, "ECHO_ENGINES_FILE": str(engines_file)}
+    with serving(load_settings({**environment, "ECHO_VOICES_DIR": str(voices_dir)})) as served:
+        yield served
+
+
+@pytest.fixture
+def child(engines_file: Path, voices_dir: Path) -> Iterator[Served]:
+    """A server of its own with the engine in a child process."""
+    settings = Settings(engine="sine-child", engines_file=engines_file, voices_dir=(str(voices_dir),))
+    with serving(settings) as served:
         yield served
 
 
@@ -150,10 +170,53 @@ def test_a_cancelled_utterance_ends_and_the_workload_tells() -> None:
     engine.close()
 
 
+def test_a_killed_child_costs_its_own_stream_and_readiness_until_it_is_back(child: Served) -> None:
+    engine = child.runtime.service.engine
+    assert isinstance(engine, RemoteEngine)
+    pid = engine.pid
+    assert pid is not None
+    body = {"input": "a " * 1900, "voice": "anna", "response_format": "pcm", "stream": True}
+    with httpx.stream("POST", child.url + "/v1/audio/speech", json=body, timeout=PATIENCE_S, verify=False) as answer:
+        pieces = answer.iter_raw()
+        assert next(pieces)
+        os.kill(pid, signal.SIGSTOP)  # it makes no more, and dies in the middle
+        os.kill(pid, signal.SIGKILL)
+        with pytest.raises(httpx.RemoteProtocolError):
+            for _ in pieces:
+                pass
+    wait_until(lambda: not engine.available() or engine.pid not in (None, pid))
+    assert httpx.get(child.url + "/health", verify=False).status_code == 200
+    check_pcm(post(child, input=TEXT, voice="anna", response_format="pcm").content)  # it waits for the next process
+    assert engine.pid != pid
+    ready = httpx.get(child.url + "/ready", verify=False)
+    assert (ready.status_code, ready.json()) == (200, {"status": "ready"})
+
+
+def test_while_the_child_is_down_the_server_is_up_and_not_ready(child: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = child.runtime.service.engine
+    monkeypatch.setattr(engine, "available", lambda: False)
+    ready, health = (httpx.get(child.url + path, verify=False) for path in ("/ready", "/health"))
+    assert (ready.status_code, ready.json()) == (503, {"status": "restarting"})
+    assert (health.status_code, health.json()["status"]) == (200, "restarting")
+
+
 def test_an_unknown_engine_is_one_line_that_names_those_there_are(installed: None) -> None:
     with pytest.raises(ConfigError) as caught:
         Runtime(Settings(engine="espeak"))
     assert caught.value.message == "ECHO_ENGINE=espeak: no such engine; there are echo, sine."
+
+
+def test_engines_of_the_file_are_named_too(installed: None, engines_file: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Runtime(Settings(engine="espeak", engines_file=engines_file))
+    assert caught.value.message == "ECHO_ENGINE=espeak: no such engine; there are echo, sine, sine-child."
+
+
+def test_an_engine_of_the_file_must_not_have_the_name_of_another(tmp_path: Path, engines_file: Path) -> None:
+    file = tmp_path / "engines.toml"
+    file.write_text(engines_file.read_text().replace("sine-child", "echo"))
+    with pytest.raises(ConfigError, match="another engine has this name"):
+        Runtime(Settings(engines_file=file))
 
 
 def test_the_default_engine_is_echo_and_is_imported_only_when_it_is_loaded() -> None:

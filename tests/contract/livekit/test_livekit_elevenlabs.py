@@ -61,8 +61,8 @@ async def test_a_sentence_is_spoken_before_the_next_one_is_written(checkout: Ser
         assert [event async for event in stream]
 
 
-#: Words that come with times, as ``chunk_length_schedule`` has the plugin send them.
 async def test_words_are_put_together_by_the_server(checkout: Served) -> None:
+    """With a schedule the plugin sends word by word."""
     async with plugin(ELEVENLABS, checkout):
         tts = elevenlabs.TTS(
             base_url=f"{checkout.url}/v1",
@@ -88,7 +88,7 @@ async def test_every_encoding_is_decoded(checkout: Served, encoding: str) -> Non
     assert whole.seconds + tokens.seconds == pytest.approx(spoken_seconds(checkout), abs=0.2)
 
 
-async def test_an_interruption_frees_its_place_and_the_next_turn_is_spoken(checkout: Served) -> None:
+async def test_interruptions_take_no_place_from_the_turns_that_follow(checkout: Served) -> None:
     checkout.script.render = gate = Gate(block=1)
     async with plugin(ELEVENLABS, checkout) as tts:
         for _ in range(7):  # more than may be open at a time
@@ -110,6 +110,21 @@ async def test_a_failure_ends_the_turn_and_not_the_connection(checkout: Served) 
             await listen(pushed(tts.stream(conn_options=ONCE), "Hello there."))
         checkout.engine.script = FakeScript()
         check_words(await listen(pushed(tts.stream(conn_options=ONCE), "Hello again.")), "Hello again.")
+
+
+async def test_the_models_of_the_dialogue_interface(checkout: Served) -> None:
+    async with plugin(ELEVENLABS, checkout, model="eleven_v3") as tts:
+        whole = await listen(tts.synthesize(TEXT, conn_options=ONCE))
+        assert whole.seconds == pytest.approx(spoken_seconds(checkout), abs=0.05)
+        checkout.engine.script = FakeScript()
+        heard = await listen(pushed(tts.stream(conn_options=ONCE), *TOKENS))
+        pauses = len(checkout.script.spoken) - 1
+        assert heard.seconds == pytest.approx(spoken_seconds(checkout) + pauses * PAUSE_S, abs=0.15)
+        check_words(heard, TEXT)
+        # The last sentence begins behind the others.
+        start = next(word.start_time for word in heard.words if word.strip() == "I")
+        assert isinstance(start, float)
+        assert start == pytest.approx(heard.seconds - 0.06 * len("[S1] I am fine, thanks for asking."), abs=0.5)
 
 
 async def test_an_unknown_voice_is_a_status_and_not_tried_again(checkout: Served) -> None:

@@ -31,6 +31,7 @@ with warnings.catch_warnings():
         TTSUpdateSettingsFrame,
     )
     from pipecat.pipeline.worker import PipelineParams
+    from pipecat.services.elevenlabs.dialogue.tts import ElevenLabsDialogueTTSService
     from pipecat.services.elevenlabs.tts import ElevenLabsTTSService
     from pipecat.services.openai.tts import OpenAITTSService
     from pipecat.services.tts_service import TextAggregationMode
@@ -39,6 +40,7 @@ with warnings.catch_warnings():
 #: What the tests need of pipecat: here its warnings have been dealt with.
 __all__ = [
     "AggregatedTextFrame",
+    "ElevenLabsDialogueTTSService",
     "ElevenLabsTTSService",
     "ErrorFrame",
     "Frame",

@@ -10,6 +10,7 @@ import pytest
 from echo.audio.join import JoinRules
 from tests.contract.docs.audio import spoken_seconds
 from tests.contract.pipecat.hearing import (
+    ElevenLabsDialogueTTSService,
     ElevenLabsTTSService,
     Frame,
     InterruptionFrame,
@@ -128,6 +129,20 @@ async def test_tokens_are_put_together_by_the_server(checkout: Served) -> None:
     assert not heard.errors
     assert spoken(checkout) == ["Hello there. How are you today?"]
     assert [frame.text for frame in heard.words] == ["Hello", "there.", "How", "are", "you", "today?"]
+
+
+async def test_the_service_of_the_dialogue_interface(checkout: Served) -> None:
+    tts = ElevenLabsDialogueTTSService(
+        url=checkout.ws_url,
+        api_key="none",
+        settings=ElevenLabsDialogueTTSService.Settings(voice="tiny_anna"),
+    )
+    heard = await listen(tts, [*answer("Hello there. How", " are you today?"), *answer("I am fine.")])
+    assert not heard.errors
+    assert " ".join(frame.text for frame in heard.words) == "Hello there. How are you today? I am fine."
+    times = [frame.pts for frame in heard.words if frame.pts is not None]
+    assert times == sorted(times)
+    assert sum(isinstance(frame, TTSStoppedFrame) for frame in heard.down) == 2
 
 
 async def test_the_speed_is_that_of_the_settings(checkout: Served) -> None:

@@ -22,6 +22,7 @@ GOOD = {
     "voiceId": "anna",
     "voice_id": "anna",
     "speaker_wav": "anna",
+    "inputs": [{"text": "Hello there.", "voice_id": "anna"}],
     "displayName": "fuzz",
     "items": [{"input": "Hello there."}],
     "voiceSamples": [{"audioData": base64_clip(seconds=0.5, rate=8_000)}],

@@ -19,7 +19,14 @@ ROUTES = sorted(
     for method in methods
     if method in ("post", "patch", "put")
 )
-SHAPES = {"/v1": "error", "/tts/v1": "message", "/voices/v1": "message"}
+#: The key that a refusal has, by path; the first that fits.
+SHAPES = {
+    "/v1/text-to-speech": "detail",
+    "/v1/text-to-dialogue": "detail",
+    "/v1": "error",
+    "/tts/v1": "message",
+    "/voices/v1": "message",
+}
 #: Uploads, whose bodies are forms.
 FORMS = {"/create_and_store_latents", "/v1/audio/voices"}
 
@@ -35,11 +42,11 @@ def client(fuzzed_server: Served) -> Iterator[httpx.Client]:
 
 def call(client: httpx.Client, method: str, path: str, body: bytes, kind: str = "application/json") -> httpx.Response:
     """Send a body and check that the answer is one that the client can make something of."""
-    path = path.replace("{voice}", "anna").replace("{workspace}", "fuzz")
+    path = path.replace("{voice}", "anna").replace("{voice_id}", "anna").replace("{workspace}", "fuzz")
     answer = client.request(method, path, content=body, headers={"Content-Type": kind})
     assert answer.status_code < 500, answer.text
     if answer.status_code >= 400:
-        family = next((prefix for prefix in SHAPES if path.startswith(prefix + "/")), "")
+        family = next((prefix for prefix in SHAPES if f"{path}/".startswith(prefix + "/")), "")
         assert SHAPES.get(family, "detail") in answer.json()
     return answer
 

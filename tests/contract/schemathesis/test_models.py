@@ -12,11 +12,14 @@ from hypothesis import strategies as st
 
 from compat.chatterbox.schemas import SpeakBody as ChatterboxBody
 from compat.chatterbox.schemas import TurnMessage
+from compat.elevenlabs import schemas as elevenlabs
 from compat.inworld.messages import ContextConfig, ContextUpdate, Message
 from compat.inworld.schemas import CloneBody, SynthesizeBody, VoicePatch
 from compat.omni.batch import BatchBody
 from compat.omni.messages import SessionConfig
 from compat.omni.schemas import OmniBody
+from compat.twilio.messages import AgentMessage
+from compat.twilio.messages import Message as TwilioMessage
 from compat.wire import decode
 from compat.xtts.schemas import SpeakBody
 from echo.audio.encode import supported_encodings
@@ -40,6 +43,14 @@ WIRE = (
     BatchBody,
     ChatterboxBody,
     TurnMessage,
+    elevenlabs.SpeakBody,
+    elevenlabs.Message,
+    elevenlabs.Key,
+    elevenlabs.SocketQuery,
+    elevenlabs.DialogueBody,
+    elevenlabs.DialogueMessage,
+    TwilioMessage,
+    AgentMessage,
 )
 many = settings(max_examples=300, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 sent = raw | anything.map(encoded) | spoilt.map(encoded)
@@ -53,7 +64,7 @@ def refusal(read: Callable[[bytes], Any], data: bytes) -> BadRequest | None:
     return None
 
 
-@pytest.mark.parametrize("model", WIRE, ids=[model.__name__ for model in WIRE])
+@pytest.mark.parametrize("model", WIRE, ids=[f"{model.__module__}.{model.__name__}" for model in WIRE])
 @many
 @given(data=sent)
 def test_foreign_bodies(model: Any, data: bytes) -> None:

@@ -124,3 +124,19 @@ def test_frames_on_the_chatterbox_sockets(fuzzed: Served, path: str, frames: lis
         socket.send(json.dumps({"type": "the last one"}))
         answers = [json.loads(socket.recv(timeout=PATIENCE_S)) for _ in range(len(frames) + 1)]
     assert all(answer["error"] for answer in answers)
+
+
+@some
+@given(frames=st.lists(raw | anything.map(encoded) | anything.map(json.dumps), max_size=5))
+def test_frames_on_the_twilio_socket(fuzzed: Served, frames: list[bytes | str]) -> None:
+    """None of it is a call, and none of it disturbs one."""
+    with connect(f"{fuzzed.ws_url}/ws/twilio", proxy=None) as socket:
+        for frame in frames:
+            socket.send(frame)
+        start = {"streamSid": "MZ1", "customParameters": {"voice_id": "anna", "text": "Hi.", "close": "true"}}
+        socket.send(json.dumps({"event": "start", "start": start}))
+        for frame in frames:
+            socket.send(frame)
+        while (message := json.loads(socket.recv(timeout=PATIENCE_S)))["event"] != "mark":
+            pass
+        socket.send(json.dumps(message))

@@ -1,0 +1,1 @@
+"""Engines that run in a child process, in an environment of their own."""

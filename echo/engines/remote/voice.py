@@ -1,0 +1,26 @@
+"""The voice of a remote engine: the clip itself, which the engine's process encodes when it is first spoken with."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+
+from echo.types import Audio
+
+
+@dataclass(frozen=True, eq=False)
+class RemoteVoice:
+    """A reference clip: mono at 44.1 kHz."""
+
+    samples: Audio
+
+    @property
+    def nbytes(self) -> int:
+        """Host memory of the clip."""
+        return self.samples.nbytes
+
+    @cached_property
+    def key(self) -> str:
+        """Hash of the samples; takes some milliseconds for a long clip, the first time."""
+        return hashlib.sha256(self.samples.tobytes()).hexdigest()

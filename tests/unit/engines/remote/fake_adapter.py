@@ -1,0 +1,94 @@
+"""An adapter whose engine does what its text says; run in a child process by the tests. Not imported by them."""
+
+import os
+import signal
+import sys
+import time
+
+import numpy as np
+from child import Refused  # the program that runs this file
+
+RATE = 24_000
+#: One array of this many samples per word of the text.
+WORD = 2_400
+
+
+class Adapter:
+    def load(self, settings):
+        options = settings["options"]
+        if fail := options.get("fail_load"):
+            # Fails from the second start on where it names a file.
+            if fail == "always" or os.path.exists(fail):
+                print("WARNING the weights are broken")
+                raise RuntimeError("no weights here")
+            open(fail, "w").close()
+        time.sleep(options.get("load_s", 0))
+        self.step_s = options.get("step_s", 0)
+        self.voices = 0
+        return {
+            "name": "fake-tts",
+            "version": "1.0",
+            "sample_rate": RATE,
+            "license": "MIT",
+            "capabilities": {"clone": options.get("clone", True), "stream": "token"},
+            "limits": {
+                "max_chars": 300,
+                "clip_min_s": 0.5,
+                "clip_max_s": 2.0,
+                "concurrent": options.get("concurrent", 1),
+            },
+        }
+
+    def voice(self, pcm, rate):
+        if np.abs(pcm).max() > 0.99:
+            raise Refused("voice_rejected", "too loud")
+        self.voices += 1
+        return float(np.abs(pcm).max()), rate, len(pcm), self.voices
+
+    def speak(self, job):
+        for word in job.text.split():
+            job.step()
+            time.sleep(self.step_s)
+            level = 0.5
+            match word:
+                case "die":
+                    os.kill(os.getpid(), signal.SIGKILL)
+                    time.sleep(1000)  # it may take a moment until a signal is there
+                case "exit":
+                    os._exit(3)
+                case "hang":
+                    time.sleep(1000)
+                case "freeze":
+                    os.kill(os.getpid(), signal.SIGSTOP)
+                    time.sleep(1000)
+                case "noise":
+                    os.write(int(sys.argv[-1]), b"\x00\x00\x00\x05hello")
+                    time.sleep(1000)
+                case "half":
+                    os.write(int(sys.argv[-1]), b"\x00\x00\x10\x00only the beginning of a message")
+                    time.sleep(1000)
+                case "huge":
+                    os.write(int(sys.argv[-1]), b"\xff\xff\xff\xff\x7f\xff\xff\xff\xff\xff\xff\xff")
+                    time.sleep(1000)
+                case "raise":
+                    raise ValueError("secret detail")
+                case "memory":
+                    raise MemoryError
+                case "nan":
+                    level = float("nan")
+                case "long":
+                    raise Refused("too_long", "so long")
+                case "flood":
+                    for n in range(1000):
+                        print(f"line {n}\r", end="")
+                case "print":
+                    print("WARNING from the library")
+                case "environment":
+                    print("ENVIRONMENT", sorted(os.environ), os.getcwd())
+                case "voice":
+                    level = job.voice[0]
+                case "seed":
+                    level = job.seed / 1000
+                case "encodings":
+                    level = self.voices / 100
+            yield np.full(WORD, level)
