@@ -7,8 +7,9 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from echo.admission import Ticket
 from echo.errors import BadRequest, EchoError, EngineFailed, Overloaded
@@ -20,6 +21,8 @@ from echo.types import Listener, SpeechRequest, VoiceState
 from echo.voices.voice import ClipVoice, Voice
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 #: Text that may wait in one session, in characters: about an hour of speech.
 MAX_WAITING_CHARS = 50_000
@@ -120,7 +123,7 @@ class SpeechSession:
         self._ahead: _Waiting | None = None
         self._pipeline: Pipeline | None = None  # of the passage being spoken
         self._file = self.output  # of the passage that was spoken last
-        self._reading: asyncio.Future[VoiceState | None] | None = None  # the voice
+        self._reading: asyncio.Future[Any] | None = None  # the voice
         self._index = 0
         self._spoken = False  # a passage has been spoken
         self._heard_s = 0.0  # audio that has been given to the encoder
@@ -357,7 +360,9 @@ class SpeechSession:
         chunks = await steps.run(self._chunker.chunks, item.passage)
         segments = steps.segments(chunks, request, self.seed, self._listener)
         if segments:
-            found = None if self._has_voice else await steps.resolve(request.voice, request.client)
+            found = None
+            if not self._has_voice:
+                found = await self._unless_closed(steps.resolve(request.voice, request.client))
             await self._enter()
             voice = await self._voice_state(found)
             if self._closed:
@@ -374,18 +379,20 @@ class SpeechSession:
 
     async def _voice_state(self, found: Voice | ClipVoice | None) -> VoiceState | None:
         if not self._has_voice and not self._closed:
-            reading = asyncio.ensure_future(self._steps.encoded(found, self._request.client))
-            self._reading = reading
-            try:
-                await asyncio.wait((reading,))
-                if reading.cancelled() and self._closed:
-                    return None
-                self._voice, self._has_voice = reading.result(), True
-            finally:
-                self._reading = None
-                reading.cancel()  # has no effect unless this task was cancelled
-                del reading  # the traceback of its failure holds this frame
+            self._voice = await self._unless_closed(self._steps.encoded(found, self._request.client))
+            self._has_voice = not self._closed
         return self._voice
+
+    async def _unless_closed(self, work: Coroutine[Any, Any, T]) -> T | None:
+        """Await something slow about the voice; None, and the work cancelled, once the session is closed."""
+        task = self._reading = asyncio.ensure_future(work)
+        try:
+            await asyncio.wait((task,))
+            return None if task.cancelled() and self._closed else task.result()
+        finally:
+            self._reading = None
+            task.cancel()  # has no effect unless this task was cancelled
+            del task  # the traceback of its failure holds this frame
 
     async def _enter(self) -> None:
         """Take a slot. A turn that has begun waits for one; raises Overloaded."""

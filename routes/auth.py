@@ -91,7 +91,7 @@ class _Keys:
             self._failed.failed(where)
         raise Unauthorized(
             "A valid API key is needed, as `Authorization: Bearer <key>`, `Authorization: Basic <key>`, "
-            "`xi-api-key: <key>` or `api-key: <key>`."
+            "`Authorization: Token <key>`, `xi-api-key: <key>` or `api-key: <key>`."
         )
 
 

@@ -42,7 +42,7 @@ async def speak(socket: WebSocket, runtime: RuntimeDep) -> None:
     query, voice = validated(_Query, dict(socket.query_params)), VoiceRef(name=socket.query_params.get("model"))
     encoding, rate = _ENCODINGS[query.encoding]
     audio = AudioFormat(encoding=encoding, sample_rate=query.sample_rate or rate)
-    await asyncio.to_thread(runtime.voices.resolve, voice)
+    await runtime.service.resolve(voice, client_of(socket))
     request = SpeechRequest(text="", voice=voice, format=audio, speed=query.speed, client=client_of(socket))
     connection = Connection(socket, runtime, request)
     await socket.accept()

@@ -54,7 +54,7 @@ class OmniBody(SpeechBody):
     async def _voice(self, runtime: Runtime, client: str) -> VoiceRef:
         if self.ref_audio:
             limit = runtime.settings.max_voice_bytes
-            audio = await asyncio.to_thread(partial(decode_base64_voice, self.ref_audio, limit, param="ref_audio"))
-            return VoiceRef(audio=audio)
+            decode = partial(decode_base64_voice, param="ref_audio")
+            return VoiceRef(audio=await asyncio.to_thread(decode, self.ref_audio, limit))
         found = await runtime.service.resolve(VoiceRef(name=self.voice), client)
         return VoiceRef(audio=found.audio) if isinstance(found, ClipVoice) else VoiceRef(name=self.voice)

@@ -32,10 +32,13 @@ _TYPES = ("session.config", "input.text", "input.done", "input.cancel", "session
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patience:
-    """Seconds to wait for ``session.config``, and for a message while nothing is spoken (the engines' limits)."""
+    """Seconds to wait for ``session.config`` (the engines' limit), and for a message while nothing is spoken.
+
+    The engines wait for 30 s between messages; somebody who talks with an agent may think for longer.
+    """
 
     config_s: float = 10.0
-    idle_s: float = 30.0
+    idle_s: float = 300.0
 
 
 def socket_router(patience: Patience) -> APIRouter:

@@ -108,7 +108,9 @@ class VoiceLibrary:
                 return None
             if squeeze(ref.name) in OPENAI_VOICES and not self.fetchable(ref):
                 return self._default(entries)
-            entry = self._find(entries, ref.name, DEFAULT_WORKSPACE)  # last: no upload takes another voice's name
+            entry = self._find(
+                entries, ref.name, DEFAULT_WORKSPACE
+            )  # last: no upload takes the name of a voice that is here
         return _voice(_found(entry, ref.name))
 
     def fetchable(self, ref: VoiceRef) -> builtins.list[str]:

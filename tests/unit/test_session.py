@@ -236,16 +236,17 @@ async def test_a_passages_file_states_its_length() -> None:
     assert all(told == pytest.approx(heard, abs=1e-3) for told, heard in lengths)
 
 
+@pytest.mark.parametrize("slow", ["resolve", "encoded"])
 @pytest.mark.parametrize("cancel", [False, True])
-async def test_closing_ends_the_wait_for_a_voice_that_is_being_read(cancel: bool) -> None:
+async def test_closing_ends_the_wait_for_a_voice_that_is_being_read(slow: str, cancel: bool) -> None:
     async with speech() as service:
         asked, answer = asyncio.Event(), asyncio.Event()
 
-        async def slow(voice: object, client: str = "") -> None:
+        async def wait(voice: object, client: str = "") -> None:
             asked.set()
             await answer.wait()
 
-        service.encoded = slow  # type: ignore[method-assign]
+        setattr(service, slow, wait)
         session = service.session(request(), SENTENCES)
         session.feed("One. And two.")
         reader = asyncio.create_task(everything(session))
