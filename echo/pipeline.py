@@ -23,7 +23,7 @@ _SLICE_S = 1.0
 _AUDIBLE = 0.01
 #: Length of the silence that answers a text with nothing to speak ("*sighs*", "."), or of which the model made nothing.
 #: Home Assistant checks a server with such a text and game mods send them; both take an error or no audio for a fault.
-_UNSPEAKABLE_S = 0.1
+UNSPEAKABLE_S = 0.1
 
 
 @dataclass(slots=True)
@@ -104,7 +104,7 @@ class Pipeline:
         """Yield the bytes of a whole answer; raises BadRequest once there is more audio than one request may have."""
         async for data in self.speak():
             yield data
-        async for data in self.finish(at_least_s=_UNSPEAKABLE_S):
+        async for data in self.finish(at_least_s=UNSPEAKABLE_S):
             yield data
 
     async def speak(self) -> AsyncGenerator[bytes]:
@@ -115,9 +115,12 @@ class Pipeline:
         if not self._stopped:
             self.stats.total_s = time.monotonic() - self._started
 
-    async def rest(self) -> AsyncGenerator[bytes]:
-        """Yield all that is held back after ``speak``, where what follows may be long in coming."""
-        async for data in self._send(self._joiner.rest()):
+    async def rest(self, *, at_least_s: float = 0.0) -> AsyncGenerator[bytes]:
+        """Yield all that is held back after ``speak``, where what follows may be long in coming.
+
+        Where the segments made no audio at all, it is ``at_least_s`` of silence.
+        """
+        async for data in self._send(self._filled(self._joiner.rest(), at_least_s)):
             yield data
         if data := await self._encode(self.output.drain):
             yield data
@@ -129,14 +132,17 @@ class Pipeline:
         """
         if self._stopped:
             return
-        rest = self._joiner.finish()
-        if self.stats.audio_s == 0 and not len(rest):
-            rest = np.zeros(int(at_least_s * self._engine.info.sample_rate), np.float32)
-        async for data in self._send(rest):
+        async for data in self._send(self._filled(self._joiner.finish(), at_least_s)):
             yield data
         if data := await self._encode(self.output.finish):
             yield data
         self.stats.total_s = time.monotonic() - self._started
+
+    def _filled(self, rest: Audio, at_least_s: float) -> Audio:
+        """Return the rest of the audio, or a silence where there is none at all."""
+        if self.stats.audio_s or len(rest):
+            return rest
+        return np.zeros(int(at_least_s * self._engine.info.sample_rate), np.float32)
 
     def stop(self) -> None:
         """Stop generating; the encoder stays open."""

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from echo.admission import Ticket
 from echo.errors import BadRequest, EchoError, EngineFailed, Overloaded
-from echo.pipeline import Pipeline
+from echo.pipeline import UNSPEAKABLE_S, Pipeline
 from echo.presets import chunk_rules
 from echo.steps import SpeechSteps
 from echo.text import Passage, SpeakRules, TextBuffer, TextChunker
@@ -283,7 +283,8 @@ class SpeechSession:
                     yield data
                     await self._look_ahead()
                 if not self._files and not self._has_more():
-                    async for data in pipeline.finish() if self._ended else pipeline.rest():
+                    end = pipeline.finish if self._ended else pipeline.rest
+                    async for data in end(at_least_s=UNSPEAKABLE_S):
                         yield data
             except Exception as failure:
                 pipeline.stats.failed = True

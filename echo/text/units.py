@@ -129,7 +129,7 @@ class UnitReader:
         """Cut the unit that is still arriving at its last break of this kind; None if it has none.
 
         A break is never inside a mark, a heading or a table row. A sentence is cut at a mark at the very end of the
-        text, which may still go on; not after a digit: "3." may become "3.5".
+        text, which may still go on; not after a digit or a single letter: "3." may become "3.5", "e." become "e.g.".
         """
         end = self._breaks[kind]
         if kind is not Boundary.SENTENCE:
@@ -257,7 +257,7 @@ class UnitReader:
                 found = SENTENCE_MARK.match(text, here)
                 ends = found is not None and ends_sentence(found, self._at)
                 if marks.end() == len(text) and not final:
-                    sentence = ends and not text[here - 1 : here].isdigit()
+                    sentence = ends and not _may_go_on(text, here)
                     break
                 if found is not None and ends:
                     return _Step(found.end())
@@ -363,6 +363,12 @@ class UnitReader:
 
 def _closing_fence(mark: str, length: int) -> re.Pattern[str]:
     return re.compile(rf"^[ \t]*+{mark}{{{length},}}+[`~]*+[ \t]*+(?:\n|\Z)", re.MULTILINE)
+
+
+def _may_go_on(text: str, mark: int) -> bool:
+    """Tell whether the dot at the very end of a text may turn out to be none: "3." of "3.5", "e." of "e.g."."""
+    before, word = text[mark - 1 : mark], text[max(0, mark - 2) : mark].strip("(\"'“‘[")
+    return before.isdigit() or (before.isalpha() and word.strip() == before)
 
 
 def _last_word(text: str) -> str:

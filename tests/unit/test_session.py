@@ -187,6 +187,17 @@ async def test_nothing_to_speak_is_no_audio() -> None:
         assert await everything(session) == []
 
 
+async def test_a_stage_direction_is_a_short_silence() -> None:
+    async with speech() as service:
+        session = service.session(request(), SpeakRules())
+        session.feed("*sighs*")
+        session.flush()
+        session.end()
+        events = await everything(session)
+    assert kinds(events) == ["PassageStarted", "bytes", "PassageDone", "Flushed"]
+    assert len(audio(events)) == 4410
+
+
 async def test_a_wav_turn_is_one_file() -> None:
     async with speech() as service:
         session = service.session(request(format=AudioFormat(encoding=Encoding.WAV, unsized=True)), SENTENCES)

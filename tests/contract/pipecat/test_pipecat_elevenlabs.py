@@ -145,6 +145,13 @@ async def test_the_service_of_the_dialogue_interface(checkout: Served) -> None:
     assert sum(isinstance(frame, TTSStoppedFrame) for frame in heard.down) == 2
 
 
+async def test_a_text_without_a_mark_at_its_end_is_spoken(checkout: Served) -> None:
+    heard = await hear(SOCKET, checkout, TTSSpeakFrame("Please hold the line"), *answer("Still", " there"))
+    assert not heard.errors
+    assert spoken(checkout) == ["Please hold the line", "Still there"]
+    assert " ".join(frame.text for frame in heard.words) == "Please hold the line Still there"
+
+
 async def test_the_speed_is_that_of_the_settings(checkout: Served) -> None:
     slow = await hear(SOCKET, checkout, TTSSpeakFrame("Hello there."), speed=0.7)
     fast = await hear(SOCKET, checkout, TTSSpeakFrame("Hello there."), speed=1.2)

@@ -249,3 +249,9 @@ def test_clauses_are_passages_of_their_own_however_the_text_arrives(cuts: set[in
         "No:",
         "not me",
     ]
+
+
+def test_an_abbreviation_that_is_cut_after_its_first_letter_is_not_spoken_in_two() -> None:
+    rules = SpeakRules(sentences_from=0, eager=True)
+    assert _passages(rules, "He paid for it, e.", "g. with tea. ") == ["He paid for it, e.g. with tea."]
+    assert _passages(rules, "They live in the U.", "S. now.") == ["They live in the U.S. now."]
