@@ -337,9 +337,9 @@ def test_voices_are_listed_in_every_form(server: Served, slash: str) -> None:
     assert listed["data"] == [{"object": "voice", "id": name, "name": name} for name in names]
     assert listed["voices"] == [{"voice_id": name, "name": name, "category": "premade"} for name in names]
     own = [{"id": name, "name": name, "value": name, "label": name} for name in names]
-    assert get(server, "/v1/audio/voices" + slash) == {"voices": own}
-    assert get(server, f"/v1/audio/voices{slash}?legacy=true") == {"voices": names}
-    assert get(server, "/v1/audio/voices/some/model" + slash) == {"voices": own}
+    assert get(server, "/v1/audio/voices" + slash) == {"voices": own, "uploaded_voices": []}
+    assert get(server, f"/v1/audio/voices{slash}?legacy=true") == {"voices": names, "uploaded_voices": []}
+    assert get(server, "/v1/audio/voices/some/model" + slash) == {"voices": own, "uploaded_voices": []}
 
 
 def test_a_wrong_query_is_refused_in_openais_shape(server: Served) -> None:
