@@ -129,7 +129,9 @@ class Scheduler:
         demand = Demand() if utterance is None else self._prepared(utterance).demand
         deadline = self._clock() + self._limits.first_sound_s
         candidate = Candidate(deadline, next(self._orders), demand.nbytes, demand.work)
-        return work_ahead(candidate, *self._jobs(), self._limits) * self._pace.seconds_per_work
+        # A cancelled job is dropped at the next step; nobody waits for what is left of it.
+        active, waiting = ([job for job in jobs if not job.stream.cancelled] for jobs in self._jobs())
+        return work_ahead(candidate, active, waiting, self._limits) * self._pace.seconds_per_work
 
     def workload(self) -> Workload:
         """Current queue and memory use."""
