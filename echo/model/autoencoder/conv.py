@@ -75,6 +75,10 @@ class Snake(nn.Module):
 
     def forward(self, x: Tensor, history: History) -> Tensor:
         """Same shape out; remembers nothing."""
+        return self.activate(x)
+
+    def activate(self, x: Tensor) -> Tensor:
+        """As ``forward``: what a compiler makes one pass over the memory of, instead of six."""
         return x + (self.alpha * x).sin().square() / (self.alpha + 1e-9)
 
 

@@ -66,6 +66,13 @@ class Fused(nn.Module):
         return self
 
 
+def fuse_all(model: nn.Module) -> None:
+    """Fuse all weights of a model that can be fused: before the first use, because a compiled one cannot."""
+    for module in model.modules():
+        if isinstance(module, Fused):
+            module.fuse()
+
+
 def _forget(module: nn.Module, _: object) -> None:
     assert isinstance(module, Fused)
     module._fused = None
