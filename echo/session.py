@@ -15,10 +15,9 @@ from echo.admission import Ticket
 from echo.errors import BadRequest, EchoError, EngineFailed, Overloaded
 from echo.pipeline import UNSPEAKABLE_S, Pipeline
 from echo.presets import chunk_rules
-from echo.steps import SpeechSteps
+from echo.steps import Resolved, SpeechSteps
 from echo.text import Passage, SpeakRules, TextBuffer, TextChunker
 from echo.types import Listener, SpeechRequest, VoiceState
-from echo.voices.voice import ClipVoice, Voice
 
 log = logging.getLogger(__name__)
 
@@ -378,7 +377,7 @@ class SpeechSession:
             pipeline.close()
         return pipeline
 
-    async def _voice_state(self, found: Voice | ClipVoice | None) -> VoiceState | None:
+    async def _voice_state(self, found: Resolved) -> VoiceState | None:
         if not self._has_voice and not self._closed:
             self._voice = await self._unless_closed(self._steps.encoded(found, self._request.client))
             self._has_voice = not self._closed

@@ -86,6 +86,12 @@ class Settings(EnvironmentModel):
         "What speaks: `echo` (Echo-TTS), an engine of `ECHO_ENGINES_FILE`, or one that an installed package brings. "
         "The settings of model and devices are for `echo`.",
     )
+    engines: CommaList = _env(
+        "ECHO_ENGINES",
+        (),
+        "Several engines at once, for example `echo,kokoro`; a request's `model` picks one, the first speaks for all "
+        "others. Unset: the one of `ECHO_ENGINE`.",
+    )
     engines_file: Path = _env(
         "ECHO_ENGINES_FILE",
         Path("engines.toml"),
@@ -494,7 +500,9 @@ class Settings(EnvironmentModel):
     def _rate(cls, value: object) -> object:
         return int(value) if isinstance(value, str) and value.isdecimal() else value
 
-    @field_validator("voices_dir", "voice_aliases", "cors_origins", "trusted_proxies", "api_keys", mode="before")
+    @field_validator(
+        "engines", "voices_dir", "voice_aliases", "cors_origins", "trusted_proxies", "api_keys", mode="before"
+    )
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
@@ -556,6 +564,11 @@ class Settings(EnvironmentModel):
     def voice_folders(self) -> tuple[Path, ...]:
         """The voices folders; relative ones start at the working directory, else at the checkout."""
         return tuple(_existing(Path(folder)) for folder in self.voices_dir)
+
+    @property
+    def engine_names(self) -> tuple[str, ...]:
+        """The engines to load, the default one first."""
+        return self.engines or (self.engine,)
 
     @property
     def presets_path(self) -> Path:

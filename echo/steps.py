@@ -14,6 +14,7 @@ from typing import TypeVar, TypeVarTuple
 from echo.admission import Admission
 from echo.audio.encode import Output, open_output
 from echo.audio.join import Joiner, JoinRules
+from echo.engine_options import check_options
 from echo.engines.base import Engine
 from echo.errors import VoiceNotFound
 from echo.limits import RequestLimits
@@ -58,6 +59,12 @@ class ServiceRules:
     limits: RequestLimits = field(default_factory=RequestLimits)
     #: Chunks after the first keep the streaming block shape.
     secondary_streaming: bool = False
+    #: Names of the options that some engine of this server has.
+    engine_options: frozenset[str] = frozenset()
+
+
+Resolved = Voice | ClipVoice | VoiceState | None
+"""A voice: of the library, a clip, one of the engine's own, or none."""
 
 
 class SpeechSteps:
@@ -128,6 +135,7 @@ class SpeechSteps:
         """Plan the chunks of a text, those of a later passage like the first; raises BadRequest for too many."""
         rules = self.rules.chunks
         first, later = (self.plan(request, secondary=secondary) for secondary in (False, True))
+        options = self.options(request)
         segments = [
             Segment(
                 utterance=Utterance(
@@ -136,6 +144,7 @@ class SpeechSteps:
                     seed=seed,
                     chunk=chunk.index,
                     emotion=request.emotion,
+                    options=options,
                     listener=listener,
                     estimate_s=seconds,
                 ),
@@ -175,12 +184,16 @@ class SpeechSteps:
             self._metrics.first_frame.observe(stats.first_frame_s)
         log.info("%s %s", outcome, stats)
 
-    async def resolve(self, ref: VoiceRef, client: str = "") -> Voice | ClipVoice | None:
-        """Return the voice that a request wants; None = no reference.
+    async def resolve(self, ref: VoiceRef, client: str = "") -> Resolved:
+        """Return the voice that a request wants, the engine's own ones first; None = no reference.
 
         One that is not here is fetched, which may take seconds, so not while a slot is held. Raises VoiceNotFound,
         BadRequest, TooLarge; VoiceUnavailable, and Overloaded where too many voices wait to be fetched for ``client``.
         """
+        if ref.name is not None and (own := self.engine.own_voice(ref.name)) is not None:
+            return own
+        if not self.engine.info.clones and ref == VoiceRef():
+            return None  # the library's default voice is a clip; the engine has one of its own
         try:
             return await self.run(self.voices.resolve, ref)
         except VoiceNotFound:
@@ -189,16 +202,24 @@ class SpeechSteps:
                 raise
         return await self.run(self.voices.resolve, ref)
 
-    async def encoded(self, voice: Voice | ClipVoice | None, client: str = "") -> VoiceState | None:
+    async def encoded(self, voice: Resolved, client: str = "") -> VoiceState | None:
         """Return the encoded reference of a voice, from the cache or the engine; None = no reference.
 
         A new voice is read for ``client``; raises Overloaded where too many wait to be read.
         """
-        return await self._cache.get(voice, self.engine.encode_voice, client) if voice is not None else None
+        if not isinstance(voice, Voice | ClipVoice):
+            return voice
+        return await self._cache.get(voice, self.engine.encode_voice, client, engine=self.engine.info.name)
 
     async def voice_state(self, ref: VoiceRef, client: str = "") -> VoiceState | None:
         """Resolve a voice and return its encoded reference."""
         return await self.encoded(await self.resolve(ref, client), client)
+
+    def options(self, request: SpeechRequest) -> dict[str, object]:
+        """Return the values of the engine's own options, the request's before the preset's; raises BadRequest."""
+        preset = self.presets.get(request.preset).options
+        given = check_options(self.engine.info, request.options, request.engine_options, self.rules.engine_options)
+        return {**preset, **given}
 
     def plan(self, request: SpeechRequest, *, secondary: bool = False) -> BlockPlan:
         """Return the block plan of the request's first or, ``secondary``, of its later chunks; raises BadRequest."""

@@ -11,7 +11,7 @@ from starlette.websockets import WebSocket
 
 from compat.chatterbox.audio import STREAMED, latency, milliseconds, open_pieces
 from compat.chatterbox.errors import UnknownVoice, socket_text
-from compat.chatterbox.schemas import OutputFormat, SpeakBody
+from compat.chatterbox.schemas import ENGINE, OutputFormat, SpeakBody
 from compat.wire import close, decode, receive, send
 from echo.errors import Overloaded, VoiceNotFound
 from echo.runtime import Runtime
@@ -75,7 +75,7 @@ class RequestSocket:
             raise UnknownVoice(body.voice_id) from None
 
     async def _speak(self, body: SpeakBody, arrived: float) -> None:
-        service = self._runtime.service
+        service = self._runtime.services.of(ENGINE)
         stream = await service.open(body.to_request(service.presets, STREAMED[body.format], client_of(self._socket)))
         try:
             rate = stream.output.sample_rate

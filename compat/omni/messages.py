@@ -11,6 +11,7 @@ from compat.omni.schemas import OmniBody
 from compat.wire import decode
 from echo.errors import BadRequest
 from echo.runtime import Runtime
+from echo.service import SpeechService
 from echo.text import SpeakRules
 from echo.types import Encoding, SpeechRequest
 
@@ -34,6 +35,7 @@ class SessionConfig(OmniBody):
 class Terms:
     """What holds for the utterances of a connection from now on.
 
+    service      of the engine that speaks
     request      without text
     rules        when text is spoken
     encoding     of the audio, as clients call it
@@ -43,6 +45,7 @@ class Terms:
     closes       SGLang-Omni's way: the connection ends with the utterance
     """
 
+    service: SpeechService
     request: SpeechRequest
     rules: SpeakRules
     encoding: str
@@ -80,9 +83,12 @@ async def settle(message: dict[str, Any], runtime: Runtime, client: str) -> Term
         raise BadRequest("word_timestamps: needs stream_audio and the response_format pcm.", param="word_timestamps")
     config = config.model_copy(update={"response_format": encoding})
     request = await config.to_request(runtime, client, whole=False)
-    runtime.service.plan(request)
+    service = runtime.services.of(config.model)
+    service.plan(request)
+    service.options(request)
     granularity = config.split_granularity or "sentence"
     return Terms(
+        service=service,
         request=request,
         rules=GRANULARITIES[granularity],
         encoding=encoding,

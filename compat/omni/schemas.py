@@ -56,5 +56,5 @@ class OmniBody(SpeechBody):
             limit = runtime.settings.max_voice_bytes
             decode = partial(decode_base64_voice, param="ref_audio")
             return VoiceRef(audio=await asyncio.to_thread(decode, self.ref_audio, limit))
-        found = await runtime.service.resolve(VoiceRef(name=self.voice), client)
+        found = await runtime.services.of(self.model).resolve(VoiceRef(name=self.voice), client)
         return VoiceRef(audio=found.audio) if isinstance(found, ClipVoice) else VoiceRef(name=self.voice)

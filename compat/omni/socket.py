@@ -155,7 +155,7 @@ class Connection:
                 retry_after_s=1.0,
             )
         assert self._terms is not None
-        self._writing = utterance = Utterance(self._count, self._id, self._terms, self._runtime.service)
+        self._writing = utterance = Utterance(self._count, self._id, self._terms)
         self._count += 1
         self._utterances.append(utterance)
         self._turns.put_nowait(utterance)

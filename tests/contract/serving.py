@@ -114,7 +114,7 @@ def serving(
     With ``load_engine`` the caller decides when it is ready; ``surfaces`` are wire formats to mount beside the others.
     """
     engine = FakeEngine()
-    fake = (lambda settings, gate: engine) if settings.engine == "echo" else None
+    fake = (lambda settings, gate: engine) if settings.engine_names == ("echo",) else None
     runtime = Runtime(settings, load_engine=load_engine or fake)
     app = create_app(settings, runtime, surfaces)
     config = configure(app, settings, runtime.metrics, lifespan="on", timeout_graceful_shutdown=1, access_log=False)

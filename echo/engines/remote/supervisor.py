@@ -14,6 +14,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -38,10 +39,10 @@ from echo.engines.remote.messages import (
     Voice,
     Voiced,
 )
-from echo.engines.remote.voice import RemoteVoice
+from echo.engines.remote.voice import NamedVoice, RemoteVoice
 from echo.errors import BadRequest, EchoError, EngineFailed, LoadError, NotReady, Overloaded, TooLarge
 from echo.stream import FrameStream
-from echo.types import SAMPLE_RATE, AudioFrame, Utterance, Workload
+from echo.types import SAMPLE_RATE, AudioFrame, Utterance, VoiceState, Workload
 
 log = logging.getLogger(__name__)
 
@@ -319,17 +320,30 @@ class Supervisor:
             self._link.send(Cancel(id=job.id))
 
     def _speak(self, link: ChildLink, job: Job) -> None:
-        voice = job.utterance.voice
-        key = None
-        if isinstance(voice, RemoteVoice):
-            key = voice.key
-            if key not in link.voices:
-                link.voices.add(key)
-                link.send(Voice(id=next(self._ids), key=key, rate=SAMPLE_RATE, pcm=voice.samples.tobytes()))
         utterance = job.utterance
-        # Chunks of a request differ in their noise, and repeat with its seed.
-        seed = utterance.seed + utterance.chunk
-        link.send(Speak(id=job.id, text=job.text, seed=seed, credit=job.granted, key=key))
+        voice = utterance.voice
+        link.send(
+            Speak(
+                id=job.id,
+                text=job.text,
+                # Chunks of a request differ in their noise, and repeat with its seed.
+                seed=utterance.seed + utterance.chunk,
+                credit=job.granted,
+                key=self._send_voice(link, voice),
+                name=voice.name if isinstance(voice, NamedVoice) else None,
+                emotion_key=self._send_voice(link, utterance.emotion_voice),
+                options={**utterance.options, **emotion_options(utterance)},
+            )
+        )
+
+    def _send_voice(self, link: ChildLink, voice: VoiceState | None) -> str | None:
+        """Send a clip that the process does not have, and return its key; None for what is no clip."""
+        if not isinstance(voice, RemoteVoice):
+            return None
+        if voice.key not in link.voices:
+            link.voices.add(voice.key)
+            link.send(Voice(id=next(self._ids), key=voice.key, rate=SAMPLE_RATE, pcm=voice.samples.tobytes()))
+        return voice.key
 
     def _watch(self, now: float) -> None:
         """Ask whether the process lives, and kill one that does not answer or does not get on."""
@@ -512,6 +526,21 @@ class Supervisor:
     def _set(self, state: _State) -> None:
         with self._lock:
             self._state = state
+
+
+def emotion_options(utterance: Utterance) -> dict[str, Any]:
+    """Return how an utterance is to sound, by the names of the job's fields; the clip apart."""
+    emotion = utterance.emotion
+    if emotion is None:
+        return {}
+    found = {
+        "emo_vector": list(emotion.vector) if emotion.vector is not None else None,
+        "emo_alpha": emotion.alpha,
+        "use_emo_text": emotion.from_text,
+        "emo_text": emotion.text,
+        "use_random": emotion.random,
+    }
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _refusal(code: str) -> EchoError:

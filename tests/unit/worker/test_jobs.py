@@ -396,7 +396,7 @@ async def test_a_load_that_fails_is_tried_again_with_the_next_job(tmp_path: Path
             assert good is not None
             return good(settings, gate)
 
-        worker.speaker._runtime._load_engine = failing
+        worker.speaker._runtime._loaders = [failing]
         worker.speaker._load_engine = failing
         answer = await worker.whole(text="Hello.")
         assert answer["error"] == "The model could not be loaded; the worker's log says why."
