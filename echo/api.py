@@ -83,8 +83,8 @@ class Speech:
         """Speak a text and yield samples as they are made, float32 [n] each, at the rate of ``model``'s engine.
 
         ``voice`` is a name of the library or the engine, a path to a clip, or the bytes of one. ``options`` are engine
-        options (``num_steps``, ``cfg_scale_text``, …). ``model`` names the engine; None = the default one. Dropping the iterator stops the generation. Raises BadRequest,
-        VoiceNotFound or EngineFailed.
+        options (``num_steps``, ``cfg_scale_text``, …). ``model`` names the engine; None = the default one. Dropping the
+        iterator stops the generation. Raises BadRequest, VoiceNotFound or EngineFailed.
         """
         for data in self.encode(
             text,

@@ -56,7 +56,7 @@ async def speech(
             voices=VoiceLibrary([folder]),
             cache=VoiceCache(2**20, executor=workers),
             presets=load_presets(
-                HOME / "presets.toml", "echo", "default", nonstream_steps=None, max_latents=640, max_layers=24
+                HOME / "presets.toml", "echo", "exact", nonstream_steps=None, max_latents=640, max_layers=24
             ),
             admission=Admission(1 + queue, max_wait_s=max_wait_s),
             rules=ServiceRules(**{"text": TextRules(), "chunks": SHORT_CHUNKS, "join": JoinRules(), **rules}),
