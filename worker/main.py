@@ -42,12 +42,12 @@ def main() -> int:
             raise ConfigError(worker.fault)
         set_up_log(settings.log_format, debug=settings.debug_logs)
         speaker = Speaker(settings)
+        jobs = Jobs(settings, worker, speaker)
     except ConfigError as error:
         sys.stderr.write(f"{error.message}\n")
         return _WRONG_SETTINGS
     try:
         warn_of_unknown(models=(Settings, WorkerSettings))
-        jobs = Jobs(settings, worker, speaker)
         s3 = speaker.run_now(jobs.storage.reachable()) if jobs.storage else None
         lines = page(settings, worker, jobs.voices, mode=mode.name, s3=s3)
         log.info("the worker starts\n    %s", "\n    ".join(lines))
