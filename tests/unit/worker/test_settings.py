@@ -67,6 +67,11 @@ def test_a_storage_that_can_never_be_reached_is_one_line_with_its_variable(name:
     assert "\n" not in wrong.value.message
 
 
+def test_spaces_around_a_pasted_key_are_no_part_of_it() -> None:
+    pasted = read(**{name: f" {value}\n" for name, value in S3.items()})
+    assert pasted == read(**S3)
+
+
 def test_secrets_are_never_shown() -> None:
     assert "s3cret" not in "\n".join(describe(read(**S3)))
     with pytest.raises(ConfigError) as wrong:
