@@ -149,8 +149,9 @@ class Jobs:
             async with aclosing(speak(job, service, asked)) as samples:
                 async for part in samples:
                     yield part
-        except VoiceNotFound as error:  # it has been deleted since it was found
-            raise voice_not_found(job.voice or "") from error
+        except VoiceNotFound as error:  # it has been deleted since it was found, or is not to be fetched either
+            field = "emo_audio_prompt" if error.name == job.emotion_clip else "speaker_voice"
+            raise voice_not_found(error.name, field) from error
 
     async def _parse(self, data: Any) -> Job:
         job = parse_job(data, self._settings.engine, self._settings.max_input_chars)
