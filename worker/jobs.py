@@ -45,7 +45,9 @@ class Jobs:
         self._settings = settings
         self._worker = worker
         self._speaker = speaker
-        self.voices = JobVoices(settings.voice_folders, clip_folders=settings.folder_support)
+        self.voices = JobVoices(
+            settings.voice_folders, clip_folders=settings.folder_support, fetches=bool(settings.voice_base_url)
+        )
         self.storage = Storage(worker) if worker.has_s3 else None
         self._slots = asyncio.Semaphore(worker.jobs)
 
