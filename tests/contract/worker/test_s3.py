@@ -223,6 +223,9 @@ def test_the_worker_says_on_one_page_what_it_found(running: Ceph, worker: LocalS
         "offline, without a token",
     ):
         assert line in page, page
+    took = re.search(r"takes jobs (\S+) s after its start, (\S+) s of them for imports", worker.log)
+    assert took
+    assert 0.0 < float(took[2]) <= float(took[1])
     assert SECRET_KEY not in worker.log
 
 
