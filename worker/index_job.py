@@ -7,11 +7,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StrictStr
 
+from echo.steps import seed_or_drawn
 from echo.text.worker_chunks import chunk_by_chars
 from echo.types import Emotion, VoiceRef
 from worker.echo_job import EchoParameters
 from worker.fields import MAX_SEED, Int, JobModel, Number, job_field, unknown, validated
-from worker.job import Job, Joint, job_seed, session_name
+from worker.job import Job, Joint, session_name
 
 _Share = Annotated[Number, Field(ge=0, le=1)]
 
@@ -72,7 +73,7 @@ def index_job(data: Mapping[str, Any]) -> Job:
         voice=job.speaker_voice or None,
         no_voice=VoiceRef(),
         session_id=session_name(job.session_id),
-        seed=job_seed(job.seed),
+        seed=seed_or_drawn(job.seed),
         stream=job.stream,
         joint=job.joint,
         emotion=_emotion(job) if job.emotions else None,
