@@ -62,7 +62,7 @@ class Jobs:
                     "stream must be false: this worker answers in one piece. Start it with STREAM_HANDLER=1.",
                     param="stream",
                 )
-            return await self._file(job)
+            return await self._file(job, as_piece=False)
         except Exception as error:
             return failure(error, job_id)
 
@@ -74,7 +74,7 @@ class Jobs:
                 return
             job = await self._parse(data)
             if not job.stream:
-                yield await self._file(job)
+                yield await self._file(job, as_piece=True)
                 return
             async with aclosing(self._stream(job)) as messages:
                 async for message in messages:
@@ -106,7 +106,7 @@ class Jobs:
                     output.push(part)
                 output.finish()
 
-    async def _file(self, job: Job) -> Answer:
+    async def _file(self, job: Job, *, as_piece: bool) -> Answer:
         if self.storage is None and not self._worker.inline_audio:
             raise EchoError(f"The worker has no storage: {', '.join(self._worker.missing)} not set.")
         async with self._slots:
@@ -120,7 +120,7 @@ class Jobs:
                 if job.warnings:
                     metadata["warnings"] = list(job.warnings)
                 if self.storage is None:
-                    audio = inline(spoken.file)
+                    audio = inline(spoken.file, as_piece=as_piece)
                     return {"status": "completed", "filename": name, "audio_base64": audio, "metadata": metadata}
                 stored = await self.storage.upload(spoken.file, name, FILE_TYPE)
         return {

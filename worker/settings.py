@@ -47,7 +47,8 @@ class WorkerSettings(EnvironmentModel):
     inline_audio: bool = env_field(
         "ECHO_WORKER_INLINE_AUDIO",
         False,
-        "Without S3 settings, answer with the file itself in base64 (`audio_base64`), up to 7 MB.",
+        "Without S3 settings, answer with the file itself in base64 (`audio_base64`), up to 7 MB; 0.72 MB with "
+        "`STREAM_HANDLER`.",
     )
     stream_handler: bool = env_field(
         "STREAM_HANDLER", False, "Start the generator handler, for jobs with `stream`; every output is then a list."

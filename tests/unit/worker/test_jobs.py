@@ -140,6 +140,16 @@ async def test_a_file_too_large_for_an_answer_is_an_error(tmp_path: Path, monkey
     assert answer["error"].startswith("text is too long: its file has more than")
 
 
+async def test_an_inline_file_of_a_generator_is_no_larger_than_a_piece(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.deliver.LARGEST_PIECE", 1000)
+    with working(tmp_path, stream_handler=True) as worker:
+        (answer,) = await worker.stream(text=TEXT)
+        assert answer["error"].startswith("text is too long: its file has more than 0.001 MB")
+        assert (await worker.whole(text=TEXT))["status"] == "completed"
+
+
 # -- errors
 
 
