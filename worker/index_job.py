@@ -56,10 +56,10 @@ class IndexJob(JobModel):
         return Joint(crossfade=fade if self.enable_crossfade and not pause else 0.0, pause=pause)
 
 
-#: Fields that only this schema has: one of them at the top level makes a job an IndexTTS one.
-INDEX_ONLY = (
-    frozenset(IndexJob.model_fields) - frozenset(JobModel.model_fields) - frozenset(EchoParameters.model_fields)
-)
+#: Fields that this schema adds to those of every job.
+INDEX_FIELDS = frozenset(IndexJob.model_fields) - frozenset(JobModel.model_fields)
+#: Those of them that the Echo job has nowhere.
+INDEX_ONLY = INDEX_FIELDS - frozenset(EchoParameters.model_fields)
 #: Those of them that ask for an emotion.
 EMOTIONS = ("emo_audio_prompt", "emo_vector", "emo_alpha", "use_emo_text", "emo_text", "use_random")
 

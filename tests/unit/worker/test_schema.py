@@ -145,6 +145,16 @@ def test_an_index_job_has_the_defaults_of_its_contract() -> None:
     assert job.options_for(info()) == SpeechOptions(chunking_enabled=False)
 
 
+@pytest.mark.parametrize(("name", "value"), [("max_chars_per_chunk", 50), ("enable_crossfade", False), ("seed", 7)])
+def test_what_both_schemas_have_counts_where_it_stands(name: str, value: Any) -> None:
+    """At the top level of an IndexTTS job, in the ``parameters`` of an Echo job."""
+    job = parse(text=LONG, **{name: value})
+    assert (job.no_voice, job.warnings) == (VoiceRef(), ())
+    assert job.chunks == tuple(chunk_by_chars(LONG, 50 if name == "max_chars_per_chunk" else 300))
+    job = parse(text=LONG, parameters={}, **{name: value})
+    assert (job.no_voice, job.warnings) == (VoiceRef(name="none"), (f"{name}: unknown, ignored",))
+
+
 def test_a_pause_of_nothing_leaves_the_cross_fade() -> None:
     assert parse(chunk_pause_ms=0).joint == Joint(crossfade=140)
     assert parse(chunk_pause_ms=0, enable_crossfade=False).joint == Joint()
