@@ -44,7 +44,7 @@ class EchoParameters(BaseModel):
     sequence_length: Int = job_field(
         MAX_LATENTS, f"must be an integer from 64 to {MAX_LATENTS}.", ge=64, le=MAX_LATENTS
     )
-    seed: Int | None = job_field(None, "must be an integer of at least 0.", ge=0, le=MAX_SEED)
+    seed: Int | None = job_field(None, f"must be an integer from 0 to {MAX_SEED}.", ge=0, le=MAX_SEED)
     max_chars_per_chunk: Annotated[Int, AfterValidator(_zero_or_enough)] = job_field(
         300, "must be an integer from 50 to 1000, or 0 for no chunking."
     )

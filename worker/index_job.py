@@ -39,7 +39,7 @@ class IndexJob(JobModel):
     output_format: Literal["pcm_16"] = job_field("pcm_16", "must be pcm_16.")
     stream_max_chars_per_chunk: Int = job_field(150, "must be an integer from 20 to 1000.", ge=20, le=1000)
     stream_crossfade_ms: Number | None = job_field(None, "must be a number from 0 to 1000, or null.", ge=0, le=1000)
-    seed: Int | None = job_field(None, "must be an integer of at least 0.", ge=0, le=MAX_SEED)
+    seed: Int | None = job_field(None, f"must be an integer from 0 to {MAX_SEED}.", ge=0, le=MAX_SEED)
 
     @property
     def emotions(self) -> tuple[str, ...]:

@@ -108,6 +108,8 @@ def test_errors_are_those_of_the_old_worker() -> None:
     assert error_of(session_id="a\n") == error_of(session_id="") == error_of(session_id="a" * 129)
     assert error_of(parameters=[1]) == "parameters must be an object."
     assert error_of(speaker_voice=3) == "speaker_voice must be the name of a file in the voices folder, or null."
+    for seed in ({"parameters": {"seed": 2**63}}, {"seed": 2**63}):
+        assert error_of(**seed) == "seed must be an integer from 0 to 9223372036854775807."
     assert error_of(parameters={"cfg_min_t": 0.9, "cfg_max_t": 0.8}) == "cfg_min_t must be at most cfg_max_t."
 
 
