@@ -308,7 +308,7 @@ def _state(engine: Engine) -> str:
 
 def _loaders(settings: Settings) -> list[EngineLoader]:
     setting = "ECHO_ENGINES" if settings.engines else "ECHO_ENGINE"
-    return find_engines(settings.engine_names, read_engines(settings.engines_path), setting)
+    return find_engines(settings.engine_names, read_engines(settings.engines_path, settings.engines_dir), setting)
 
 
 def open_voices(settings: Settings) -> VoiceLibrary:

@@ -143,7 +143,8 @@ class Settings(EnvironmentModel):
     cache_dir: Path = _env(
         "ECHO_CACHE_DIR",
         Path("~/.cache/echo-tts"),
-        "Folder of compile artifacts (loaded at start, saved once after warm-up) and of fetched voices.",
+        "Folder of compile artifacts (loaded at start, saved once after warm-up), of fetched voices, and of environments "
+        "of engines.",
     )
     cache_version: str = _env(
         "ECHO_CACHE_VERSION",
@@ -566,6 +567,11 @@ class Settings(EnvironmentModel):
         return tuple(_existing(Path(folder)) for folder in self.voices_dir)
 
     @property
+    def engines_dir(self) -> Path:
+        """Where ``python -m echo engines install`` puts environments of engines."""
+        return self.cache_dir.expanduser() / "engines"
+
+    @property
     def engine_names(self) -> tuple[str, ...]:
         """The engines to load, the default one first."""
         return self.engines or (self.engine,)
@@ -686,3 +692,11 @@ def _existing(path: Path) -> Path:
     if path.is_absolute() or path.exists():
         return path.absolute()
     return (HOME / path).absolute()
+
+
+def installer_environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return what pip and npm get: everything but this server's settings and what this interpreter was started with."""
+    environ = os.environ if environ is None else environ
+    return {
+        name: value for name, value in environ.items() if not name.startswith(("ECHO_", "PYTHONPATH", "PYTHONHOME"))
+    }

@@ -11,6 +11,7 @@ from importlib.metadata import EntryPoint, entry_points
 
 from echo.engines.base import Engine
 from echo.engines.remote.config import RemoteConfig
+from echo.engines.remote.recipes import RECIPES
 from echo.errors import ConfigError
 from echo.settings import Settings
 from echo.vad import SilenceGate
@@ -40,7 +41,8 @@ def find_engines(
         raise ConfigError(f"{setting}: {twice[0]} is named twice.")
     if unknown := [name for name in names if name not in table and name not in remote]:
         known = ", ".join(sorted([*table, *remote]))
-        raise ConfigError(f"{setting}={unknown[0]}: no such engine; there are {known}.")
+        hint = f" Install it: python -m echo engines install {unknown[0]}." if unknown[0] in RECIPES else ""
+        raise ConfigError(f"{setting}={unknown[0]}: no such engine; there are {known}.{hint}")
     together = [remote[name] for name in names if name in remote]
     return [
         partial(_load_remote, remote[name], together) if name in remote else partial(_load, table[name])
