@@ -172,7 +172,9 @@ class PresetFile:
         if "default" not in section:
             raise ConfigError(f"presets file {self.name}: needs a table [{family}.default].")
         found = {
-            key: _preset(self._where(family, key), key, {**section["default"], **table}, nonstream_steps, max_latents)
+            key: _preset(
+                self._where(family, key), key, _complete(section["default"], table), nonstream_steps, max_latents
+            )
             for key, table in section.items()
         }
         if preset not in found:
@@ -300,6 +302,12 @@ def _in_blocks(family: str, section: Mapping[str, Any]) -> bool:
     """Whether a family's presets are of blocks; those of other engines hold options that only the engine knows."""
     default = section.get("default", {})
     return family in _BLOCK_FAMILIES or not section or (isinstance(default, dict) and "block_sizes" in default)
+
+
+def _complete(default: Mapping[str, Any], table: Mapping[str, Any]) -> dict[str, Any]:
+    """A preset with what it leaves out; blocks of its own are run as they stand unless it says otherwise."""
+    own = {"sizing": "exact"} if "block_sizes" in table else {}
+    return {**default, **own, **table}
 
 
 def _unblocked(name: str, options: Mapping[str, object]) -> Preset:
