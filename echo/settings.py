@@ -143,8 +143,8 @@ class Settings(EnvironmentModel):
     cache_dir: Path = _env(
         "ECHO_CACHE_DIR",
         Path("~/.cache/echo-tts"),
-        "Folder of compile artifacts (loaded at start, saved once after warm-up), of fetched voices, and of environments "
-        "of engines.",
+        "Folder of compile artifacts (loaded at start, saved once after warm-up), of fetched voices, and of engines' "
+        "environments.",
     )
     cache_version: str = _env(
         "ECHO_CACHE_VERSION",
