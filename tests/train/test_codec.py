@@ -226,24 +226,24 @@ def test_the_discriminators_take_part_at_the_end(material: Material) -> None:
     torch.manual_seed(1)
     options = replace(DECODER, gan_from=0.5, gan_windows=(512,))
     task = DecoderTask(trainable(SHAPE.config()), material, options, seed=1, held_out=[])
-    assert "judged" not in task.step(0, 0.4)
-    assert {"judged", "found_out", "features"} <= task.step(1, 0.5).keys()
+    assert "discriminators" not in task.step(0, 0.4)
+    assert {"discriminators", "adversarial", "features"} <= task.step(1, 0.5).keys()
 
 
 def test_discriminators_learn_to_tell_tones_from_noise(seeded: None) -> None:
-    critics = Discriminators((512,), channels=4)
-    optimizer = torch.optim.AdamW(critics.parameters(), lr=3e-3)
+    discriminators = Discriminators((512,), channels=4)
+    optimizer = torch.optim.AdamW(discriminators.parameters(), lr=3e-3)
     tones = 0.1 * torch.sin(torch.arange(8192) * torch.tensor([[0.02], [0.05]]))
     noise = 0.1 * torch.randn(2, 8192)
-    first = critics.judge(tones, noise).item()
+    first = discriminators.discriminator_loss(tones, noise).item()
     for _ in range(20):
         optimizer.zero_grad()
-        critics.judge(tones, noise).backward()
+        discriminators.discriminator_loss(tones, noise).backward()
         optimizer.step()
-    assert critics.judge(tones, noise).item() < 0.3 * first
+    assert discriminators.discriminator_loss(tones, noise).item() < 0.3 * first
     made = noise.clone().requires_grad_()
-    found_out, features = critics.fool(tones, made)
-    (found_out + features).backward()
+    adversarial, features = discriminators.decoder_losses(tones, made)
+    (adversarial + features).backward()
     assert made.grad is not None
     assert float(made.grad.abs().sum()) > 0
 

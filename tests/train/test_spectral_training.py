@@ -136,9 +136,9 @@ def test_the_decoder_learns_and_a_resumed_run_ends_where_an_unbroken_one_does(
 def test_the_discriminators_take_part_from_where_they_are_told_to(material: Material) -> None:
     options = SpectralOptions(batch=1, length=8, skip=2, windows=(256,), gan_windows=(256,), gan_from=0.5, gan_every=2)
     one = task(material, options)
-    assert "judged" not in one.step(0, 0.4)
-    assert "judged" not in one.step(1, 0.6)
-    assert float(one.step(2, 0.6)["judged"].detach()) > 0.0
+    assert "discriminators" not in one.step(0, 0.4)
+    assert "discriminators" not in one.step(1, 0.6)
+    assert float(one.step(2, 0.6)["discriminators"].detach()) > 0.0
 
 
 def test_the_average_follows_the_weights(material: Material) -> None:
