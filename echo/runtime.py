@@ -67,7 +67,7 @@ class Runtime:
 
     def __init__(self, settings: Settings, load_engine: EngineLoader | None = None) -> None:
         self.settings = settings
-        #: Checked first: who has written them wrong should not have to wait for the model to hear of it.
+        #: Checked first, so that a mistake in them is reported before the model is loaded.
         self._presets = read_presets(settings.presets_path)
         self._load_engine = load_engine or find_engine(settings.engine, read_engines(settings.engines_path))
         if not split(settings.warmup_text, _text_rules(settings), ChunkRules()):
