@@ -19,6 +19,7 @@ from echo.errors import VoiceNotFound
 from echo.limits import RequestLimits
 from echo.pipeline import Pipeline, SpeechStats
 from echo.presets import Presets
+from echo.sizing import sized_plan
 from echo.telemetry import Metrics
 from echo.text.pack import estimate_seconds
 from echo.types import (
@@ -131,17 +132,18 @@ class SpeechSteps:
             Segment(
                 utterance=Utterance(
                     text=chunk.text,
-                    plan=later if number else first,
+                    plan=sized_plan(later if number else first, seconds),
                     seed=seed,
                     chunk=chunk.index,
                     emotion=request.emotion,
                     listener=listener,
-                    estimate_s=estimate_seconds(chunk.text, rules.chars_per_s, rules.words_per_s),
+                    estimate_s=seconds,
                 ),
                 pause_before_ms=chunk.pause_before_ms,
                 pause_after_ms=chunk.pause_after_ms,
             )
             for number, chunk in enumerate(chunks)
+            for seconds in [estimate_seconds(chunk.text, rules.chars_per_s, rules.words_per_s)]
         ]
         self.rules.limits.check_segments(segments)
         return segments
