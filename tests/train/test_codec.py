@@ -8,10 +8,6 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from echo.model.autoencoder.dac import Autoencoder
-from echo.model.files.weights import load_autoencoder, save_release
-from echo.model.network.config import DiTConfig
-from echo.model.network.dit import EchoDiT
 from echo.types import SAMPLE_RATE, SAMPLES_PER_LATENT
 from train.tiny.budget import Budget
 from train.tiny.codec import CodecOptions, CodecShape, load_codec, load_encoder, train_codec
@@ -27,6 +23,7 @@ from train.tiny.loop import Stage
 from train.tiny.pca import identity_pca
 from train.tiny.plots import read_curve
 
+from .small_release import released_and_loaded
 from .small_speech import two_speakers, write_corpus
 
 SHAPE = CodecShape(
@@ -306,25 +303,11 @@ def test_codebooks_reproduce_clustered_latents_through_a_saved_release(tmp_path:
     assert fit_quantizer(model.quantizer, latents, seed=1) < 0.75
     finer = trainable(replace(SHAPE, codebooks=12, codebook_size=128).config())
     assert fit_quantizer(finer.quantizer, latents, seed=1) < 0.15
-    loaded = _through_release(weight_normed(model), tmp_path)
+    loaded = released_and_loaded(weight_normed(model), SHAPE.latent_dim, tmp_path)
     vectors = embedded(latents[None, :50], SHAPE.latent_dim)
     with torch.no_grad():
         own, read = (one.quantizer.semantic_quantizer(vectors)[0] for one in (model, loaded))
     assert torch.allclose(own, read, atol=1e-4)
-
-
-def _through_release(model: Autoencoder, folder: Path) -> Autoencoder:
-    dit = EchoDiT(
-        DiTConfig(
-            latent_size=80, model_size=32, num_layers=1, num_heads=2, intermediate_size=32, norm_eps=1e-5,
-            text_vocab_size=256, text_model_size=32, text_num_layers=1, text_num_heads=2, text_intermediate_size=32,
-            speaker_patch_size=4, speaker_model_size=32, speaker_num_layers=1, speaker_num_heads=2,
-            speaker_intermediate_size=32, timestep_embed_size=32, adaln_rank=8,
-        )
-    )  # fmt: skip
-    save_release(folder, dit, model, identity_pca(SHAPE.latent_dim))
-    path = folder / "fish-s1-dac-min" / "pytorch_model.safetensors"
-    return load_autoencoder(path, model.config, torch.device("cpu"), torch.float32)
 
 
 def test_the_pca_passes_latents_through() -> None:
