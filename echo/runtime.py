@@ -72,7 +72,7 @@ class Runtime:
 
     def __init__(self, settings: Settings, load_engine: EngineLoader | None = None) -> None:
         self.settings = settings
-        #: Checked first: who has written them wrong should not have to wait for the model to hear of it.
+        #: Checked first, so that a mistake in them is reported before the model is loaded.
         self._presets = read_presets(settings.presets_path)
         self._loaders = [load_engine] if load_engine else _loaders(settings)
         if not split(settings.warmup_text, _text_rules(settings), ChunkRules()):

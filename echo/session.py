@@ -287,7 +287,7 @@ class SpeechSession:
                         yield data
             except Exception as failure:
                 pipeline.stats.failed = True
-                error = _told(failure)
+                error = _client_error(failure)
             finally:
                 self._pipeline = None
                 if self._files:
@@ -352,7 +352,7 @@ class SpeechSession:
         try:
             item.pipeline = await self._pipeline_of(item)
         except Exception as failure:
-            item.error = _told(failure)
+            item.error = _client_error(failure)
 
     async def _pipeline_of(self, item: _Waiting) -> Pipeline | None:
         """Make a passage's pipeline; None if the session has been closed meanwhile."""
@@ -420,8 +420,8 @@ class SpeechSession:
                 yield data
 
 
-def _told(failure: Exception) -> EchoError:
-    """Return an error that may be told to a client; anything else is for the log."""
+def _client_error(failure: Exception) -> EchoError:
+    """Return the error for the client; logs any other exception."""
     if isinstance(failure, EchoError):
         return failure
     log.error("speaking a passage failed", exc_info=failure)

@@ -49,7 +49,7 @@ Model = TypeVar("Model", bound="EnvironmentModel")
 
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(?::[0-9]{1,3})?")
 
-#: Of a wrong value, and of what is said of it, as many characters are shown.
+#: Longest excerpt of a wrong value, and of the message about it, in an error.
 _LONGEST_SHOWN = 200
 
 #: Written with commas in the environment.

@@ -1,4 +1,4 @@
-"""The middleware stack in order; request ids with a log line each, and trailing slashes. Plain ASGI."""
+"""The middleware stack in order; request ids with a log line each, trailing slashes, HEAD. Plain ASGI."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from echo.settings import Settings
 from echo.telemetry import Metrics
 from routes.auth import Auth
 from routes.errors import ErrorBoundary, ErrorShapes
-from routes.head import Head
 from routes.limits import BodyLimit, IncomingBytes, SocketLimit, UnsentLimit
 from routes.origin import Origins
 
@@ -148,6 +147,20 @@ class TrailingSlash:
             scope = {**scope, "path": path.rstrip("/") or "/"}
             if scope.get("raw_path"):
                 scope["raw_path"] = scope["raw_path"].rstrip(b"/") or b"/"
+        await self._app(scope, receive, send)
+
+
+class Head:
+    """Turns HEAD into GET, but for the paths in ``costly``, where a GET speaks; the HTTP server omits the body."""
+
+    def __init__(self, app: ASGIApp, costly: Collection[str]) -> None:
+        self._app = app
+        self._costly = costly
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, a HEAD as a GET."""
+        if scope["type"] == "http" and scope["method"] == "HEAD" and scope["path"] not in self._costly:
+            scope = {**scope, "method": "GET"}
         await self._app(scope, receive, send)
 
 

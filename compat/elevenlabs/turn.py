@@ -13,7 +13,7 @@ from echo.session import PassageDone, PassageFailed, SpeechSession
 Send = Callable[[Answer], Awaitable[None]]
 """Sends a message to the client."""
 Ended = Callable[["Turn", Exception | None], Awaitable[None]]
-"""Is told that a turn has ended by itself, perhaps by a failure."""
+"""Called when a turn has ended by itself; with the failure, if that ended it."""
 
 
 class Turn:

@@ -141,8 +141,8 @@ class Batch:
         }
 
     def _fail(self, index: int, error: Exception) -> None:
-        told = late_failure(error, "an item of a batch").error
-        self._results[index] = {"index": index, "status": "error", "error": told.message, "code": told.code}
+        failure = late_failure(error, "an item of a batch").error
+        self._results[index] = {"index": index, "status": "error", "error": failure.message, "code": failure.code}
 
 
 def _encoded(answer: dict[str, Any]) -> bytes:

@@ -42,9 +42,9 @@ class OmniBody(SpeechBody):
         A recording has been decoded then, so that this is done once for many requests. Raises BadRequest for a format
         that is not available, and BadRequest, TooLarge or VoiceNotFound for the voice.
         """
-        told = self.model_copy(update={"stream": not whole, "stream_format": None, "wav_streaming": False})
+        settled = self.model_copy(update={"stream": not whole, "stream_format": None, "wav_streaming": False})
         plan = resolve_output(
-            told,
+            settled,
             pcm_sample_rate=runtime.settings.pcm_sample_rate,
             wav_streaming=False,
             available=supported_encodings(),

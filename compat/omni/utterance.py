@@ -213,9 +213,9 @@ class Utterance:
 
 def error_message(error: Exception) -> dict[str, Any]:
     """Return the message about a failure, of which the log has the details."""
-    told = late_failure(error, "speech socket").error
-    message: dict[str, Any] = {"type": "error", "message": told.message, "code": told.code}
-    return message if told.param is None else {**message, "param": told.param}
+    failure = late_failure(error, "speech socket").error
+    message: dict[str, Any] = {"type": "error", "message": failure.message, "code": failure.code}
+    return message if failure.param is None else {**message, "param": failure.param}
 
 
 def _milliseconds(count: int, rate: int) -> int:

@@ -26,7 +26,7 @@ Encode = Callable[[Audio], Future[VoiceState]]
 """Has reference audio encoded; cancelling the future ends the work (an engine's ``encode_voice``)."""
 
 Observe = Callable[[str, float], None]
-"""Is told how the reading of a new voice ended and how many seconds that took, with the wait for its turn.
+"""Called when the reading of a new voice has ended: with the outcome, and the seconds since its request.
 
 ``done``, ``failed``, ``cancelled``, ``refused`` or ``replaced`` (the file was, meanwhile; the new one is read next).
 """
@@ -63,19 +63,19 @@ _Wanted = tuple[str, Voice | ClipVoice]
 
 
 @dataclass(frozen=True, slots=True)
-class _Landing:
-    """How a flight ended: with the state, or with what its voice had become by the time it was read."""
+class _Outcome:
+    """Result of an encoding: the state, or the newer content that the voice's files had by the time they were read."""
 
     state: VoiceState | None = None
-    moved: LoadedVoice | None = None
+    newer: LoadedVoice | None = None
 
 
 @dataclass(slots=True)
-class _Flight:
-    """The reading of a voice that is under way; it belongs to those who wait for it and ends with the last of them."""
+class _Encoding:
+    """A voice that is being read and encoded; cancelled when the last of the requests that wait for it leaves."""
 
-    task: asyncio.Task[_Landing]
-    owners: int = 0
+    task: asyncio.Task[_Outcome]
+    waiters: int = 0
 
 
 class VoiceCache:
@@ -106,7 +106,7 @@ class VoiceCache:
         self._digests = DigestMemo(settle_s=settle_s)
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
         self._keys: dict[_Owner, str] = {}
-        self._flights: dict[str, _Flight] = {}
+        self._encodings: dict[str, _Encoding] = {}
         self._bytes = self._hits = self._misses = self._evictions = 0
 
     async def get(self, voice: Voice | ClipVoice, encode: Encode, client: str = "", *, engine: str = "") -> VoiceState:
@@ -124,22 +124,22 @@ class VoiceCache:
         self._misses += 1
         loaded: LoadedVoice | None = None
         while True:
-            flight = self._flights.get(key)
-            first = flight is None
-            if flight is None:
-                flight = self._start(key, (engine, voice), encode, loaded, client)
+            encoding = self._encodings.get(key)
+            first = encoding is None
+            if encoding is None:
+                encoding = self._start(key, (engine, voice), encode, loaded, client)
             try:
-                landing = await self._wait(key, flight)
+                outcome = await self._wait(key, encoding)
             except (VoiceNotFound, BadRequest):
-                # True of the flight's own voice at the time of reading, not of any other with the hash looked for.
+                # This concerns the voice that was read, at that time, and no other voice with the same hash.
                 if first:
                     raise
-                landing = _Landing()
-            if landing.state is not None:
-                return landing.state
-            # The file was replaced between hashing and reading. What has been read is the newer content; those who
-            # merely waited look again for themselves.
-            loaded = landing.moved if first else None
+                outcome = _Outcome()
+            if outcome.state is not None:
+                return outcome.state
+            # The file was replaced between hashing and reading. What was read is the newer content; requests that only
+            # waited look the voice up again.
+            loaded = outcome.newer if first else None
             key = _key_of(engine, loaded.key) if loaded else await self._key(engine, voice)
             entry = self._entries.get(key)
             if entry is not None:
@@ -165,7 +165,7 @@ class VoiceCache:
 
     async def close(self) -> None:
         """Stop waiting for encodings and drop all states."""
-        tasks = [flight.task for flight in self._flights.values()]
+        tasks = [encoding.task for encoding in self._encodings.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -179,49 +179,49 @@ class VoiceCache:
         key = self._digests.peek(voice)
         return _key_of(engine, key if key is not None else await self._run(lambda: self._digests.key(voice)))
 
-    def _start(self, key: str, wanted: _Wanted, encode: Encode, loaded: LoadedVoice | None, client: str) -> _Flight:
-        flight = _Flight(asyncio.create_task(self._fly(key, wanted, encode, loaded, client)))
-        self._flights[key] = flight
-        flight.task.add_done_callback(lambda done: self._landed(key, flight))
-        return flight
+    def _start(self, key: str, wanted: _Wanted, encode: Encode, loaded: LoadedVoice | None, client: str) -> _Encoding:
+        encoding = _Encoding(asyncio.create_task(self._encode(key, wanted, encode, loaded, client)))
+        self._encodings[key] = encoding
+        encoding.task.add_done_callback(lambda done: self._finish(key, encoding))
+        return encoding
 
-    async def _wait(self, key: str, flight: _Flight) -> _Landing:
-        """Wait for a flight as one of its owners; the last who leaves ends it."""
-        flight.owners += 1
+    async def _wait(self, key: str, encoding: _Encoding) -> _Outcome:
+        """Wait for an encoding; the last waiter that leaves cancels it."""
+        encoding.waiters += 1
         try:
-            return await asyncio.shield(flight.task)
+            return await asyncio.shield(encoding.task)
         finally:
-            flight.owners -= 1
-            if not flight.owners and not flight.task.done():
-                flight.task.cancel()
-                self._remove(key, flight)  # whoever comes now begins anew
+            encoding.waiters -= 1
+            if not encoding.waiters and not encoding.task.done():
+                encoding.task.cancel()
+                self._remove(key, encoding)  # the next request starts anew
 
-    async def _fly(
+    async def _encode(
         self, key: str, wanted: _Wanted, encode: Encode, loaded: LoadedVoice | None, client: str
-    ) -> _Landing:
+    ) -> _Outcome:
         engine, voice = wanted
-        started, outcome = time.monotonic(), "failed"
+        started, ended = time.monotonic(), "failed"
         held = len(voice.audio) if isinstance(voice, ClipVoice) else 0
         try:
             async with self._turns.take(client, held):
                 loaded = loaded or await self._load(voice)
                 if _key_of(engine, loaded.key) != key:
-                    outcome = "replaced"
-                    return _Landing(moved=loaded)
-                # Cancelling the flight cancels the engine's future, and with it the work.
+                    ended = "replaced"
+                    return _Outcome(newer=loaded)
+                # Cancelling this task cancels the engine's future, and with it the work.
                 state = await asyncio.wrap_future(encode(loaded.audio))
-            outcome = "done"
+            ended = "done"
         except Overloaded:
-            outcome = "refused"
+            ended = "refused"
             raise
         except asyncio.CancelledError:
-            outcome = "cancelled"
+            ended = "cancelled"
             raise
         finally:
             if self._observe is not None:
-                self._observe(outcome, time.monotonic() - started)
+                self._observe(ended, time.monotonic() - started)
         self._keep(key, state, wanted)
-        return _Landing(state=state)
+        return _Outcome(state=state)
 
     async def _load(self, voice: Voice | ClipVoice) -> LoadedVoice:
         """Read and decode in the executor; what is being decoded ends when this is cancelled."""
@@ -236,14 +236,14 @@ class VoiceCache:
         finally:
             stop.set()
 
-    def _landed(self, key: str, flight: _Flight) -> None:
-        self._remove(key, flight)
-        if not flight.task.cancelled():
-            flight.task.exception()  # marked as seen: those who waited may all have left
+    def _finish(self, key: str, encoding: _Encoding) -> None:
+        self._remove(key, encoding)
+        if not encoding.task.cancelled():
+            encoding.task.exception()  # retrieved, since every waiter may have left
 
-    def _remove(self, key: str, flight: _Flight) -> None:
-        if self._flights.get(key) is flight:
-            del self._flights[key]
+    def _remove(self, key: str, encoding: _Encoding) -> None:
+        if self._encodings.get(key) is encoding:
+            del self._encodings[key]
 
     async def _run(self, work: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)

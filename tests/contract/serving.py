@@ -35,7 +35,7 @@ def wait_until(condition: Callable[[], bool], patience_s: float = PATIENCE_S) ->
     """Wait for another thread to get there; fails when it never does."""
     deadline = time.monotonic() + patience_s
     while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
+        assert time.monotonic() < deadline, "timed out"
         time.sleep(0.002)
 
 

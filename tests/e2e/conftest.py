@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -11,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.server_process import ROOT, ServerProcess
+from tests.e2e.server_process import ServerProcess
+from tests.processes import copy_bundled_voices
 
 Start = Callable[..., ServerProcess]
 
@@ -19,10 +19,7 @@ Start = Callable[..., ServerProcess]
 @pytest.fixture(scope="session")
 def voices_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A voices folder with the clips that come with the server; tests may add to it what they remove again."""
-    folder = tmp_path_factory.mktemp("voices")
-    for clip in (ROOT / "audio_prompts").glob("*.flac"):
-        shutil.copy(clip, folder)
-    return folder
+    return copy_bundled_voices(tmp_path_factory.mktemp("voices"))
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from tests.e2e.listening import decoded
-from tests.e2e.server_process import PATIENCE_S, ROOT, clean_environment
+from tests.e2e.server_process import clean_environment
+from tests.processes import PATIENCE_S, ROOT
 from tests.unit.voices.voice_files import encoded_as, tone
 
 

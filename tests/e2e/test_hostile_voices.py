@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.e2e.server_process import PATIENCE_S, ROOT, ServerProcess, eventually
+from tests.e2e.server_process import ServerProcess
+from tests.processes import PATIENCE_S, ROOT, eventually
 from tests.unit.decoding.test_pool import children_of, running
 from tests.unit.voices.voice_files import SURROUND, encoded_as, tone
 

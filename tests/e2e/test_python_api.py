@@ -13,7 +13,7 @@ import echo
 from echo import AudioFormat, Encoding, Speech
 from echo.errors import BadRequest, ConfigError, NotReady, VoiceNotFound
 from tests.e2e.listening import decoded, from_wav
-from tests.e2e.server_process import ROOT, eventually
+from tests.processes import ROOT, eventually
 from tests.unit.decoding.test_pool import running
 from tests.unit.voices.voice_files import encoded_as, tone
 

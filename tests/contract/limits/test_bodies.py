@@ -230,4 +230,5 @@ def test_a_number_of_many_digits_is_refused(server: Served, place: str, digits: 
         value = f"[{number}]" if place == "list" else number
         name = "num_steps" if place == "list" else place
         answer = ask(server.port, request("POST", SPEECH, f'{{"input": "Hello.", "{name}": {value}}}'.encode()))
-    assert 400 <= answer.status < 500 or (place == "page" and answer.status == 200)
+    # A list may have pages of any size, as far as Python reads it as a number.
+    assert answer.status == (200 if place == "page" and digits < 5000 else 400)

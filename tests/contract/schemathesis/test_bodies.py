@@ -34,6 +34,9 @@ STATUSES = {"/preload": 422, "/warmup": 422}
 #: Uploads, whose bodies are forms.
 FORMS = {"/create_and_store_latents", "/v1/audio/voices"}
 
+#: What a call may get: done, or a mistake of the client's that its formats have a status for.
+ANSWERS = {200, 400, 403, 404, 413, 422}
+
 few = settings(max_examples=40, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 every_route = pytest.mark.parametrize(("method", "path"), ROUTES, ids=[" ".join(route) for route in ROUTES])
 
@@ -48,7 +51,7 @@ def call(client: httpx.Client, method: str, path: str, body: bytes, kind: str = 
     """Send a body and check that the answer is one that the client can make something of."""
     path = path.replace("{voice}", "anna").replace("{voice_id}", "anna").replace("{workspace}", "fuzz")
     answer = client.request(method, path, content=body, headers={"Content-Type": kind})
-    assert answer.status_code < 500, answer.text
+    assert answer.status_code in ANSWERS, answer.text
     if answer.status_code >= 400:
         family = next((prefix for prefix in SHAPES if f"{path}/".startswith(prefix + "/")), "")
         assert SHAPES.get(family, "detail") in answer.json()

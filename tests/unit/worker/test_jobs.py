@@ -14,10 +14,10 @@ import av
 import numpy as np
 import pytest
 
-from echo.audio.crossfade import join_chunks
 from echo.engines.fake import FakeScript
 from echo.text.worker_chunks import chunk_by_chars_and_duration
 from echo.types import SAMPLE_RATE, Audio, EngineInfo, Utterance
+from tests.reference.crossfade import join_chunks
 from tests.unit.worker.workers import PATIENCE_S, Worker, pcm, until, working, write_clip
 from worker.deliver import pieces
 from worker.echo_job import echo_job
