@@ -183,7 +183,7 @@ def _throughput_figures(results: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def tables(records: Sequence[Record]) -> str:
     """Everything but stages and plots."""
-    parts = (_targets, _parity, _ttfb, _throughput, _sockets, _overhead, _decode, _memory)
+    parts = (_targets, _parity, _compiling, _ttfb, _throughput, _sockets, _overhead, _decode, _memory)
     return "\n\n".join([_NOTE, *(paragraph for part in parts for paragraph in part(records))])
 
 
@@ -270,6 +270,16 @@ def _parity(records: Sequence[Record]) -> list[str]:
             markdown(("compared", "deviation", "bound"), rows),
         ]
     return parts
+
+
+def _compiling(records: Sequence[Record]) -> list[str]:
+    return [
+        f"Compiling and capturing **{record['model']}** on {caption(record)} takes "
+        f"{duration(record['results']['seconds'])}"
+        f"{', with what an earlier start has compiled' if record['results']['cached'] else ''}."
+        for record in _of(records, "compiling")
+        if record["results"]["obstacle"] is None
+    ]
 
 
 def _ttfb(records: Sequence[Record]) -> list[str]:

@@ -15,7 +15,21 @@ from websockets.asyncio.client import connect as ws_connect
 from websockets.asyncio.server import ServerConnection
 from websockets.asyncio.server import serve as ws_serve
 
-from bench import ROOT, loadgen, parity, playback, record, report, roofline, serving, sockets, suite, targets, text
+from bench import (
+    ROOT,
+    compiling,
+    loadgen,
+    parity,
+    playback,
+    record,
+    report,
+    roofline,
+    serving,
+    sockets,
+    suite,
+    targets,
+    text,
+)
 from bench.engines import default_voice_of, fake_engine, known_to_the_server, reference_clip
 from bench.loadgen import Load
 from bench.playback import Arrival, Underruns, underruns
@@ -320,6 +334,40 @@ def test_part_is_done_when_it_ends_well() -> None:
     assert not suite.run(["false"], 30.0)
 
 
+def test_parity_does_not_compile_and_nothing_does_when_compiling_took_too_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ran: list[tuple[str, bool]] = []
+
+    def run(command: list[str], seconds: float, variables: dict[str, str]) -> bool:
+        name = command[2].removeprefix("bench.")
+        ran.append((name, variables.get("ECHO_COMPILE") != "0"))
+        return name != "compiling" or good
+
+    monkeypatch.setattr(suite, "run", run)
+    good = True
+    assert suite.run_all(suite.gpu_parts(), [], tmp_path, 9.0) == []
+    assert ran == [("parity", False), ("compiling", True), ("profile", True), ("serving", True), ("serving", True)]
+    assert "-- compiling: done after 0 s" in capsys.readouterr().out
+    ran.clear()
+    good = False
+    assert suite.run_all(suite.gpu_parts(), [], tmp_path, 9.0) == ["compiling"]
+    assert ran == [("parity", False), ("compiling", True), ("profile", False), ("serving", False), ("serving", False)]
+    assert "s, uncompiled)" in capsys.readouterr().out
+
+
+def test_a_part_sees_the_variables_that_are_set_for_it() -> None:
+    assert suite.run(["sh", "-c", 'test "$ECHO_COMPILE" = 0'], 30.0, {"ECHO_COMPILE": "0"})
+
+
+def test_nothing_is_compiled_where_it_is_turned_off_or_impossible(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = compiling.measure(load_settings({}, model_repo="random-tiny", device="cpu"))
+    assert found == {"obstacle": "the device is cpu, not cuda"}
+    monkeypatch.setattr(compiling, "obstacle", lambda device: None)
+    settings = load_settings({}, model_repo="random-tiny", device="cpu", compile=False, compile_ae=False)
+    assert compiling.measure(settings) == {"obstacle": "ECHO_COMPILE and ECHO_COMPILE_AE are 0"}
+
+
 # -- report
 
 
@@ -426,6 +474,15 @@ def test_figures_are_a_handful_and_measured_at_the_socket() -> None:
     assert "| audio made per second, 8 streams at once | 14.3 s |" in fresh
     assert "| gain of 8 streams at once over one at a time | 1.62× |" in fresh
     assert "no buffer underrun | 12 |" in fresh
+
+
+def test_what_compiling_takes_is_told_where_something_is_compiled() -> None:
+    first = a_record("compiling", {"obstacle": None, "cached": False, "seconds": 96.4})
+    later = a_record("compiling", {"obstacle": None, "cached": True, "seconds": 12.0})
+    made = report.tables([first, later, a_record("compiling", {"obstacle": "no compiler"})])
+    assert "takes 96.40 s.\n" in made
+    assert "takes 12.00 s, with what an earlier start has compiled." in made
+    assert made.count("Compiling and capturing **tiny**") == 2
 
 
 def test_plots_are_named_as_they_are_drawn() -> None:
