@@ -48,6 +48,11 @@ log = logging.getLogger(__name__)
 _SEED_LIMIT = 2**31
 
 
+def seed_or_drawn(given: int | None) -> int:
+    """Return the seed that is given; one that is drawn for None and for numbers below 0."""
+    return given if given is not None and given >= 0 else secrets.randbelow(_SEED_LIMIT)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceRules:
     """Limits and rules that hold for every request."""
@@ -120,7 +125,7 @@ class SpeechSteps:
 
     def seed(self, request: SpeechRequest) -> int:
         """Return the request's seed, or draw one."""
-        return request.seed if request.seed is not None and request.seed >= 0 else secrets.randbelow(_SEED_LIMIT)
+        return seed_or_drawn(request.seed)
 
     def segments(
         self, chunks: Iterable[TextChunk], request: SpeechRequest, seed: int, listener: Listener
