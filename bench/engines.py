@@ -15,10 +15,17 @@ import torch
 from bench import ROOT
 from echo.audio.wav import pcm_file
 from echo.engines import load
-from echo.engines.accelerate import accelerate
 from echo.engines.base import Engine
 from echo.engines.fake import FakeEngine, FakeScript
-from echo.engines.load import job_limits, load_engine, pick_decoder_device, pick_device, pick_dtype, resident_bytes
+from echo.engines.load import (
+    accelerated,
+    job_limits,
+    load_engine,
+    pick_decoder_device,
+    pick_device,
+    pick_dtype,
+    resident_bytes,
+)
 from echo.model.echo import EchoModel
 from echo.model.files.weights import LoadedEcho, random_echo
 from echo.presets import load_presets
@@ -49,6 +56,9 @@ TEXTS = (
     "Wait a moment, I will ask somebody.",
     "The library is open every day except Sunday, and it has a reading room on the upper floor.",
 )
+
+#: Utterances that a model which is called directly has memory for.
+_JOBS = 8
 
 #: Models with random weights: ``random-base`` has the released shapes, ``random-tiny`` those of the embedded model.
 RANDOM = "random-"
@@ -94,10 +104,7 @@ def open_model(settings: Settings, loaded: LoadedEcho) -> EchoModel:
         max_speaker_latents=settings.max_speaker_latents,
         resident_bytes=resident_bytes(settings, loaded.dit.device),
     )
-    limits = job_limits(settings, model.dit.device, 1)
-    acceleration = accelerate(
-        settings, model, settings.model_repo, max_rows=limits.max_rows, budget=int(limits.max_bytes)
-    )
+    acceleration = accelerated(settings, model, settings.model_repo, job_limits(settings, model.dit.device, _JOBS))
     conditions, spec = model.conditions(model.tokenize("Good morning."), None), BlockSpec(size=32, steps=2)
     for count in (1, 2):
         samplers = [

@@ -49,7 +49,7 @@ def main() -> None:
     if options.measure is not None:
         print(json.dumps(measure(options.measure, options.device, options.dtype)))
         return
-    from bench.record import commit  # not at the top: the measured process should import the model only
+    from bench.machine import commit  # not at the top: the measured process should import the model only
 
     if options.folder is not None:
         options.folder.mkdir(parents=True, exist_ok=True)

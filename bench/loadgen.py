@@ -1,4 +1,4 @@
-"""Clients and what they measure: closed loop, open loop, fixed work, hang-ups; percentiles and buffer underruns."""
+"""Clients and what they measure: closed loop, open loop, fixed work, hang-ups."""
 
 from __future__ import annotations
 
@@ -11,46 +11,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from bench.engines import TEXTS
-from bench.targets import CLIENT_BUFFER_S, Arrival, HttpServer, Outcome, Request, Response, Service, Target, send
+from bench.playback import percentiles, underruns
+from bench.targets import HttpServer, Outcome, Request, Response, Service, Target, send
 
-# -- statistics
-
-
-def percentiles(values: Sequence[float], digits: int = 4) -> dict[str, float | None]:
-    """Return p50, p95 and p99 (linear between neighbours), rounded; None where there is no value."""
-    if not values:
-        return {"p50": None, "p95": None, "p99": None}
-    found = np.percentile(np.asarray(values, float), (50, 95, 99))
-    return {name: round(float(value), digits) for name, value in zip(("p50", "p95", "p99"), found, strict=True)}
-
-
-@dataclass(frozen=True, slots=True)
-class Underruns:
-    """How often a player had nothing left to play before the end of its stream, and for how long in total."""
-
-    count: int = 0
-    seconds: float = 0.0
-
-
-def underruns(arrivals: Sequence[Arrival], buffer_s: float = CLIENT_BUFFER_S) -> Underruns:
-    """Count the buffer underruns of a player that receives these pieces.
-
-    It starts ``buffer_s`` after the first piece, plays in real time, and resumes as soon as more arrives.
-    """
-    if not arrivals:
-        return Underruns()
-    count, seconds = 0, 0.0
-    played_until = arrivals[0].at + buffer_s
-    for piece in arrivals:
-        if piece.at > played_until:
-            count += 1
-            seconds += piece.at - played_until
-            played_until = piece.at
-        played_until += piece.audio_s
-    return Underruns(count, seconds)
+# -- loads
 
 
 def poisson_times(rate: float, seconds: float, seed: int) -> list[float]:
@@ -62,9 +27,6 @@ def poisson_times(rate: float, seconds: float, seed: int) -> list[float]:
         times.append(now)
         now += draw.expovariate(rate)
     return times
-
-
-# -- loads
 
 
 @dataclass(slots=True)

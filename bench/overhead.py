@@ -19,9 +19,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.engines import FAKE, FAKE_PACED, TEXTS, device_of
-from bench.loadgen import percentiles, real_time_listeners
-from bench.record import columns, make_record, parser, save, settings_from
+from bench.loadgen import real_time_listeners
+from bench.playback import percentiles
+from bench.record import make_record, parser, save, settings_from
 from bench.targets import HttpServer, Outcome, Request, Response, open_server
+from bench.text import columns
 from echo.engines.fake import FakeScript
 from echo.settings import Settings
 from echo.types import SAMPLE_RATE, SAMPLES_PER_LATENT

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from bench import ROOT
 from bench.engines import TEXTS
-from bench.record import columns
+from bench.text import columns
 from echo.model.sampling.demand import row_latents
 from echo.presets import Presets, load_presets
 from echo.sizing import sized_plan

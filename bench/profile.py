@@ -23,8 +23,9 @@ import torch
 
 from bench import roofline
 from bench.engines import TEXTS, device_of, load_weights, open_model, plan_of
-from bench.record import columns, make_record, parser, save, settings_from
+from bench.record import make_record, parser, save, settings_from
 from bench.roofline import Ceilings, Cost, gap, measure_ceilings, synchronize
+from bench.text import columns
 from echo.engines.load import describe
 from echo.model.autoencoder.streaming import DecodeState, StreamingDecoder
 from echo.model.echo import EchoModel

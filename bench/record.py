@@ -1,13 +1,10 @@
-"""What all benchmarks share: command-line options, result files, and figures as text."""
+"""What all benchmarks share: command-line options and result files."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import shlex
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -17,6 +14,7 @@ from typing import Any
 import torch
 
 from bench import RESULTS, ROOT
+from bench.machine import commit, environment
 from echo.engines.load import pick_dtype
 from echo.settings import Settings, describe, load_settings
 
@@ -113,46 +111,6 @@ def read_records(folder: Path) -> list[Record]:
     return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
 
 
-def commit() -> dict[str, Any]:
-    """Return the checked-out commit, and whether anything but results differs from it."""
-    head = _git("rev-parse", "--short=12", "HEAD")
-    return {"commit": head or "unknown", "dirty": bool(_git("status", "--porcelain", "--", ".", ":!bench/results"))}
-
-
-def environment(device: torch.device) -> dict[str, Any]:
-    """Return device, processor, versions, and the load average."""
-    return {
-        "device": _device_name(device),
-        "cpu": _cpu_model(),
-        "cpu_cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.machine()}",
-        **load_average(),
-    }
-
-
-def load_average() -> dict[str, float]:
-    """Return the load average of the last minute; empty where the system has none."""
-    return {"load_1min": round(os.getloadavg()[0], 2)} if hasattr(os, "getloadavg") else {}
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return f"{torch.cuda.get_device_name(device)} (CUDA {torch.version.cuda})"
-    return _cpu_model() if device.type == "cpu" else device.type
-
-
-def _cpu_model() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
 def _recorded_settings(settings: Settings) -> dict[str, str]:
     lines = (line.partition("=") for line in describe(settings))
     return {name: value for name, _, value in lines if name in _RECORDED_SETTINGS}
@@ -164,43 +122,3 @@ def _portable(argument: str) -> str:
     if not path.is_absolute():
         return argument
     return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else path.name
-
-
-def _git(*arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
-    return done.stdout.strip()
-
-
-# -- text
-
-
-def number(value: object) -> str:
-    """Format a value with three significant digits; None is a dash."""
-    if value is None:
-        return "–"
-    if isinstance(value, float):
-        return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
-    return str(value)
-
-
-def duration(seconds: float | None) -> str:
-    """Format seconds; below one second as milliseconds."""
-    if seconds is None:
-        return "–"
-    return f"{1000 * seconds:.0f} ms" if seconds < 1 else f"{seconds:.2f} s"
-
-
-def columns(rows: Sequence[Record]) -> str:
-    """Format rows with the same keys as an aligned table for the terminal."""
-    if not rows:
-        return "(nothing)"
-    names = list(rows[0])
-    lines = [names, *([number(row[name]) for name in names] for row in rows)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(names))]
-    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
-
-
-def markdown(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Format a markdown table."""
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join(f"| {' | '.join(number(cell) for cell in line)} |" for line in lines)

@@ -20,6 +20,7 @@ from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any
 
 from bench.engines import TEXTS, default_voice_of, device_of
+from bench.goals import REAL_TIME_FIRST_BYTE_S
 from bench.loadgen import (
     Load,
     closed_loop,
@@ -27,13 +28,11 @@ from bench.loadgen import (
     hang_ups,
     hang_ups_at_socket,
     open_loop,
-    percentiles,
     summary,
-    underruns,
 )
-from bench.record import columns, make_record, parser, save, settings_from
+from bench.playback import CLIENT_BUFFER_S, percentiles, underruns
+from bench.record import make_record, parser, save, settings_from
 from bench.targets import (
-    CLIENT_BUFFER_S,
     HttpServer,
     Outcome,
     Request,
@@ -44,6 +43,7 @@ from bench.targets import (
     open_target,
     send,
 )
+from bench.text import columns
 from echo.settings import Settings
 
 PARTS = ("ttfb", "hangup", "compare", "lockstep", "closed", "open")
@@ -54,8 +54,6 @@ LENGTHS = {
     "medium": "The train to the coast leaves from the second platform in a quarter of an hour, and it is on time.",
     "long": " ".join((TEXTS[2], TEXTS[5], TEXTS[7])),
 }
-#: A real-time stream starts within this time (p95) and has no underrun.
-REAL_TIME_TTFB_S = 0.4
 
 #: Clients of hang-ups and comparisons.
 _CLIENTS = 8
@@ -250,7 +248,7 @@ def real_time_streams(rows: Sequence[Mapping[str, Any]]) -> float | None:
         row["listeners"]
         for row in rows
         if row["ttfb_p95_s"] is not None
-        and row["ttfb_p95_s"] <= REAL_TIME_TTFB_S
+        and row["ttfb_p95_s"] <= REAL_TIME_FIRST_BYTE_S
         and row["requests"] == row["done"]
         and row["underruns"] == 0
     ]

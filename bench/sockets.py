@@ -24,8 +24,10 @@ from websockets.exceptions import ConnectionClosed
 
 from bench.engines import TEXTS, device_of
 from bench.loadgen import Load, summary
-from bench.record import columns, make_record, parser, save, settings_from
-from bench.targets import CLIENT_BUFFER_S, Outcome, Response, open_server
+from bench.playback import CLIENT_BUFFER_S
+from bench.record import make_record, parser, save, settings_from
+from bench.targets import Outcome, Response, open_server
+from bench.text import columns
 from compat.omni.messages import GRANULARITIES
 from echo.settings import Settings
 from echo.text.buffer import TextBuffer

@@ -18,7 +18,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,19 +29,24 @@ _RESERVE_S = 10.0
 #: Seconds that a part which is out of time gets to stop its servers.
 _STOP_S = 5.0
 _VOICE = "--voice-seconds 10"
+#: The part that compiles, for all behind it: what it has made is in the server's cache.
+COMPILING = "compiling"
+_UNCOMPILED = {"ECHO_COMPILE": "0", "ECHO_COMPILE_AE": "0"}
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
     """A benchmark to run: its module, its options, and its share of the time left when it begins.
 
-    ``budgeted`` parts take ``--budget`` and shorten themselves.
+    ``budgeted`` parts take ``--budget`` and shorten themselves. Those that are not ``compiled`` run as if
+    torch.compile were turned off.
     """
 
     module: str
     options: str = ""
     share: float = 1.0
     budgeted: bool = False
+    compiled: bool = True
 
 
 def cpu_parts() -> list[Part]:
@@ -63,7 +68,9 @@ def gpu_parts() -> list[Part]:
     in_process = "--parts ttfb,hangup,closed,open --listeners 16,32,64,96,128,192,256"
     at_socket = "--http --parts ttfb,closed,open --clients 1,8,64 --listeners 32,64,128"
     return [
-        Part("parity", share=0.25),
+        # Its checks are of the numbers, which must hold without compiling, too.
+        Part("parity", share=0.2, compiled=False),
+        Part(COMPILING, share=0.4),
         Part("profile", "--streams 1,4,16 --seconds 0.3", share=0.3),
         Part("serving", f"{loads} {in_process}", share=0.62, budgeted=True),
         Part("serving", f"{loads} {at_socket}", budgeted=True),
@@ -74,7 +81,8 @@ def quick_parts() -> list[Part]:
     """Return the same as ``gpu_parts``, but only as much as shows that all of it runs."""
     loads = f"{_VOICE} --seconds 1 --hang-ups 1 --requests 1 --clients 1,4"
     return [
-        Part("parity", share=0.4),
+        Part("parity", share=0.4, compiled=False),
+        Part(COMPILING, share=0.4),
         Part("profile", "--streams 1,2 --seconds 0.02 --repeats 1", share=0.5),
         Part("serving", f"{loads} --parts ttfb,hangup,closed,open --listeners 2", share=0.6, budgeted=True),
         Part("serving", f"{loads} --http --parts ttfb,closed", budgeted=True),
@@ -106,25 +114,32 @@ def main() -> None:
 
 
 def run_all(parts: Sequence[Part], shared: Sequence[str], folder: Path, minutes: float) -> list[str]:
-    """Run the parts with the shared options, results to ``folder``; returns those that failed or took too long."""
+    """Run the parts with the shared options, results to ``folder``; returns those that failed or took too long.
+
+    When the part that compiles is one of them, those behind it run uncompiled: each would take as long again.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    end, failed = time.monotonic() + 60 * minutes - _RESERVE_S, []
+    end, failed = time.monotonic() + 60 * minutes - _RESERVE_S, list[str]()
     for part in parts:
         seconds = max(1.0, part.share * (end - time.monotonic()))
         budget = ("--budget", f"{0.6 * seconds:.0f}") if part.budgeted else ()
         options = [*shared, *part.options.split(), *budget, "--keep", str(folder.resolve())]
-        print(f"\n== {part.module} {part.options} (up to {seconds:.0f} s)", flush=True)
+        compiled = part.compiled and COMPILING not in failed
+        how = "" if compiled else ", uncompiled"
+        print(f"\n== {part.module} {part.options} (up to {seconds:.0f} s{how})", flush=True)
         begun = time.monotonic()
-        done = run([sys.executable, "-m", f"bench.{part.module}", *options], seconds)
+        command = [sys.executable, "-m", f"bench.{part.module}", *options]
+        done = run(command, seconds, {} if compiled else _UNCOMPILED)
         print(f"-- {part.module}: {'done' if done else 'FAILED'} after {time.monotonic() - begun:.0f} s", flush=True)
         if not done:
             failed.append(part.module)
     return failed
 
 
-def run(command: Sequence[str], seconds: float) -> bool:
+def run(command: Sequence[str], seconds: float, variables: Mapping[str, str] | None = None) -> bool:
     """Run a command; False when it fails or takes longer than that. No process that it has started survives."""
-    process = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
+    environment = {**os.environ, **(variables or {})}
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True)
     try:
         return process.wait(seconds) == 0
     except subprocess.TimeoutExpired:

@@ -19,13 +19,14 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, Protocol, cast
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from bench import ROOT
 from bench.engines import known_to_the_server, open_engine
+from bench.playback import CLIENT_BUFFER_S, Arrival
 from echo.engines.base import Engine
 from echo.errors import EchoError, NotReady, Overloaded
 from echo.options import EngineOptions
@@ -34,9 +35,6 @@ from echo.settings import Settings, env_name, load_settings
 from echo.stream import FrameStream
 from echo.types import SAMPLE_RATE, AudioFormat, Encoding, SpeechRequest, Utterance, VoiceRef
 from echo.vad import SilenceGate
-
-#: A player starts this long after the first byte: a client's jitter buffer.
-CLIENT_BUFFER_S = 0.1
 
 _BYTES_PER_SECOND = 2 * SAMPLE_RATE
 #: Interval of the event-loop lag samples in this process.
@@ -71,13 +69,6 @@ class Request:
     #: Read at the speed of a player (pcm only) instead of as fast as possible.
     real_time: bool = False
     options: dict[str, Any] = field(default_factory=dict)
-
-
-class Arrival(NamedTuple):
-    """A piece of audio as a client received it: when (``time.perf_counter()``), and how many seconds of audio."""
-
-    at: float
-    audio_s: float
 
 
 @dataclass(slots=True)

@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from echo.audio.resample import resample
 from echo.types import Audio
 
 #: The detector's own rate, in Hz.
@@ -95,6 +94,8 @@ def _enter(local: threading.local, models: list[Any], ready: threading.Barrier) 
 def _speech(local: threading.local, samples: Audio, rate: int) -> list[Span]:
     import silero_vad
     import torch
+
+    from echo.audio.resample import resample
 
     spans = silero_vad.get_speech_timestamps(
         torch.from_numpy(resample(samples, rate, _RATE)),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 
@@ -19,7 +21,6 @@ from echo.model.echo import EchoModel
 from echo.model.network.arena import Arena
 from echo.model.network.dit import EchoDiT
 from echo.model.network.encoders import LatentEncoder, TextEncoder
-from echo.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,16 @@ _LARGE_DEVICE = 16 * 2**30
 _SLOTS_PER_JOB = 4
 #: Share of the free device memory that the slots may take, and the fewest of them.
 _SLOT_SHARE, _FEWEST_SLOTS = 0.05, 16
+#: Seconds after which the interpreter hands its lock to another thread that waits for it. The device thread lets go of
+#: it at every operation and waits up to five milliseconds (the default) for a busy event loop to let go of it in turn.
+_SWITCH_S = 2e-4
+
+
+def prepare_cuda() -> None:
+    """Set what holds for the whole process where a model runs on CUDA."""
+    # cuDNN's attention builds a plan for each new length of a text, on the way to its first byte.
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    sys.setswitchinterval(_SWITCH_S)
 
 
 class Acceleration:
@@ -98,34 +109,43 @@ class Acceleration:
 
 
 def accelerate(
-    settings: Settings, model: EchoModel, source: str, *, max_rows: int, budget: int, jobs: int = 8
+    model: EchoModel,
+    source: str,
+    *,
+    max_rows: int,
+    budget: int,
+    jobs: int,
+    artifacts: Path,
+    compile: bool = True,
+    compile_ae: bool = True,
+    graphs: bool = True,
 ) -> Acceleration:
-    """Prepare what the settings ask for and the device can do.
+    """Prepare what is asked for and the device can do.
 
-    source    of the model; each source has its own artifacts
-    max_rows  of a step
-    budget    bytes that active utterances may take; all of them may be K/V
-    jobs      most active utterances
+    source     of the model; each source has its own artifacts
+    max_rows   of a step
+    budget     bytes that active utterances may take; all of them may be K/V
+    jobs       most active utterances
+    artifacts  folder of what was compiled; only the server's user may write to it
     """
     dit, autoencoder = model.dit, model.autoencoder
     compilers = []
-    if settings.compile and _can_compile("the model", dit.device):
+    if compile and _can_compile("the model", dit.device):
         compilers.append(compile_blocks(dit, Compiler("the model")))
         compilers.append(compile_encoders(dit, Compiler("the encoders")))
-    if settings.compile_ae and _can_compile("the decoder", autoencoder.device):
+    if compile_ae and _can_compile("the decoder", autoencoder.device):
         compilers.append(compile_decoder(autoencoder, Compiler("the decoder")))
-    artifacts = None
+    compiled = None
     if compilers:
         device_name = torch.cuda.get_device_name(dit.device) if dit.device.type == "cuda" else dit.device.type
-        folder = settings.cache_dir.expanduser() / settings.cache_version
-        artifacts = Artifacts(folder / f"{artifact_key(device_name, source)}.bin")
-        if artifacts.load():
-            log.info("what an earlier start has compiled comes from %s", artifacts.file)
+        compiled = Artifacts(artifacts / f"{artifact_key(device_name, source)}.bin")
+        if compiled.load():
+            log.info("what an earlier start has compiled comes from %s", compiled.file)
         else:
             log.info("compiling for this GPU for the first time: the start takes some minutes longer, once")
     forward = encoders = decoder = None
     # Without graphs the padded shapes are run as they are, because each new shape costs a search for kernels.
-    capture: Capture | None = None if settings.cuda_graphs else uncaptured
+    capture: Capture | None = None if graphs else uncaptured
     if autoencoder.device.type == "cuda" and autoencoder.config.spectral is None:
         free, _ = torch.cuda.mem_get_info(autoencoder.device)
         shapes = shapes_within(_LARGE_DECODE if free >= _LARGE_DEVICE else _SMALL_DECODE)
@@ -133,10 +153,10 @@ def accelerate(
         decoder = CapturedDecoder(autoencoder, model.pca, slots=slots, shapes=shapes, capture=capture)
     if dit.device.type == "cuda":
         encoders = CapturedEncoders(dit, capture=capture)
-        if settings.cuda_graphs:
+        if graphs:
             dit.arena = make_arena(dit, budget + model.resident_bytes, BUCKETS[-1])
             forward = CapturedForward(dit, dit.arena, max_rows=max_rows)
-    return Acceleration(model, compilers, artifacts, forward=forward, encoders=encoders, decoder=decoder)
+    return Acceleration(model, compilers, compiled, forward=forward, encoders=encoders, decoder=decoder)
 
 
 def compile_blocks(dit: EchoDiT, compiler: Compiler) -> Compiler:

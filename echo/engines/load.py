@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import torch
 
-from echo.engines.accelerate import accelerate
+from echo.engines.accelerate import Acceleration, accelerate, prepare_cuda
 from echo.engines.block import BlockEngine
 from echo.errors import ConfigError
 from echo.model.echo import EchoModel
@@ -49,10 +48,6 @@ _BUDGET_BYTES = 4096 * 2**20
 _BUDGET_SHARE = 0.6
 #: Largest share of what the model leaves free on a GPU that encoded voices may keep.
 _VOICE_SHARE = 0.25
-
-#: Seconds after which the interpreter hands its lock to another thread that waits for it. The device thread lets go of
-#: it at every operation and waits up to five milliseconds (the default) for a busy event loop to let go of it in turn.
-_SWITCH_S = 2e-4
 
 #: Instructions that make matrix products in bfloat16 faster than in float32 on a CPU.
 _BFLOAT16 = ("avx512_bf16", "amx_bf16", "sve_bf16")
@@ -102,9 +97,6 @@ def load_engine(settings: Settings, gate: SilenceGate | None, loaded: LoadedEcho
     workers = None if on_cpu and gate is None else ThreadPoolExecutor(2, thread_name_prefix="echo-worker")
     cores = CoreThreads(settings.cpu_threads or available_cores()) if on_cpu and parameters < _SMALL else None
     limits = job_limits(settings, device, info.concurrent)
-    acceleration = accelerate(
-        settings, model, source, max_rows=limits.max_rows, budget=int(limits.max_bytes), jobs=limits.max_jobs
-    )
     return BlockEngine(
         model,
         info,
@@ -112,8 +104,23 @@ def load_engine(settings: Settings, gate: SilenceGate | None, loaded: LoadedEcho
         gate=gate,
         workers=workers,
         cores=cores,
-        acceleration=acceleration,
+        acceleration=accelerated(settings, model, source, limits),
         stall_s=settings.device_timeout_s or (STALL_S if device.type == "cuda" else _SLOW_STALL_S),
+    )
+
+
+def accelerated(settings: Settings, model: EchoModel, source: str, limits: Limits) -> Acceleration:
+    """Prepare what the settings turn on for a model from ``source``."""
+    return accelerate(
+        model,
+        source,
+        max_rows=limits.max_rows,
+        budget=int(limits.max_bytes),
+        jobs=limits.max_jobs,
+        artifacts=settings.cache_dir.expanduser() / settings.cache_version,
+        compile=settings.compile,
+        compile_ae=settings.compile_ae,
+        graphs=settings.cuda_graphs,
     )
 
 
@@ -160,13 +167,6 @@ def resident_bytes(settings: Settings, device: torch.device) -> int:
         return 0
     free, _ = torch.cuda.mem_get_info(device)
     return min(settings.voice_cache_bytes, int(_VOICE_SHARE * free))
-
-
-def prepare_cuda() -> None:
-    """Set what holds for the whole process where a model runs on CUDA."""
-    # cuDNN's attention builds a plan for each new length of a text, on the way to its first byte.
-    torch.backends.cuda.enable_cudnn_sdp(False)
-    sys.setswitchinterval(_SWITCH_S)
 
 
 def pick_device(name: str, variable: str) -> torch.device:

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from bench.engines import TEXTS, load_weights, open_model, plan_of
-from bench.record import commit, environment, load_average
+from bench.machine import commit, environment, load_average
 from echo.engines.load import load_engine
 from echo.model.base import DecodeState, Prefix
 from echo.model.echo import EchoModel, EchoVoice

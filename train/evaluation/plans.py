@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bench.plans import corpus, cost, plans
-from bench.record import columns
+from bench.text import columns
 from echo.engines.block import BlockEngine
 from echo.engines.load import load_engine
 from echo.settings import load_settings

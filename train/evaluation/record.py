@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from bench.record import commit, environment
+from bench.machine import commit, environment
 
 
 def recorded(

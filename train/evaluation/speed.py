@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from bench.record import load_average
+from bench.machine import load_average
 from echo.engines.load import load_engine
 from echo.runtime import open_voices
 from echo.text import split

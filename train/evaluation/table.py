@@ -20,7 +20,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from bench.record import markdown
+from bench.text import markdown
 from train.evaluation.figures import LINES, Column, Results, generated
 
 #: Where committed results are.

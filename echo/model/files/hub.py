@@ -9,16 +9,6 @@ from importlib import resources
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import huggingface_hub
-from huggingface_hub.errors import (
-    EntryNotFoundError,
-    GatedRepoError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-)
-
 from echo.errors import LoadError
 from echo.sources import BASE_DECODER, TINY_MODEL
 
@@ -77,6 +67,8 @@ def _find_config(source: str) -> Path | None:
     try:
         return _download(source, _CONFIG)
     except LoadError as error:
+        from huggingface_hub.errors import EntryNotFoundError, OfflineModeIsEnabled
+
         # The released repositories have none, and a cache filled by other tools need not hold it.
         if isinstance(error.__cause__, EntryNotFoundError | OfflineModeIsEnabled):
             return None
@@ -116,6 +108,8 @@ def _fetch(source: str, name: str) -> Path:
 def _download(repo: str, name: str) -> Path:
     if repo.startswith((".", "/", "~")) or repo.count("/") != 1:
         raise LoadError(f"'{repo}' is neither a folder that exists nor a hub repository of the form owner/name.")
+    import huggingface_hub  # here, because a model in a folder needs no hub
+
     try:
         return Path(huggingface_hub.hf_hub_download(repo, name))
     except Exception as error:  # the hub client's HTTP library, and so its exceptions, differ between versions
@@ -124,6 +118,15 @@ def _download(repo: str, name: str) -> Path:
 
 def _explain(error: Exception, repo: str, name: str) -> str:
     """One line: what went wrong and what to do about it. The order matters, as some of these are subclasses."""
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+    )
+
     match error:
         case GatedRepoError():
             return (

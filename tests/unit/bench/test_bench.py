@@ -15,10 +15,25 @@ from websockets.asyncio.client import connect as ws_connect
 from websockets.asyncio.server import ServerConnection
 from websockets.asyncio.server import serve as ws_serve
 
-from bench import ROOT, loadgen, parity, record, report, roofline, serving, sockets, suite, targets
+from bench import (
+    ROOT,
+    compiling,
+    loadgen,
+    parity,
+    playback,
+    record,
+    report,
+    roofline,
+    serving,
+    sockets,
+    suite,
+    targets,
+    text,
+)
 from bench.engines import default_voice_of, fake_engine, known_to_the_server, reference_clip
-from bench.loadgen import Load, Underruns, underruns
-from bench.targets import Arrival, ObservedEngine, Outcome, Response
+from bench.loadgen import Load
+from bench.playback import Arrival, Underruns, underruns
+from bench.targets import ObservedEngine, Outcome, Response
 from echo.model.autoencoder import RELEASED, Autoencoder
 from echo.model.files.hub import locate
 from echo.model.files.weights import shapes
@@ -39,9 +54,9 @@ def response(sent_at: float, pieces: list[Arrival], outcome: Outcome = Outcome.D
 
 
 def test_percentiles_lie_between_neighbours() -> None:
-    assert loadgen.percentiles(list(range(101))) == {"p50": 50.0, "p95": 95.0, "p99": 99.0}
-    assert loadgen.percentiles([1.0, 2.0]) == {"p50": 1.5, "p95": 1.95, "p99": 1.99}
-    assert loadgen.percentiles([]) == {"p50": None, "p95": None, "p99": None}
+    assert playback.percentiles(list(range(101))) == {"p50": 50.0, "p95": 95.0, "p99": 99.0}
+    assert playback.percentiles([1.0, 2.0]) == {"p50": 1.5, "p95": 1.95, "p99": 1.99}
+    assert playback.percentiles([]) == {"p50": None, "p95": None, "p99": None}
 
 
 def test_audio_that_is_always_there_in_time_has_no_underrun() -> None:
@@ -296,9 +311,9 @@ def test_records_go_where_they_were_asked_to(tmp_path: Path) -> None:
 
 def test_figures_have_three_digits() -> None:
     values = (1234.5, 12.345, 0.0123456, 7, None, "x")
-    assert [record.number(value) for value in values] == ["1234", "12.3", "0.0123", "7", "–", "x"]
-    assert [record.duration(value) for value in (0.0814, 0.9994, 1.0, None)] == ["81 ms", "999 ms", "1.00 s", "–"]
-    assert record.columns([{"a": 1, "long": 2.0}, {"a": 10, "long": None}]) == " a  long\n 1     2\n10     –"
+    assert [text.number(value) for value in values] == ["1234", "12.3", "0.0123", "7", "–", "x"]
+    assert [text.duration(value) for value in (0.0814, 0.9994, 1.0, None)] == ["81 ms", "999 ms", "1.00 s", "–"]
+    assert text.columns([{"a": 1, "long": 2.0}, {"a": 10, "long": None}]) == " a  long\n 1     2\n10     –"
 
 
 # -- suite
@@ -317,6 +332,40 @@ def test_part_that_takes_too_long_is_ended_with_all_it_has_started(tmp_path: Pat
 def test_part_is_done_when_it_ends_well() -> None:
     assert suite.run(["true"], 30.0)
     assert not suite.run(["false"], 30.0)
+
+
+def test_parity_does_not_compile_and_nothing_does_when_compiling_took_too_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ran: list[tuple[str, bool]] = []
+
+    def run(command: list[str], seconds: float, variables: dict[str, str]) -> bool:
+        name = command[2].removeprefix("bench.")
+        ran.append((name, variables.get("ECHO_COMPILE") != "0"))
+        return name != "compiling" or good
+
+    monkeypatch.setattr(suite, "run", run)
+    good = True
+    assert suite.run_all(suite.gpu_parts(), [], tmp_path, 9.0) == []
+    assert ran == [("parity", False), ("compiling", True), ("profile", True), ("serving", True), ("serving", True)]
+    assert "-- compiling: done after 0 s" in capsys.readouterr().out
+    ran.clear()
+    good = False
+    assert suite.run_all(suite.gpu_parts(), [], tmp_path, 9.0) == ["compiling"]
+    assert ran == [("parity", False), ("compiling", True), ("profile", False), ("serving", False), ("serving", False)]
+    assert "s, uncompiled)" in capsys.readouterr().out
+
+
+def test_a_part_sees_the_variables_that_are_set_for_it() -> None:
+    assert suite.run(["sh", "-c", 'test "$ECHO_COMPILE" = 0'], 30.0, {"ECHO_COMPILE": "0"})
+
+
+def test_nothing_is_compiled_where_it_is_turned_off_or_impossible(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = compiling.measure(load_settings({}, model_repo="random-tiny", device="cpu"))
+    assert found == {"obstacle": "the device is cpu, not cuda"}
+    monkeypatch.setattr(compiling, "obstacle", lambda device: None)
+    settings = load_settings({}, model_repo="random-tiny", device="cpu", compile=False, compile_ae=False)
+    assert compiling.measure(settings) == {"obstacle": "ECHO_COMPILE and ECHO_COMPILE_AE are 0"}
 
 
 # -- report
@@ -381,7 +430,8 @@ def test_targets_are_compared_with_what_was_measured() -> None:
     loads = [{"encoding": "pcm", "core_percent_per_stream": 2.5, "lag_p99_at_most_ms": 5.0}]
     overhead = {**a_record("overhead", {"loads": loads}), "model": "fake"}
     found = {
-        target.name: (value, target.met(value)) for _, target, value in report.measured_targets([*RECORDS, overhead])
+        target.goal.name: (value, target.goal.met(value))
+        for _, target, value in report.measured_targets([*RECORDS, overhead])
     }
     assert found == {
         "8 streams at once against one at a time, audio per second": (1.75, True),
@@ -392,14 +442,26 @@ def test_targets_are_compared_with_what_was_measured() -> None:
 
 def test_targets_of_a_gpu_are_for_gpus_only() -> None:
     open_loop = [{"listeners": 64.0, "wait_p95_s": 0.02}, {"listeners": 128.0, "wait_p95_s": 0.5}]
-    results = {"via": "process", "open": open_loop, "real_time_streams": 64.0, "recompiles": None}
+    results = {"via": "process", "open": open_loop, "real_time_streams": 128.0, "recompiles": None}
     record = {**a_record("throughput", results), "model": "random-base", "device_type": "cuda"}
-    found = {target.name: target.met(value) for _, target, value in report.measured_targets([record])}
+    found = {target.goal.name: target.goal.met(value) for _, target, value in report.measured_targets([record])}
     assert found == {
         "real-time streams with p95 of the first byte within 400 ms and no underrun": True,
         "wait of a request beside up to 64 streams, p95": False,
     }
     assert not list(report.measured_targets([{**record, "device_type": "mps"}]))
+
+
+def test_goals_of_a_gpu_stand_beside_its_figures() -> None:
+    results = {"via": "process", "ttfb": {"p50": 0.03, "p95": 0.04}, "engine_ttfb": {"p50": 0.0251, "p95": 0.03}}
+    record = {**a_record("ttfb", {**results, "rtf": 0.01}), "model": "random-base", "device_type": "cuda"}
+    socket = {**record, "results": {"via": "http", "by_length": [{"text": "medium", "ttfb_p50_s": 0.04}]}}
+    rows = report._targets([record, socket])[1].splitlines()[2:]
+    assert rows == [
+        "| first frame in the engine, one stream, p50 | cuda, in the process | ≤ 25 ms | 25.1 ms | no |",
+        "| first byte at the socket, 100 characters, p50 | cuda, at the socket | ≤ 40 ms | 40 ms | yes |",
+        "| real-time factor, one stream | cuda, in the process | ≤ 0.01 | 0.01 | yes |",
+    ]
 
 
 def test_figures_are_a_handful_and_measured_at_the_socket() -> None:
@@ -412,6 +474,15 @@ def test_figures_are_a_handful_and_measured_at_the_socket() -> None:
     assert "| audio made per second, 8 streams at once | 14.3 s |" in fresh
     assert "| gain of 8 streams at once over one at a time | 1.62× |" in fresh
     assert "no buffer underrun | 12 |" in fresh
+
+
+def test_what_compiling_takes_is_told_where_something_is_compiled() -> None:
+    first = a_record("compiling", {"obstacle": None, "cached": False, "seconds": 96.4})
+    later = a_record("compiling", {"obstacle": None, "cached": True, "seconds": 12.0})
+    made = report.tables([first, later, a_record("compiling", {"obstacle": "no compiler"})])
+    assert "takes 96.40 s.\n" in made
+    assert "takes 12.00 s, with what an earlier start has compiled." in made
+    assert made.count("Compiling and capturing **tiny**") == 2
 
 
 def test_plots_are_named_as_they_are_drawn() -> None:

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from echo.engines.accelerate import (
     Acceleration,
-    accelerate,
     compile_blocks,
     compile_decoder,
     compile_encoders,
     make_arena,
 )
+from echo.engines.load import accelerated
 from echo.model.autoencoder.conv import Snake
 from echo.model.autoencoder.streaming import DecodeState
 from echo.model.cuda.capture import uncaptured
@@ -28,6 +28,7 @@ from echo.model.cuda.encoders import CapturedEncoders
 from echo.model.cuda.graphs import CapturedForward, attend_row_by_row
 from echo.model.echo import EchoModel
 from echo.model.files.weights import LoadedEcho
+from echo.scheduler.policy import Limits
 from echo.settings import Settings
 from tests.unit.small_echo import small_autoencoder, small_dit, small_pca
 
@@ -217,7 +218,7 @@ def test_on_a_cpu_nothing_changes_and_one_line_per_wanted_part_says_so(
     caplog.set_level(logging.INFO)
     model = small_model()
     settings = Settings(compile=dit, compile_ae=decoder, compile_lora_only=True, cache_dir=tmp_path)
-    accelerate(settings, model, "tiny", max_rows=8, budget=2**20).finish()
+    accelerated(settings, model, "tiny", Limits(max_jobs=8, max_rows=8, max_bytes=2**20)).finish()
     wanted = ["the model"] * dit + ["the decoder"] * decoder
     assert [record.getMessage() for record in caplog.records] == [
         f"{part} is not compiled: the device is cpu, not cuda" for part in wanted

@@ -1,0 +1,1 @@
+"""The stages of ``bench.first_light``: what a GPU is asked in its first ten minutes."""
