@@ -6,6 +6,7 @@ import asyncio
 import base64
 import itertools
 import json
+import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -24,7 +25,7 @@ from echo.errors import BadRequest
 from echo.runtime import Runtime
 from echo.session import SpeechSession
 from echo.settings import Settings
-from tests.contract.serving import PATIENCE_S
+from tests.contract.serving import PATIENCE_S, Gate
 
 TEXT = "Well, the rain has stopped at last. Shall we go for a walk? I would like that, if you have the time. Good"
 WORDS = TEXT.split()
@@ -42,6 +43,11 @@ class Client:
 
     def send(self, **message: object) -> None:
         self._frames.put_nowait({"type": "websocket.receive", "text": json.dumps(message)})
+
+    @property
+    def waiting(self) -> int:
+        """Frames that have not been read."""
+        return self._frames.qsize()
 
     def leave(self) -> None:
         self._frames.put_nowait({"type": "websocket.disconnect", "code": 1001})
@@ -172,6 +178,31 @@ async def test_a_silent_client_is_let_go(voices_dir: Path, kind: type[TurnSocket
         await client.serve(kind, runtime, idle_s=0.01)
         assert client.closed == 1000
         assert client.answers == []
+
+
+async def test_what_waits_on_a_connection_is_small(voices_dir: Path) -> None:
+    client, gate = Client(), Gate()
+    async with running(voices_dir) as (runtime, engine):
+        engine.script.render = gate
+        serving = asyncio.create_task(client.serve(RequestSocket, runtime))
+        client.send(text="Hello.", voice_id="anna")
+        await asyncio.to_thread(gate.reached.wait, PATIENCE_S)
+        tracemalloc.start()
+        try:
+            for _ in range(20):
+                client.send(text="long " * 100_000, voice_id="anna")
+                await asyncio.sleep(0.01)
+            assert client.waiting == 0  # the server has read all of them
+            assert tracemalloc.get_traced_memory()[0] < 2_000_000  # they were 10 MB
+        finally:
+            tracemalloc.stop()
+            gate.open()
+        async with asyncio.timeout(PATIENCE_S):
+            while sum("error" in answer for answer in client.answers) < 20:  # noqa: ASYNC110 - nothing tells of it
+                await asyncio.sleep(0.01)
+        assert "text: 499999 characters; at most 4096 are allowed." in client.answers[-1]["error"]
+        client.leave()
+        await serving
 
 
 async def test_a_client_that_is_spoken_to_is_not_idle(voices_dir: Path) -> None:
