@@ -42,7 +42,8 @@ class Gate(asyncio.Protocol):
         #: Whether it has become a socket, with frames instead of requests.
         self._is_socket = False
         self._finished = 0
-        self._frames_bytes = 0
+        #: Bytes of frames since a message was taken, what of it is beyond the usual, and how much that may be.
+        self._frames_bytes = self._large_frames = self._most_large_frames = 0
         #: Address of the other end, and who its last request was from.
         self.address = ""
         self.client = ""
@@ -109,6 +110,7 @@ class Gate(asyncio.Protocol):
         if self._next_turn is not None:
             self._next_turn.cancel()
         self._connections.remove(self)
+        self.message_taken()
         self._framing.close()
         inner, self._inner = self._inner, None
         if inner is not None:
@@ -125,6 +127,11 @@ class Gate(asyncio.Protocol):
     def message_taken(self) -> None:
         """Start counting frames afresh: the application has read a message from the socket."""
         self._frames_bytes = 0
+        self._count_large(0)
+
+    def take_messages(self, nbytes: int) -> None:
+        """Have the socket take messages of so many bytes."""
+        self._most_large_frames = max(0, nbytes - self._limits.frames_bytes // 2)
 
     def switch(self, protocol: asyncio.BaseProtocol) -> None:
         """Pass what is received to another protocol from now on."""
@@ -267,7 +274,14 @@ class Gate(asyncio.Protocol):
             return
         if self._is_socket:
             self._frames_bytes += len(data)
-            if self._frames_bytes > self._limits.frames_bytes:
+            self._count_large(max(0, self._frames_bytes - self._limits.frames_bytes))
+            if (
+                self._large_frames > self._most_large_frames
+                or self._connections.large_frames > self._limits.large_frames_bytes
+            ):
+                # Now: the event loop reports the end later.
+                self._waiting.clear()
+                self._count_large(0)
                 self.end("endless_message")
             else:
                 self._inner.data_received(data)
@@ -286,6 +300,10 @@ class Gate(asyncio.Protocol):
         elif self._head_since is None:
             self._head_since = time.monotonic()
         self._inner.data_received(data)
+
+    def _count_large(self, count: int) -> None:
+        self._connections.large_frames += count - self._large_frames
+        self._large_frames = count
 
     def _receive_unwanted(self, data: bytes) -> None:
         if self._framing.in_body:

@@ -15,8 +15,8 @@ from server.connections import Connections
 from server.gate import Gate
 from server.limits import connection_limits
 
-#: Largest message on a socket, in bytes.
-MAX_MESSAGE = 2**20
+#: Largest message on any socket, in bytes; most paths take less (``routes.limits.MessageLimit``).
+MAX_MESSAGE = 4 * 2**20
 #: Longest wait for the answer to a ping, in seconds. A client that reads no faster than it plays sees the ping behind
 #: all audio that is on its way: up to some minutes of it. Who reads nothing is noticed sooner
 #: (``ConnectionLimits.send_s``).
