@@ -18,7 +18,7 @@ from echo.engines import load
 from echo.engines.accelerate import accelerate
 from echo.engines.base import Engine
 from echo.engines.fake import FakeEngine, FakeScript
-from echo.engines.load import job_limits, load_engine, pick_decoder_device, pick_device, pick_dtype
+from echo.engines.load import job_limits, load_engine, pick_decoder_device, pick_device, pick_dtype, resident_bytes
 from echo.model.echo import EchoModel
 from echo.model.files.weights import LoadedEcho, random_echo
 from echo.presets import load_presets
@@ -92,7 +92,7 @@ def open_model(settings: Settings, loaded: LoadedEcho) -> EchoModel:
         loaded,
         encode,
         max_speaker_latents=settings.max_speaker_latents,
-        voices_on_device=settings.cache_speaker_on_gpu,
+        resident_bytes=resident_bytes(settings, loaded.dit.device),
     )
     limits = job_limits(settings, model.dit.device, 1)
     acceleration = accelerate(

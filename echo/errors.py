@@ -46,11 +46,12 @@ class BadRequest(EchoError):
 
 
 class VoiceNotFound(EchoError):
-    """No voice of that name; the same message whatever the reason, so that nothing about the disk leaks."""
+    """No voice of that ``name``; the same message whatever the reason, so that nothing about the disk leaks."""
 
     code = "voice_not_found"
 
     def __init__(self, name: str, *, param: str = "voice") -> None:
+        self.name = name
         shown = "".join(c for c in name if c.isprintable())[:64]
         super().__init__(f"Unknown voice '{shown}'. The available voices are listed at GET /v1/voices.", param=param)
 

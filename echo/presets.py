@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import ConfigDict, Field, StrictInt, ValidationError
 
@@ -31,7 +31,8 @@ log = logging.getLogger(__name__)
 _NONSTREAM_STEPS = 20
 
 _PARAM_FIELDS = frozenset(f.name for f in fields(SamplerParams))
-_TAIL_FIELDS = frozenset(f.name for f in fields(TailRules))
+#: What sizing decides is no key of a preset.
+_TAIL_FIELDS = frozenset(f.name for f in fields(TailRules)) - {"cut_silent_tail"}
 
 T = TypeVar("T")
 Rules = TypeVar("Rules", SamplerParams, TailRules)
@@ -55,6 +56,8 @@ class Preset:
     params: SamplerParams
     tail: TailRules
     truncation: float | tuple[float, ...] | None = None
+    #: Whether the blocks are sized from each text's estimated length.
+    sized: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,10 +90,13 @@ class Presets:
 
         ``streaming`` picks the preset's streaming shape, ``secondary`` marks chunks after the first: those use the
         non-stream shape unless the request gave a shape of its own, because their listener has audio to play already.
+        A shape or a length of the request's own is used as it is, also where the preset sizes its blocks.
         Raises BadRequest naming the option that does not fit.
         """
         chosen = self.get(preset)
         own_shape = options.block_sizes is not None or options.num_steps is not None
+        per_block = isinstance(options.truncation_factor, tuple) or isinstance(options.init_scale, tuple)
+        sized = chosen.sized and not own_shape and not per_block and options.sequence_length is None
         base = chosen.stream if streaming and (own_shape or not secondary) else chosen.nonstream
         shape = self._shape(base, options, streaming)
         params = _with_options(chosen.params, options)
@@ -110,7 +116,7 @@ class Presets:
             BlockSpec(size=size, steps=steps, truncation=truncation[i], init_scale=init_scale[i])
             for i, (size, steps) in enumerate(zip(shape.block_sizes, shape.num_steps, strict=True))
         )
-        return BlockPlan(blocks=blocks, params=params, tail=_with_options(chosen.tail, options))
+        return BlockPlan(blocks=blocks, params=params, tail=_with_options(chosen.tail, options), sized=sized)
 
     def _shape(self, base: Shape, options: SpeechOptions, streaming: bool) -> Shape:
         sizes = base.block_sizes if options.block_sizes is None else options.block_sizes
@@ -247,11 +253,12 @@ class _Table(EngineOptions):
     flat_std: Annotated[Number, Field(ge=0, le=10)] | None = None
     flat_mean: Annotated[Number, Field(ge=0, le=10)] | None = None
     flat_max: Annotated[Number, Field(ge=0, le=10)] | None = None
+    sizing: Literal["estimate", "exact"] | None = None
 
 
 #: What a preset may set: no chunking and no length, which are the operator's and the request's.
 _KEYS = frozenset(
-    {"block_sizes", "num_steps", "nonstream_block_sizes", "nonstream_num_steps", "truncation_factor"}
+    {"block_sizes", "num_steps", "nonstream_block_sizes", "nonstream_num_steps", "truncation_factor", "sizing"}
     | _PARAM_FIELDS
     | _TAIL_FIELDS
 )
@@ -285,6 +292,7 @@ def _preset(where: str, name: str, table: Mapping[str, Any], nonstream_steps: in
         params=SamplerParams(**{k: v for k, v in table.items() if k in _PARAM_FIELDS}),
         tail=TailRules(**{k: v for k, v in table.items() if k in _TAIL_FIELDS}),
         truncation=tuple(truncation) if isinstance(truncation, list) else truncation,
+        sized=table.get("sizing") == "estimate",
     )
 
 

@@ -26,10 +26,12 @@ from echo.limits import RequestLimits
 from echo.presets import read_presets
 from echo.service import SpeechService
 from echo.settings import Settings, child_environment
+from echo.sizing import sized_plan
 from echo.steps import ServiceRules
 from echo.telemetry import Metrics
 from echo.text import split
 from echo.text.normalize import parse_uppercase_words
+from echo.text.pack import estimate_seconds
 from echo.types import ChunkRules, EngineInfo, SpeechOptions, TextRules, Utterance, VoiceRef, VoiceState
 from echo.vad import SilenceGate, SilenceRules, SpeechDetector
 from echo.voices.cache import VoiceCache
@@ -246,9 +248,10 @@ class Runtime:
     async def _warm_up(self, service: SpeechService) -> None:
         """Speak with every shape that a request without options uses, and have the default voice encoded."""
         chunk = split(self.settings.warmup_text, service.rules.text, service.rules.chunks)[0]
+        seconds = estimate_seconds(chunk.text, service.rules.chunks.chars_per_s, service.rules.chunks.words_per_s)
         voice = await self._warm_up_voice(service)
         for streaming in (True, False):
-            plan = service.presets.plan(SpeechOptions(), streaming=streaming)
+            plan = sized_plan(service.presets.plan(SpeechOptions(), streaming=streaming), seconds)
             utterance = Utterance(text=chunk.text, plan=plan, seed=0, voice=voice)
             await asyncio.to_thread(service.engine.warm_up, utterance)
         await asyncio.to_thread(service.engine.finish_warm_up)

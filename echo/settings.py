@@ -120,12 +120,16 @@ class Settings(EnvironmentModel):
         "instructions for it.",
     )
     fish_dtype: Dtype = _env("ECHO_FISH_DTYPE", "float32", "Number format of the decoder; `bf16` for small GPUs.")
-    compile: bool = _env("ECHO_COMPILE", False, "Compile the model with torch.compile at start-up (CUDA only).")
+    compile: bool = _env(
+        "ECHO_COMPILE", True, "Compile the model with torch.compile at start-up, where a compiler and CUDA are there."
+    )
     compile_ae: bool = _env(
         "ECHO_COMPILE_AE", True, "Compile the decoder at start-up, where a compiler and CUDA are there."
     )
     cuda_graphs: bool = _env(
-        "ECHO_CUDA_GRAPHS", True, "Capture the model's steps as CUDA graphs at start-up, and replay them."
+        "ECHO_CUDA_GRAPHS",
+        True,
+        "Capture steps, texts, prefixes and decoding as CUDA graphs at start-up, and replay them.",
     )
     compile_lora_only: bool = _env(
         "ECHO_COMPILE_LORA_ONLY", False, "Accepted for old set-ups; has no effect without a LoRA."
@@ -142,7 +146,10 @@ class Settings(EnvironmentModel):
         pattern=r"^[\w.-]+$",
     )
     cache_speaker_on_gpu: bool = _env(
-        "ECHO_CACHE_SPEAKER_ON_GPU", False, "Keep the speaker state of voices on the device."
+        "ECHO_CACHE_SPEAKER_ON_GPU",
+        True,
+        "Keep encoded voices on the GPU, in at most a quarter of what the model leaves free there; the others are kept "
+        "in host memory.",
     )
     cpu_threads: int = _env(
         "ECHO_CPU_THREADS", 0, "Cores that the model may use on a CPU; 0: all there are.", ge=0, le=1024

@@ -19,6 +19,7 @@ from echo.errors import VoiceNotFound
 from echo.limits import RequestLimits
 from echo.pipeline import Pipeline, SpeechStats
 from echo.presets import Presets
+from echo.sizing import sized_plan
 from echo.telemetry import Metrics
 from echo.text.pack import estimate_seconds
 from echo.types import (
@@ -45,6 +46,11 @@ log = logging.getLogger(__name__)
 
 #: Seeds drawn by us stay within what every JSON client can hold in a signed 32-bit integer.
 _SEED_LIMIT = 2**31
+
+
+def seed_or_drawn(given: int | None) -> int:
+    """Return the seed that is given; one that is drawn for None and for numbers below 0."""
+    return given if given is not None and given >= 0 else secrets.randbelow(_SEED_LIMIT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +141,7 @@ class SpeechSteps:
 
     def seed(self, request: SpeechRequest) -> int:
         """Return the request's seed, or draw one."""
-        return request.seed if request.seed is not None and request.seed >= 0 else secrets.randbelow(_SEED_LIMIT)
+        return seed_or_drawn(request.seed)
 
     def segments(
         self, chunks: Iterable[TextChunk], request: SpeechRequest, seed: int, listener: Listener
@@ -147,17 +153,18 @@ class SpeechSteps:
             Segment(
                 utterance=Utterance(
                     text=chunk.text,
-                    plan=later if number else first,
+                    plan=sized_plan(later if number else first, seconds),
                     seed=seed,
                     chunk=chunk.index,
                     emotion=request.emotion,
                     listener=listener,
-                    estimate_s=estimate_seconds(chunk.text, rules.chars_per_s, rules.words_per_s),
+                    estimate_s=seconds,
                 ),
                 pause_before_ms=chunk.pause_before_ms,
                 pause_after_ms=chunk.pause_after_ms,
             )
             for number, chunk in enumerate(chunks)
+            for seconds in [estimate_seconds(chunk.text, rules.chars_per_s, rules.words_per_s)]
         ]
         self.rules.limits.check_segments(segments)
         return segments

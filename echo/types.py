@@ -133,15 +133,21 @@ class TailRules:
     flat_std: float = 0.02
     flat_mean: float = 0.02
     flat_max: float = 0.05
+    #: Where no flat tail is found at the end of speech, cut the latents that are (near) zero.
+    cut_silent_tail: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockPlan:
-    """Everything the sampler needs to know for one utterance, resolved from the preset and the request's options."""
+    """Everything the sampler needs to know for one utterance, resolved from the preset and the request's options.
+
+    ``sized`` plans are fitted to each text (``echo.sizing``) before they are used.
+    """
 
     blocks: tuple[BlockSpec, ...]
     params: SamplerParams = field(default_factory=SamplerParams)
     tail: TailRules = field(default_factory=TailRules)
+    sized: bool = False
 
     @property
     def latents(self) -> int:

@@ -1,8 +1,10 @@
 """``python -m worker``: start the worker."""
 
 import sys
-
-from worker.main import main
+import time
 
 if __name__ == "__main__":
-    sys.exit(main())
+    started = time.perf_counter()
+    from worker.main import main  # takes seconds, which are a part of the cold start
+
+    sys.exit(main(started))

@@ -48,14 +48,15 @@ async def encoded(samples: AsyncIterable[Audio], rate: int, folder: Path) -> Asy
         yield SpokenFile(file, output.duration_s)
 
 
-def inline(file: IO[bytes]) -> str:
-    """Return a file in base64; raises BadRequest where it is too large for an answer."""
+def inline(file: IO[bytes], *, as_piece: bool) -> str:
+    """Return a file in base64; raises BadRequest where it is too large for an answer, or for a piece of a stream."""
+    largest = LARGEST_PIECE if as_piece else LARGEST_INLINE
     file.seek(0)
-    data = file.read(LARGEST_INLINE + 1)
-    if len(data) > LARGEST_INLINE:
+    data = file.read(largest + 1)
+    if len(data) > largest:
         raise BadRequest(
-            f"text is too long: its file has more than {LARGEST_INLINE // 1_000_000} MB, the most that an answer can "
-            "hold; the worker needs S3 settings for longer ones.",
+            f"text is too long: its file has more than {largest / 1_000_000:g} MB, the most that an answer can hold; "
+            "the worker needs S3 settings for longer ones.",
             param="text",
         )
     return base64.b64encode(data).decode()

@@ -9,10 +9,11 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel
 
 from echo.errors import BadRequest
+from echo.steps import seed_or_drawn
 from echo.text.worker_chunks import chunk_by_chars_and_duration
 from echo.types import MAX_LATENTS, MAX_LAYERS, SpeechOptions, VoiceRef
 from worker.fields import MAX_SEED, Int, JobModel, Number, job_field, unknown, validated
-from worker.job import Job, Joint, job_seed, session_name
+from worker.job import Job, Joint, session_name
 
 #: The old worker's cross-fade, and the silence that it brings the end of a chunk to.
 _CROSSFADE_MS, _SILENCE_MS = 100.0, 500.0
@@ -43,7 +44,7 @@ class EchoParameters(BaseModel):
     sequence_length: Int = job_field(
         MAX_LATENTS, f"must be an integer from 64 to {MAX_LATENTS}.", ge=64, le=MAX_LATENTS
     )
-    seed: Int | None = job_field(None, "must be an integer of at least 0.", ge=0, le=MAX_SEED)
+    seed: Int | None = job_field(None, f"must be an integer from 0 to {MAX_SEED}.", ge=0, le=MAX_SEED)
     max_chars_per_chunk: Annotated[Int, AfterValidator(_zero_or_enough)] = job_field(
         300, "must be an integer from 50 to 1000, or 0 for no chunking."
     )
@@ -75,7 +76,7 @@ def echo_job(data: Mapping[str, Any]) -> Job:
         voice=top.speaker_voice or None,
         no_voice=VoiceRef(name="none"),
         session_id=session_name(top.session_id),
-        seed=job_seed(parameters.seed),
+        seed=seed_or_drawn(parameters.seed),
         stream=top.stream,
         joint=Joint(
             crossfade=_CROSSFADE_MS if parameters.enable_crossfade else 0.0,

@@ -7,11 +7,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StrictStr
 
+from echo.steps import seed_or_drawn
 from echo.text.worker_chunks import chunk_by_chars
 from echo.types import Emotion, VoiceRef
 from worker.echo_job import EchoParameters
 from worker.fields import MAX_SEED, Int, JobModel, Number, job_field, unknown, validated
-from worker.job import Job, Joint, job_seed, session_name
+from worker.job import Job, Joint, session_name
 
 _Share = Annotated[Number, Field(ge=0, le=1)]
 
@@ -38,7 +39,7 @@ class IndexJob(JobModel):
     output_format: Literal["pcm_16"] = job_field("pcm_16", "must be pcm_16.")
     stream_max_chars_per_chunk: Int = job_field(150, "must be an integer from 20 to 1000.", ge=20, le=1000)
     stream_crossfade_ms: Number | None = job_field(None, "must be a number from 0 to 1000, or null.", ge=0, le=1000)
-    seed: Int | None = job_field(None, "must be an integer of at least 0.", ge=0, le=MAX_SEED)
+    seed: Int | None = job_field(None, f"must be an integer from 0 to {MAX_SEED}.", ge=0, le=MAX_SEED)
 
     @property
     def emotions(self) -> tuple[str, ...]:
@@ -55,10 +56,10 @@ class IndexJob(JobModel):
         return Joint(crossfade=fade if self.enable_crossfade and not pause else 0.0, pause=pause)
 
 
-#: Fields that only this schema has: one of them at the top level makes a job an IndexTTS one.
-INDEX_ONLY = (
-    frozenset(IndexJob.model_fields) - frozenset(JobModel.model_fields) - frozenset(EchoParameters.model_fields)
-)
+#: Fields that this schema adds to those of every job.
+INDEX_FIELDS = frozenset(IndexJob.model_fields) - frozenset(JobModel.model_fields)
+#: Those of them that the Echo job has nowhere.
+INDEX_ONLY = INDEX_FIELDS - frozenset(EchoParameters.model_fields)
 #: Those of them that ask for an emotion.
 EMOTIONS = ("emo_audio_prompt", "emo_vector", "emo_alpha", "use_emo_text", "emo_text", "use_random")
 
@@ -72,7 +73,7 @@ def index_job(data: Mapping[str, Any]) -> Job:
         voice=job.speaker_voice or None,
         no_voice=VoiceRef(),
         session_id=session_name(job.session_id),
-        seed=job_seed(job.seed),
+        seed=seed_or_drawn(job.seed),
         stream=job.stream,
         joint=job.joint,
         emotion=_emotion(job) if job.emotions else None,

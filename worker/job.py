@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import uuid
 from dataclasses import dataclass, field, fields, replace
 
@@ -10,8 +9,6 @@ from echo.audio.crossfade import CrossfadeRules
 from echo.errors import BadRequest
 from echo.types import Emotion, EngineInfo, SpeechOptions, VoiceRef
 
-#: Seeds drawn by us stay within what every JSON client can hold in a signed 32-bit integer.
-_SEED_LIMIT = 2**31
 #: The seeds of a job's chunks are that far apart.
 SEED_SPACING = 1000
 #: The family whose defaults the Echo job promises.
@@ -79,8 +76,3 @@ class Job:
 def session_name(given: str | None) -> str:
     """Return the session id of a job, a new one where it has none."""
     return given or str(uuid.uuid4())
-
-
-def job_seed(given: int | None) -> int:
-    """Return the seed of a job, drawn where it has none."""
-    return secrets.randbelow(_SEED_LIMIT) if given is None else given

@@ -45,7 +45,9 @@ class Jobs:
         self._settings = settings
         self._worker = worker
         self._speaker = speaker
-        self.voices = JobVoices(settings.voice_folders, clip_folders=settings.folder_support)
+        self.voices = JobVoices(
+            settings.voice_folders, clip_folders=settings.folder_support, fetches=bool(settings.voice_base_url)
+        )
         self.storage = Storage(worker) if worker.has_s3 else None
         self._slots = asyncio.Semaphore(worker.jobs)
 
@@ -60,7 +62,7 @@ class Jobs:
                     "stream must be false: this worker answers in one piece. Start it with STREAM_HANDLER=1.",
                     param="stream",
                 )
-            return await self._file(job)
+            return await self._file(job, as_piece=False)
         except Exception as error:
             return failure(error, job_id)
 
@@ -72,7 +74,7 @@ class Jobs:
                 return
             job = await self._parse(data)
             if not job.stream:
-                yield await self._file(job)
+                yield await self._file(job, as_piece=True)
                 return
             async with aclosing(self._stream(job)) as messages:
                 async for message in messages:
@@ -104,7 +106,7 @@ class Jobs:
                     output.push(part)
                 output.finish()
 
-    async def _file(self, job: Job) -> Answer:
+    async def _file(self, job: Job, *, as_piece: bool) -> Answer:
         if self.storage is None and not self._worker.inline_audio:
             raise EchoError(f"The worker has no storage: {', '.join(self._worker.missing)} not set.")
         async with self._slots:
@@ -118,7 +120,7 @@ class Jobs:
                 if job.warnings:
                     metadata["warnings"] = list(job.warnings)
                 if self.storage is None:
-                    audio = inline(spoken.file)
+                    audio = inline(spoken.file, as_piece=as_piece)
                     return {"status": "completed", "filename": name, "audio_base64": audio, "metadata": metadata}
                 stored = await self.storage.upload(spoken.file, name, FILE_TYPE)
         return {
@@ -149,8 +151,9 @@ class Jobs:
             async with aclosing(speak(job, service, asked)) as samples:
                 async for part in samples:
                     yield part
-        except VoiceNotFound as error:  # it has been deleted since it was found
-            raise voice_not_found(job.voice or "") from error
+        except VoiceNotFound as error:  # it has been deleted since it was found, or is not to be fetched either
+            field = "emo_audio_prompt" if error.name == job.emotion_clip else "speaker_voice"
+            raise voice_not_found(error.name, field) from error
 
     async def _parse(self, data: Any) -> Job:
         job = parse_job(data, self._settings.engine, self._settings.max_input_chars)

@@ -7,7 +7,7 @@ from typing import Any
 
 from echo.errors import BadRequest
 from worker.echo_job import echo_job
-from worker.index_job import EMOTIONS, INDEX_ONLY, index_job
+from worker.index_job import EMOTIONS, INDEX_FIELDS, INDEX_ONLY, index_job
 from worker.job import Job
 
 HEALTH_CHECK = "health_check"
@@ -28,15 +28,16 @@ def is_health_check(data: object) -> bool:
 def parse_job(data: Mapping[str, Any], engine: str, max_chars: int) -> Job:
     """Read a job; raises BadRequest that names the field and what is allowed.
 
-    Fields of IndexTTS at the top level make it an IndexTTS job, ``parameters`` an Echo job; where nothing tells, the
-    configured ``engine`` does. A text may have ``max_chars`` characters.
+    Fields of IndexTTS at the top level make it an IndexTTS job, ``parameters`` an Echo job if none of these fields are
+    IndexTTS's alone; where nothing tells, the configured ``engine`` does. A text may have ``max_chars`` characters.
     """
     text = data.get("text")
     if isinstance(text, str) and len(text.strip()) > max_chars:
         raise BadRequest(f"text must be at most {max_chars} characters; it has {len(text.strip())}.", param="text")
     parameters = data.get("parameters")
     inner = parameters if isinstance(parameters, Mapping) else {}
-    tells = any(data.get(name) is not None for name in INDEX_ONLY)
+    telling = INDEX_FIELDS if parameters is None else INDEX_ONLY
+    tells = any(data.get(name) is not None for name in telling)
     # An emotion is never ignored, wherever it stands.
     tells = tells or any(inner.get(name) is not None for name in EMOTIONS)
     if tells or (parameters is None and engine != _ECHO):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import SecretStr, field_validator
+from pydantic import ConfigDict, SecretStr, field_validator
 
 from echo.settings import EnvironmentModel, env_field
 
@@ -14,7 +14,9 @@ LONGEST_URL_S = 7 * 24 * 3600
 
 
 class WorkerSettings(EnvironmentModel):
-    """What only the serverless worker reads."""
+    """What only the serverless worker reads. Spaces and line ends around a value, as pasted keys have them, go."""
+
+    model_config = ConfigDict(str_strip_whitespace=True)
 
     voices_dir: str = env_field(
         "AUDIO_VOICES_DIR", "", "Folder of the clips that `speaker_voice` names. Unset: `ECHO_VOICES_DIR`."
@@ -45,7 +47,8 @@ class WorkerSettings(EnvironmentModel):
     inline_audio: bool = env_field(
         "ECHO_WORKER_INLINE_AUDIO",
         False,
-        "Without S3 settings, answer with the file itself in base64 (`audio_base64`), up to 7 MB.",
+        "Without S3 settings, answer with the file itself in base64 (`audio_base64`), up to 7 MB; 0.72 MB with "
+        "`STREAM_HANDLER`.",
     )
     stream_handler: bool = env_field(
         "STREAM_HANDLER", False, "Start the generator handler, for jobs with `stream`; every output is then a list."

@@ -17,10 +17,12 @@ from botocore.exceptions import (
     ConnectTimeoutError,
     EndpointConnectionError,
     HTTPClientError,
+    InvalidRegionError,
+    ParamValidationError,
     ReadTimeoutError,
 )
 
-from echo.errors import EchoError
+from echo.errors import ConfigError, EchoError
 from worker.settings import WorkerSettings
 
 log = logging.getLogger(__name__)
@@ -54,15 +56,22 @@ class Stored:
 
 
 class Storage:
-    """One bucket. Uploads are tried several times, with growing pauses."""
+    """One bucket. Uploads are tried several times, with growing pauses.
+
+    Raises ConfigError where the settings are such that nothing could ever be uploaded.
+    """
 
     def __init__(self, settings: WorkerSettings) -> None:
         self._bucket = settings.s3_bucket_name
         self._expires_s = settings.s3_url_expires_s
-        self._client = _client(settings, settings.s3_timeout_s, settings.s3_attempts)
+        try:
+            self._client = _client(settings, settings.s3_timeout_s, settings.s3_attempts)
+            self._checker = _client(settings, min(_CHECK_S, settings.s3_timeout_s), 1)
+            self._url("any")  # checks the bucket's name; asks nobody
+        except (BotoCoreError, ValueError) as error:
+            raise _wrong_setting(settings, error) from None
         #: Threads of their own: a slow storage must not keep the others from being encoded.
         self._threads = ThreadPoolExecutor(2 * settings.jobs, thread_name_prefix="echo-upload")
-        self._checker = _client(settings, min(_CHECK_S, settings.s3_timeout_s), 1)
 
     async def upload(self, file: IO[bytes], key: str, media_type: str) -> Stored:
         """Upload a file from its start and return where it is; raises UploadFailed.
@@ -120,6 +129,17 @@ def _client(settings: WorkerSettings, timeout_s: float, attempts: int) -> Any:
             max_pool_connections=max(10, settings.jobs),
         ),
     )
+
+
+def _wrong_setting(settings: WorkerSettings, error: Exception) -> ConfigError:
+    match error:
+        case ParamValidationError():
+            wrong = f"S3_BUCKET_NAME={settings.s3_bucket_name!r}: must be a name of letters, digits, '.', '-' and '_'"
+        case InvalidRegionError():
+            wrong = f"S3_REGION={settings.s3_region!r}: must be the name of a region, such as us-east-1"
+        case _:
+            wrong = f"S3_ENDPOINT_URL={settings.s3_endpoint_url!r}: must be the URL of a server"
+    return ConfigError(f"{wrong}.")
 
 
 def _reason(error: BotoCoreError | ClientError) -> str:

@@ -8,19 +8,21 @@ from pathlib import Path
 
 from echo.errors import BadRequest
 from echo.types import VoiceRef
-from echo.voices.names import AUDIO_SUFFIXES, is_partial, is_voice_name, split_suffix
+from echo.voices.names import AUDIO_SUFFIXES, fetchable, is_partial, is_voice_name, split_suffix
 
 
 class JobVoices:
     """Clips, and folders of clips, in some voices folders and their subfolders; of equal names the first counts.
 
     Nothing is kept between calls: files may come, be replaced and go. What is being written (``.tmp`` and the like)
-    is no voice, nor is what a link leads out of the folders or to something without an audio suffix.
+    is no voice, nor is what a link leads out of the folders or to something without an audio suffix. With ``fetches``
+    the service looks by URL for clips that are not here.
     """
 
-    def __init__(self, folders: Sequence[Path], *, clip_folders: bool = True) -> None:
+    def __init__(self, folders: Sequence[Path], *, clip_folders: bool = True, fetches: bool = False) -> None:
         self.folders = tuple(folders)
         self._clip_folders = clip_folders
+        self._fetches = fetches
 
     def find(self, name: str, field: str = "speaker_voice") -> VoiceRef:
         """Return the voice of a job's ``field``; raises BadRequest in the words of the old workers."""
@@ -32,6 +34,8 @@ class JobVoices:
             raise BadRequest(
                 f"Unsupported {field} extension '{suffix}'; use one of {', '.join(AUDIO_SUFFIXES)}.", param=field
             )
+        if self._fetches and fetchable(name):
+            return VoiceRef(name=name)
         raise voice_not_found(name, field)
 
     def count(self) -> int:

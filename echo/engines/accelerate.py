@@ -2,36 +2,44 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
+import time
 from collections.abc import Sequence
 
 import torch
 
+from echo.model.autoencoder.conv import Snake
 from echo.model.autoencoder.dac import Autoencoder
+from echo.model.cuda.capture import Capture, uncaptured
 from echo.model.cuda.compile import Artifacts, Compiler, artifact_key, obstacle
+from echo.model.cuda.decoder import CapturedDecoder, shapes_within
+from echo.model.cuda.encoders import CapturedEncoders
 from echo.model.cuda.graphs import BUCKETS, CapturedForward
 from echo.model.echo import EchoModel
 from echo.model.network.arena import Arena
 from echo.model.network.dit import EchoDiT
+from echo.model.network.encoders import LatentEncoder, TextEncoder
 from echo.settings import Settings
 
 log = logging.getLogger(__name__)
 
 #: Size of the arena relative to the budget: slack for contexts that are packed again and for fragmentation. A K/V that
-#: does not fit is allocated elsewhere, and its steps run eagerly.
+#: does not fit is allocated elsewhere, and its rows run eagerly.
 _SLACK = 1.25
-
-#: Lengths in latents of the pieces that a compiled decoder takes, for each of which it is compiled.
-PIECES = (1, 4, 16, 64)
-#: Batch sizes for which it is compiled: code for two streams accepts more, code for one does not.
-_STREAMS = (1, 2)
+#: Latents over all streams of the largest captured piece of the decoder: 64 need about 0.6 GB in the released model.
+_LARGE_DECODE, _SMALL_DECODE = 256, 64
+#: Free device memory, once the model is loaded, from which on the large one is captured.
+_LARGE_DEVICE = 16 * 2**30
+#: Decoder states per job: before the block, behind its last piece, and of a block that may be rejected twice.
+_SLOTS_PER_JOB = 4
+#: Share of the free device memory that the slots may take, and the fewest of them.
+_SLOT_SHARE, _FEWEST_SLOTS = 0.05, 16
 
 
 class Acceleration:
     """Compiled parts and CUDA graphs of one model. The warm-up's requests compile, ``finish`` does the rest.
 
-    forward  the forward to capture; None = steps run eagerly
+    forward, encoders, decoder  what to capture; None = it runs as it was written
     """
 
     def __init__(
@@ -39,64 +47,96 @@ class Acceleration:
         model: EchoModel,
         compilers: Sequence[Compiler] = (),
         artifacts: Artifacts | None = None,
+        *,
         forward: CapturedForward | None = None,
+        encoders: CapturedEncoders | None = None,
+        decoder: CapturedDecoder | None = None,
     ) -> None:
         self._model = model
         self._compilers = compilers
         self._artifacts = artifacts
         self._forward = forward
+        self._encoders = encoders
+        self._decoder = decoder
 
     def finish(self) -> None:
-        """Compile the shapes that a single request does not have, capture the graphs, and stop compiling.
-
-        Called on the device's thread.
-        """
+        """Compile and capture everything, and stop compiling. Called on the device's thread."""
+        started = time.perf_counter()
         dit = self._model.dit
-        if self._model.autoencoder.piece_lengths:
-            for streams, length in itertools.product(_STREAMS, self._model.autoencoder.piece_lengths):
-                latents = [torch.zeros(length, dit.config.latent_size)] * streams
-                states = [state for _, state in self._model.decode([None] * streams, latents)()]
-                self._model.decode(states, latents)()
         if self._forward is not None:
             dit.captured = self._forward
-        if self._forward is not None and self._forward.start():
-            log.info("steps of up to %d rows replay captured CUDA graphs", self._forward.max_rows)
+        captured = [
+            name
+            for name, part in (
+                ("steps", self._forward),
+                ("texts and prefixes", self._encoders),
+                ("audio", self._decoder),
+            )
+            if part is not None and part.start()
+        ]
+        dit.encoders = self._encoders
+        self._model.decoder.captured = self._decoder
         for compiler in self._compilers:
             compiler.seal()
-        if self._artifacts is not None and any(compiler.active for compiler in self._compilers):
+        compiled = [compiler.name for compiler in self._compilers if compiler.active]
+        if captured or compiled:
+            log.info(
+                "ready in %.0f s: compiled %s; captured %s",
+                time.perf_counter() - started,
+                " and ".join(compiled) or "nothing",
+                ", ".join(captured) or "nothing",
+            )
+        if self._artifacts is not None and compiled:
             self._artifacts.save()
+            log.info("what was compiled is in %s, the next start takes it from there", self._artifacts.file)
 
     @property
     def misses(self) -> int:
         """Calls since ``finish`` whose shape was neither compiled nor captured."""
-        uncaptured = self._forward.misses if self._forward is not None else 0
-        return uncaptured + sum(compiler.misses for compiler in self._compilers)
+        parts = [part for part in (self._forward, self._encoders, self._decoder) if part is not None]
+        return sum(part.misses for part in parts) + sum(compiler.misses for compiler in self._compilers)
 
 
-def accelerate(settings: Settings, model: EchoModel, source: str, *, max_rows: int, budget: int) -> Acceleration:
+def accelerate(
+    settings: Settings, model: EchoModel, source: str, *, max_rows: int, budget: int, jobs: int = 8
+) -> Acceleration:
     """Prepare what the settings ask for and the device can do.
 
     source    of the model; each source has its own artifacts
     max_rows  of a step
     budget    bytes that active utterances may take; all of them may be K/V
+    jobs      most active utterances
     """
     dit, autoencoder = model.dit, model.autoencoder
     compilers = []
     if settings.compile and _can_compile("the model", dit.device):
         compilers.append(compile_blocks(dit, Compiler("the model")))
+        compilers.append(compile_encoders(dit, Compiler("the encoders")))
     if settings.compile_ae and _can_compile("the decoder", autoencoder.device):
-        compilers.append(compile_decoder(autoencoder, Compiler("the decoder"), PIECES))
+        compilers.append(compile_decoder(autoencoder, Compiler("the decoder")))
     artifacts = None
     if compilers:
         device_name = torch.cuda.get_device_name(dit.device) if dit.device.type == "cuda" else dit.device.type
         folder = settings.cache_dir.expanduser() / settings.cache_version
         artifacts = Artifacts(folder / f"{artifact_key(device_name, source)}.bin")
-        artifacts.load()
-    forward = None
-    if settings.cuda_graphs and dit.device.type == "cuda":
-        dit.arena = make_arena(dit, budget, BUCKETS[-1])
-        forward = CapturedForward(dit, dit.arena, max_rows=max_rows)
-    return Acceleration(model, compilers, artifacts, forward)
+        if artifacts.load():
+            log.info("what an earlier start has compiled comes from %s", artifacts.file)
+        else:
+            log.info("compiling for this GPU for the first time: the start takes some minutes longer, once")
+    forward = encoders = decoder = None
+    # Without graphs the padded shapes are run as they are, because each new shape costs a search for kernels.
+    capture: Capture | None = None if settings.cuda_graphs else uncaptured
+    if autoencoder.device.type == "cuda" and autoencoder.config.spectral is None:
+        free, _ = torch.cuda.mem_get_info(autoencoder.device)
+        shapes = shapes_within(_LARGE_DECODE if free >= _LARGE_DEVICE else _SMALL_DECODE)
+        slots = decoder_slots(autoencoder, jobs, free)
+        decoder = CapturedDecoder(autoencoder, model.pca, slots=slots, shapes=shapes, capture=capture)
+    if dit.device.type == "cuda":
+        encoders = CapturedEncoders(dit, capture=capture)
+        if settings.cuda_graphs:
+            dit.arena = make_arena(dit, budget + model.resident_bytes, BUCKETS[-1])
+            forward = CapturedForward(dit, dit.arena, max_rows=max_rows)
+    return Acceleration(model, compilers, artifacts, forward=forward, encoders=encoders, decoder=decoder)
 
 
 def compile_blocks(dit: EchoDiT, compiler: Compiler) -> Compiler:
@@ -111,25 +151,44 @@ def compile_blocks(dit: EchoDiT, compiler: Compiler) -> Compiler:
     return compiler
 
 
-def compile_decoder(autoencoder: Autoencoder, compiler: Compiler, pieces: Sequence[int]) -> Compiler:
-    """Add the decoder to a compiler, and return it.
+def compile_encoders(dit: EchoDiT, compiler: Compiler) -> Compiler:
+    """Add the blocks of the encoders of texts and prefixes, which run at padded lengths, and return the compiler."""
+    encoders: list[TextEncoder | LatentEncoder] = [dit.text_encoder, *([dit.latent_encoder] if dit.blockwise else [])]
+    for encoder in encoders:
+        for block in encoder.blocks:
+            compiler.add(block, "forward")
+    return compiler
 
-    pieces  lengths in latents, for which the decoder is compiled; it then takes no others
+
+def compile_decoder(autoencoder: Autoencoder, compiler: Compiler) -> Compiler:
+    """Add the decoder's activations to a compiler, and return it.
+
+    Up to 44.1 kHz they pass over more memory than the convolutions. The decoder as a whole takes minutes to compile and
+    gains little more, once its launches are in a graph.
     """
-    compiler.add(autoencoder, "decode_piece")
-    autoencoder.piece_lengths = pieces
+    for module in autoencoder.decoder.modules():
+        if isinstance(module, Snake):
+            compiler.add(module, "activate")
     return compiler
 
 
 def make_arena(dit: EchoDiT, budget: int, largest_step: int) -> Arena:
     """Allocate the buffer of all K/V.
 
-    budget        bytes that active utterances may take
+    budget        bytes that active utterances and resident voices may take
     largest_step  latents over all rows of the largest captured step, whose own keys come on top
     """
     config = dit.config
     keys = int(_SLACK * budget) // (config.num_layers * 2 * config.model_size * dit.dtype.itemsize) + largest_step
     return Arena(config.num_layers, config.num_heads, config.head_dim, keys, dtype=dit.dtype, device=dit.device)
+
+
+def decoder_slots(autoencoder: Autoencoder, jobs: int, free: int) -> int:
+    """How many decoder states there is room for: enough for all jobs, if a share of the free memory holds them."""
+    one = torch.zeros(1, autoencoder.config.latent_dim, 1, dtype=autoencoder.dtype, device=autoencoder.device)
+    with torch.inference_mode():
+        state_bytes = sum(tail.nbytes for tail in autoencoder.decode_piece(one)[1])
+    return max(_FEWEST_SLOTS, min(_SLOTS_PER_JOB * jobs, int(_SLOT_SHARE * free) // state_bytes))
 
 
 def _can_compile(name: str, device: torch.device) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -32,7 +33,7 @@ _PREVIEW = """
     ------------------------------------------------------------------------------------------"""
 
 #: Default of ECHO_MAX_CONCURRENT. With more, a CPU only makes each utterance slower.
-_CONCURRENT = {"cpu": 8, "mps": 8, "cuda": 64}
+_CONCURRENT = {"cpu": 8, "mps": 8, "cuda": 128}
 
 #: A step of the released model in its largest block takes minutes on a small CPU.
 _SLOW_STALL_S = 600.0
@@ -46,6 +47,12 @@ _CPU_ROW_LATENTS = 384
 #: activations, CUDA graphs, decoding, and the encoding of voices.
 _BUDGET_BYTES = 4096 * 2**20
 _BUDGET_SHARE = 0.6
+#: Largest share of what the model leaves free on a GPU that encoded voices may keep.
+_VOICE_SHARE = 0.25
+
+#: Seconds after which the interpreter hands its lock to another thread that waits for it. The device thread lets go of
+#: it at every operation and waits up to five milliseconds (the default) for a busy event loop to let go of it in turn.
+_SWITCH_S = 2e-4
 
 #: Instructions that make matrix products in bfloat16 faster than in float32 on a CPU.
 _BFLOAT16 = ("avx512_bf16", "amx_bf16", "sve_bf16")
@@ -79,12 +86,14 @@ def load_engine(settings: Settings, gate: SilenceGate | None, loaded: LoadedEcho
         torch.set_num_threads(settings.cpu_threads)
     loaded = loaded or load_weights(settings)
     device, decoder_device = pick_device(settings.device, "ECHO_DEVICE"), pick_decoder_device(settings)
+    if "cuda" in (device.type, decoder_device.type):
+        prepare_cuda()
     source = _source(settings, device)
     model = EchoModel(
         loaded,
         encode_sentence if loaded.config.get("engine", {}).get("end_mark") else encode,
         max_speaker_latents=settings.max_speaker_latents,
-        voices_on_device=settings.cache_speaker_on_gpu,
+        resident_bytes=resident_bytes(settings, device),
     )
     info = describe(loaded, device, settings.max_concurrent or _CONCURRENT[device.type])
     parameters = sum(p.numel() for p in loaded.dit.parameters())
@@ -93,7 +102,9 @@ def load_engine(settings: Settings, gate: SilenceGate | None, loaded: LoadedEcho
     workers = None if on_cpu and gate is None else ThreadPoolExecutor(2, thread_name_prefix="echo-worker")
     cores = CoreThreads(settings.cpu_threads or available_cores()) if on_cpu and parameters < _SMALL else None
     limits = job_limits(settings, device, info.concurrent)
-    acceleration = accelerate(settings, model, source, max_rows=limits.max_rows, budget=memory_budget(settings, device))
+    acceleration = accelerate(
+        settings, model, source, max_rows=limits.max_rows, budget=int(limits.max_bytes), jobs=limits.max_jobs
+    )
     return BlockEngine(
         model,
         info,
@@ -140,8 +151,22 @@ def memory_budget(settings: Settings, device: torch.device) -> int:
     if device.type != "cuda":
         return _BUDGET_BYTES
     free, _ = torch.cuda.mem_get_info(device)
-    kept_voices = settings.voice_cache_bytes if settings.cache_speaker_on_gpu else 0
-    return max(0, int(_BUDGET_SHARE * (free - kept_voices)))
+    return max(0, int(_BUDGET_SHARE * (free - resident_bytes(settings, device))))
+
+
+def resident_bytes(settings: Settings, device: torch.device) -> int:
+    """Return the bytes of device memory that encoded voices may keep; once the model is loaded."""
+    if device.type != "cuda" or not settings.cache_speaker_on_gpu:
+        return 0
+    free, _ = torch.cuda.mem_get_info(device)
+    return min(settings.voice_cache_bytes, int(_VOICE_SHARE * free))
+
+
+def prepare_cuda() -> None:
+    """Set what holds for the whole process where a model runs on CUDA."""
+    # cuDNN's attention builds a plan for each new length of a text, on the way to its first byte.
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    sys.setswitchinterval(_SWITCH_S)
 
 
 def pick_device(name: str, variable: str) -> torch.device:

@@ -101,10 +101,11 @@ class BlockModel(Protocol):
         """Take one Euler step of several blocks in one forward; their sizes may differ."""
         ...
 
-    def speech_end(self, spoken: Sequence[Latents], rules: TailRules, *, last: bool) -> int | None:
-        """Return where speech ends, in latents from the utterance's start; None when it goes on after this block.
+    def speech_end(self, spoken: Sequence[Latents], rules: TailRules, *, last: bool) -> Callable[[], int | None]:
+        """Find where speech ends, in latents from the utterance's start; None when it goes on after this block.
 
-        ``spoken`` are all blocks so far, ``last`` tells that no block follows.
+        ``spoken`` are all blocks so far, ``last`` tells that no block follows. May return before the device is done
+        (``decodes_asynchronously``): the returned function waits for it.
         """
         ...
 
@@ -116,6 +117,10 @@ class BlockModel(Protocol):
         May return before the device is done (``decodes_asynchronously``): the returned function, which any thread may
         call, waits for it.
         """
+        ...
+
+    def lost_with(self, error: Exception) -> bool:
+        """Whether the device answers no more after this failure; asked by the device's thread."""
         ...
 
     def encode_voice_in_slices(self, audio: Audio) -> Generator[None, None, VoiceState]:

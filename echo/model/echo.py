@@ -15,14 +15,14 @@ from echo.model.autoencoder.streaming import DecodeState, StreamingDecoder
 from echo.model.base import BlockModel, Demand
 from echo.model.files.weights import LoadedEcho
 from echo.model.network.dit import EchoDiT
-from echo.model.network.kv import KV, copy_into, key_count
+from echo.model.network.kv import KV, Allocate, copy_into, key_count
 from echo.model.network.modulation import ModulationCache
 from echo.model.network.transfer import pinned_copy
 from echo.model.sampling.demand import estimate_demand
 from echo.model.sampling.guidance import Conditions
 from echo.model.sampling.prefix import Prefix
 from echo.model.sampling.sampler import BlockSampler, draw_noise, make_conditions, step_together
-from echo.model.sampling.tail import ends_in_silence, flat_tail_start
+from echo.model.sampling.tail import TailCheck, ends_in_silence
 from echo.types import Audio, BlockSpec, SamplerParams, TailRules, Utterance, VoiceState
 
 #: Steps queued on the device beyond the running one: enough that it never waits for the host.
@@ -35,14 +35,36 @@ _CPU_SLICE = 16
 _SLICE_PATCHES = 32
 
 
+class Residence:
+    """Device memory for voices that stay there, up to a budget in bytes; used by the device's thread."""
+
+    def __init__(self, budget: int) -> None:
+        self.budget = budget
+        self._used = 0
+        #: Sizes of the voices that were garbage collected since; appending is safe from any thread.
+        self._freed: deque[int] = deque()
+
+    def keep(self, kv: KV, allocate: Allocate) -> KV | None:
+        """A copy on the device; None where the budget has no room for it."""
+        while self._freed:
+            self._used -= self._freed.popleft()
+        if self._used + kv.nbytes > self.budget:
+            return None
+        self._used += kv.nbytes
+        kept = copy_into(kv, allocate)
+        weakref.finalize(kept, self._freed.append, kv.nbytes)
+        return kept
+
+
 class EchoVoice:
-    """A reference voice: the speaker's K/V, stored on the host or on the device.
+    """A reference voice: the speaker's K/V, stored on the device, or on the host where there is no room.
 
     A voice on the host is copied to the device once for all utterances that use it at the same time.
     """
 
-    def __init__(self, kv: KV, dit: EchoDiT, *, keep_on_device: bool) -> None:
-        self._kept = copy_into(kv, dit.allocate) if keep_on_device else pinned_copy(kv)
+    def __init__(self, kv: KV, dit: EchoDiT, residence: Residence) -> None:
+        kept = residence.keep(kv, dit.allocate)
+        self._kept = pinned_copy(kv) if kept is None else kept
         self._dit = dit
         self._in_use: weakref.ref[KV] | None = None
 
@@ -70,7 +92,8 @@ class EchoVoice:
 class EchoModel(BlockModel):
     """``BlockModel`` for Echo-TTS.
 
-    ``tokenize`` maps a text to byte ids, BOS first.
+    tokenize        maps a text to byte ids, BOS first
+    resident_bytes  of encoded voices that may stay on the device
     """
 
     def __init__(
@@ -79,20 +102,25 @@ class EchoModel(BlockModel):
         tokenize: Callable[[str], Sequence[int]],
         *,
         max_speaker_latents: int,
-        voices_on_device: bool = False,
+        resident_bytes: int = 0,
     ) -> None:
         self.dit: EchoDiT = loaded.dit
         self.autoencoder = loaded.autoencoder
         self.pca = loaded.pca
         self._tokenize = tokenize
-        self._decoder = StreamingDecoder(loaded.autoencoder, loaded.pca)
+        self.decoder = StreamingDecoder(loaded.autoencoder, loaded.pca)
         self._tables = ModulationCache(self.dit.modulation)
         #: Decoder state of one stream in bytes, a constant of the model; known after the first decode (the warm-up's).
         self._decode_bytes = 0
         #: Completion events of the steps that may still be running.
         self._steps: deque[torch.cuda.Event] = deque()
         self._max_speaker_latents = max_speaker_latents
-        self._voices_on_device = voices_on_device
+        self._residence = Residence(resident_bytes)
+
+    @property
+    def resident_bytes(self) -> int:
+        """Bytes of encoded voices that may stay on the device."""
+        return self._residence.budget
 
     @property
     @override
@@ -114,7 +142,7 @@ class EchoModel(BlockModel):
             slice_latents=_CPU_SLICE if self.autoencoder.device.type == "cpu" else None,
         )
         kv = yield from self.dit.encode_speaker_in_slices(latents, valid, _SLICE_PATCHES)
-        return EchoVoice(kv, self.dit, keep_on_device=self._voices_on_device)
+        return EchoVoice(kv, self.dit, self._residence)
 
     @override
     def tokenize(self, text: str) -> Sequence[int]:
@@ -164,20 +192,32 @@ class EchoModel(BlockModel):
         """
         step_together(self.dit, samplers)
         if self.dit.device.type == "cuda":
-            event = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch's own
+            event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]  # torch's own
             event.record(torch.cuda.current_stream(self.dit.device))
             self._steps.append(event)
             if len(self._steps) > _STEPS_AHEAD:
                 self._steps.popleft().synchronize()
 
     @override
-    def speech_end(self, spoken: Sequence[Tensor], rules: TailRules, *, last: bool) -> int | None:
-        if not last and not (rules.early_stop_on_zero and ends_in_silence(spoken[-1], rules)):
-            return None
-        latents = torch.cat(list(spoken))
-        emitted = len(latents) - len(spoken[-1])
-        end = flat_tail_start(latents, rules.flat_window, rules.flat_std, mean=rules.flat_mean, largest=rules.flat_max)
-        return max(emitted, end)
+    def speech_end(self, spoken: Sequence[Tensor], rules: TailRules, *, last: bool) -> Callable[[], int | None]:
+        if not last and not rules.early_stop_on_zero:
+            return lambda: None
+        if self.dit.device.type == "cuda":
+            return TailCheck(torch.cat(list(spoken)), spoken[-1], rules, last=last).result
+        # What is not needed is not computed where nobody waits for it in vain.
+        if not last and not ends_in_silence(spoken[-1], rules):
+            return lambda: None
+        return TailCheck(torch.cat(list(spoken)), spoken[-1], rules, last=last).result
+
+    @override
+    def lost_with(self, error: Exception) -> bool:
+        if self.dit.device.type != "cuda" or not isinstance(error, RuntimeError):
+            return False
+        try:
+            torch.cuda.synchronize(self.dit.device)
+        except RuntimeError:
+            return True  # a sticky error: every call fails from now on
+        return False
 
     @override
     def decode(
@@ -186,9 +226,9 @@ class EchoModel(BlockModel):
         # One after the other on a CPU: batched convolutions save nothing there, and their rounding would depend on the
         # other utterances in the batch.
         if self.autoencoder.device.type == "cpu":
-            decoded = [self._decoder.decode(state, new) for state, new in zip(states, latents, strict=True)]
+            decoded = [self.decoder.decode(state, new) for state, new in zip(states, latents, strict=True)]
             self._decode_bytes = decoded[0][1].nbytes
             return lambda: decoded
-        launched = self._decoder.launch(states, latents)
+        launched = self.decoder.launch(states, latents)
         self._decode_bytes = launched.states[0].nbytes
         return lambda: list(zip(launched.fetch(), launched.states, strict=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 
@@ -73,6 +74,8 @@ class BlockJob:
         self._new_block: Latents | None = None
         self._sampler: Sampler | None = None
         self._pending: Latents | None = None
+        #: Finds where speech ends; None once that is known.
+        self._find_end: Callable[[], int | None] | None = None
         self._ends = False
         self._decode_state: DecodeState | None = None
         #: The decoded part of the current block, and the decoder's state behind it.
@@ -136,20 +139,33 @@ class BlockJob:
         return self._sampler
 
     def step_taken(self, model: BlockModel, row_latents: int) -> None:
-        """Count a step of ``row_latents``; after the last one, find where speech ends and what to decode."""
+        """Count a step of ``row_latents``; after the last one, find where speech ends and what to decode.
+
+        A device that decodes while the host goes on gets all of the block to decode, because finding the end means
+        waiting for the last step; the end is read when the first piece has arrived.
+        """
         self.stream.stats.steps += 1
         self.work = max(0.0, self.work - row_latents)
         if not self.sampler.done:
             return
         latents = self.sampler.latents
         self._sampler = None
-        start = sum(len(block) for block in self._spoken)
         last = self._block + 1 == len(self.utterance.plan.blocks)
         self._spoken.append(latents)
-        end = model.speech_end(self._spoken, self.utterance.plan.tail, last=last)
-        self._ends = end is not None
-        self._pending = latents if end is None else latents[: max(0, end - start)]
+        self._find_end = model.speech_end(self._spoken, self.utterance.plan.tail, last=last)
+        self._pending = latents
         self.phase = Phase.DECODE
+        if not model.decodes_asynchronously:
+            self._pending = latents[: self._speech_of_block()]
+
+    def _speech_of_block(self) -> int:
+        """Latents of the current block before the end of speech."""
+        assert self._find_end is not None
+        end = self._find_end()
+        self._find_end = None
+        self._ends = end is not None
+        *before, block = map(len, self._spoken)
+        return block if end is None else max(0, end - sum(before))
 
     @property
     def decode_state(self) -> DecodeState | None:
@@ -165,9 +181,13 @@ class BlockJob:
     def decoded(self, samples: Audio, state: DecodeState | None) -> BlockAttempt | None:
         """Store the audio of ``pending``; returns the attempt once the whole block is decoded."""
         assert self._pending is not None
+        decoded, self._pending = self._pending[:DECODE_PIECE], self._pending[DECODE_PIECE:]
+        if self._find_end is not None:
+            speech = self._speech_of_block()
+            samples = samples[: len(samples) * min(speech, len(decoded)) // len(decoded)]
+            self._pending = self._pending[: max(0, speech - len(decoded))]
         self._pieces.append(samples)
         self._piece_state = state
-        self._pending = self._pending[DECODE_PIECE:]
         if len(self._pending):
             return None
         self._pending = None

@@ -20,7 +20,7 @@ from echo.model.base import BlockModel, Demand, Prepared
 from echo.scheduler.cores import CoreThreads
 from echo.scheduler.job import BlockJob
 from echo.scheduler.policy import Limits
-from echo.scheduler.runner import JobRunner
+from echo.scheduler.runner import DeviceLost, JobRunner
 from echo.scheduler.side_tasks import SideTasks, Sliced
 from echo.scheduler.wait import Candidate, Pace, work_ahead
 from echo.stream import FrameStream
@@ -279,7 +279,9 @@ class Scheduler:
     def _tick(self) -> None:
         """Run a slice of a side task, then a tick of the jobs, so that neither delays the other for longer."""
         if self._side_tasks:
-            self._side_tasks.run_slice()
+            failure = self._side_tasks.run_slice()
+            if failure is not None and self._model.lost_with(failure):
+                raise DeviceLost
         done = self._runner.tick()
         if done is not None:
             self.ticks += 1

@@ -23,6 +23,11 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+
+class DeviceLost(Exception):
+    """The device answers no more: every further piece of work would fail."""
+
+
 _NO_AUDIO: Audio = np.zeros(0, np.float32)
 
 
@@ -106,7 +111,10 @@ class JobRunner:
         )
 
     def tick(self) -> int | None:
-        """Do or start the next work; returns the row-latents of completed steps, None when there was nothing to do."""
+        """Do or start the next work; returns the row-latents of completed steps, None when there was nothing to do.
+
+        Raises DeviceLost.
+        """
         for job in self.active:
             if job.vad_result is not None and job.vad_result.done():
                 self._guard([job], partial(self._accept_or_retry, job))
@@ -228,16 +236,26 @@ class JobRunner:
         if error is None:
             self._guard(work.jobs, lambda: work.apply(work.result.result()))
         else:
-            _fail(work.jobs, error)
+            self._fail(work.jobs, error)
         return work.row_latents
 
     def _guard(self, jobs: Sequence[BlockJob], do: Callable[[], T]) -> T | None:
-        """Call ``do``; when it fails, its own jobs fail and no others, and None is returned."""
+        """Call ``do``; when it fails, its own jobs fail and no others, and None is returned.
+
+        Raises DeviceLost where nothing else can succeed any more.
+        """
         try:
             return do()
+        except DeviceLost:
+            raise
         except Exception as error:
-            _fail(jobs, error)
+            self._fail(jobs, error)
             return None
+
+    def _fail(self, jobs: Sequence[BlockJob], error: BaseException) -> None:
+        _fail(jobs, error)
+        if isinstance(error, Exception) and self._model.lost_with(error):
+            raise DeviceLost
 
     def _start_vad(self, job: BlockJob, attempt: BlockAttempt, gate: SilenceGate, workers: Executor) -> None:
         job.vad_result = workers.submit(

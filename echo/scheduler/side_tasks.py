@@ -34,22 +34,25 @@ class SideTasks:
         self._queue.append((task, result))
         return result
 
-    def run_slice(self) -> None:
-        """Run one slice of the next task; a cancelled task is closed instead."""
+    def run_slice(self) -> Exception | None:
+        """Run one slice of the next task; a cancelled task is closed instead. Returns what the task has raised."""
         task, result = self._queue.popleft()
         if result.done():
             task.close()
-            return
+            return None
+        failure = None
         self._current = result
         try:
             next(task)
         except StopIteration as end:
             _complete(result, end.value, None)
         except Exception as error:
+            failure = error
             _complete(result, None, error)
         else:
             self._queue.append((task, result))
         self._current = None
+        return failure
 
     def abandon(self, error: Exception) -> None:
         """Fail every task, also the running one; for another thread, when a slice never ends."""

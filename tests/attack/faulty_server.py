@@ -102,8 +102,12 @@ class Model:
             if "die" in sampler.text.lower():
                 raise DeviceLost
 
-    def speech_end(self, spoken: Sequence[np.ndarray], rules: TailRules, *, last: bool) -> int | None:
-        return sum(map(len, spoken)) if last else None
+    def speech_end(self, spoken: Sequence[np.ndarray], rules: TailRules, *, last: bool) -> Callable[[], int | None]:
+        end = sum(map(len, spoken)) if last else None
+        return lambda: end
+
+    def lost_with(self, error: Exception) -> bool:
+        return False
 
     def decode(self, states: Sequence[Any], latents: Sequence[np.ndarray]) -> Callable[[], Sequence[tuple[Audio, Any]]]:
         audio = [(np.full(len(z) * SAMPLES_PER_LATENT, 0.1, np.float32), None) for z in latents]

@@ -55,7 +55,7 @@ FORBIDDEN = {
     "echo.model.sampling": {"echo.model.autoencoder", "echo.model.files", "echo.model.cuda"},
     "echo.model.autoencoder": {"echo.model.sampling", "echo.model.files", "echo.model.cuda"},
     "echo.model.files": {"echo.model.sampling", "echo.model.cuda"},
-    "echo.model.cuda": {"echo.model.sampling", "echo.model.autoencoder", "echo.model.files"},
+    "echo.model.cuda": {"echo.model.sampling", "echo.model.files"},
     "echo.scheduler": {"echo.settings", "echo.service", "echo.runtime", "echo.engines"},
     "echo.scheduler.policy": {"torch", "time"},
     "echo.engines": {"echo.service", "echo.runtime"},

@@ -142,3 +142,31 @@ def test_one_chunking_bound_alone_moves_the_others() -> None:
 
 def test_chunking_can_be_switched_off() -> None:
     assert not chunk_rules(ChunkRules(), SpeechOptions(chunking_enabled=False)).enabled
+
+
+def test_presets_of_the_released_model_size_their_blocks_but_the_exact_one() -> None:
+    found = presets()
+    assert found.plan(SpeechOptions(), streaming=True).sized
+    assert found.plan(SpeechOptions(), preset="low", streaming=False).sized
+    assert not found.plan(SpeechOptions(), preset="exact", streaming=True).sized
+    exact = found.plan(SpeechOptions(), preset="exact", streaming=False)
+    assert [block.size for block in exact.blocks] == [640]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"block_sizes": (64, 64), "num_steps": 4},
+        {"num_steps": 4},
+        {"sequence_length": 100},
+        {"truncation_factor": (0.8, 0.9, 1.0)},
+    ],
+)
+def test_blocks_that_a_request_shapes_itself_are_exact(options: dict[str, object]) -> None:
+    assert not presets().plan(SpeechOptions(**options), streaming=True).sized  # type: ignore[arg-type]
+
+
+def test_the_embedded_model_keeps_its_blocks_unless_asked() -> None:
+    found = presets(family="tiny", max_latents=256, max_layers=7)
+    assert not found.plan(SpeechOptions(), streaming=True).sized
+    assert found.plan(SpeechOptions(), preset="sized", streaming=False).sized

@@ -13,11 +13,9 @@ def test_defaults_of_existing_servers_are_kept() -> None:
     kept = {
         "ECHO_FISH_REPO": "jordand/fish-s1-dac-min",
         "ECHO_FISH_DTYPE": "float32",
-        "ECHO_COMPILE": 0,
         "ECHO_COMPILE_AE": 1,
         "ECHO_COMPILE_LORA_ONLY": 0,
         "ECHO_CACHE_VERSION": "v1",
-        "ECHO_CACHE_SPEAKER_ON_GPU": 0,
         "ECHO_DEBUG_LOGS": 0,
         "ECHO_CHUNKING": 1,
         "ECHO_CHUNK_CHARS_PER_SECOND": 14.0,

@@ -78,7 +78,7 @@ def speak(
             model.step([sampler])
         start = sum(len(part) for part in spoken)
         spoken.append(sampler.latents)
-        end = model.speech_end(spoken, plan.tail, last=number == len(plan.blocks) - 1)
+        end = model.speech_end(spoken, plan.tail, last=number == len(plan.blocks) - 1)()
         new = sampler.latents if end is None else sampler.latents[: max(0, end - start)]
         if len(new):
             ((samples, state),) = model.decode([state], [new])()

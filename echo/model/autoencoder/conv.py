@@ -75,7 +75,12 @@ class Snake(nn.Module):
 
     def forward(self, x: Tensor, history: History) -> Tensor:
         """Same shape out; remembers nothing."""
-        return x + (self.alpha * x).sin().square() / (self.alpha + 1e-9)
+        return self.activate(x)
+
+    def activate(self, x: Tensor) -> Tensor:
+        """As ``forward``: what a compiler makes one pass over the memory of, instead of six."""
+        # In place: at 44.1 kHz every new tensor costs as much as computing it.
+        return (self.alpha * x).sin_().square_().div_(self.alpha + 1e-9).add_(x)
 
 
 class CausalSequential(nn.ModuleList):
@@ -105,7 +110,7 @@ class ResidualUnit(nn.Module):
 
     def forward(self, x: Tensor, history: History) -> Tensor:
         """Same shape out."""
-        return x + cast(Tensor, self.block(x, history))
+        return cast(Tensor, self.block(x, history)).add_(x)
 
 
 class ConvNeXtBlock(nn.Module):

@@ -5,7 +5,7 @@ A configuration may put a spectral decoder in the place of S1-DAC's.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import cast
 
 import torch
@@ -21,10 +21,11 @@ from echo.model.autoencoder.conv import (
     Snake,
     fold_weight_norm,
 )
-from echo.model.autoencoder.history import History, Tails
+from echo.model.autoencoder.history import History, PaddedHistory, Tails
 from echo.model.autoencoder.quantizer import DownsampleQuantizer
 from echo.model.autoencoder.spectral import SpectralDecoder
 from echo.model.autoencoder.transformer import WindowTransformer
+from echo.model.network.layers import fuse_all
 
 _DILATIONS = (1, 3, 9)
 #: A batch is not cut into shorter pieces than this: below it the fixed cost of a piece dominates.
@@ -115,9 +116,6 @@ class Autoencoder(nn.Module):
         super().__init__()
         self.config = config
         self.max_piece = max_piece
-        #: Lengths, in latents, that a piece to decode may have, 1 among them; empty = any. Few, where code is compiled
-        #: for each.
-        self.piece_lengths: Sequence[int] = ()
         self.encoder = Encoder(config)
         self.quantizer = DownsampleQuantizer(config)
         self.decoder = SpectralDecoder(config.spectral, config.latent_dim) if config.spectral else Decoder(config)
@@ -141,19 +139,14 @@ class Autoencoder(nn.Module):
         fold_weight_norm(self, self.dtype)
         return self
 
+    def fuse(self) -> Autoencoder:
+        """Fuse all weights that can be fused, before the first use; returns self."""
+        fuse_all(self)
+        return self
+
     def pieces(self, signal: Tensor, unit: int = 1) -> Iterator[Tensor]:
         """Cut [batch, channels, latents · unit] so that a piece of all rows stays within ``max_piece``."""
         return cut(signal, self._longest_piece(signal.shape[0]) * unit)
-
-    def pieces_to_decode(self, z_q: Tensor) -> Iterator[Tensor]:
-        """As ``pieces`` of [batch, channels, latents], each of one of the ``piece_lengths``."""
-        longest = self._longest_piece(z_q.shape[0])
-        lengths = [length for length in self.piece_lengths if length <= longest] or [longest]
-        start = 0
-        while (left := z_q.shape[-1] - start) > 0:
-            end = start + max((length for length in lengths if length <= left), default=left)
-            yield z_q[..., start:end]
-            start = end
 
     def _longest_piece(self, rows: int) -> int:
         return min(self.max_piece, max(_MIN_PIECE, self.max_piece // rows))
@@ -194,12 +187,21 @@ class Autoencoder(nn.Module):
         audio = self.decoder(frames, history)
         return audio, history.next_tails()
 
+    def decode_padded(self, z_q: Tensor, tails: Tails, ends: Tensor) -> tuple[Tensor, Tails]:
+        """As ``decode_piece`` of streams that end at ``ends`` [batch], int64; what lies behind is padding.
+
+        ``tails`` are not empty: a stream's beginning is zeros. Not for a spectral decoder.
+        """
+        history = PaddedHistory(tails, ends, z_q.shape[-1])
+        audio = self.decoder(self.quantizer.decode(z_q, history), history)
+        return audio, history.next_tails()
+
     def decode_zq(self, z_q: Tensor) -> Tensor:
         """z_q [batch, latent_dim, n] -> audio [batch, 1, n · 2048]; ValueError beyond ``config.max_decode_latents``."""
         _check_length(z_q.shape[-1], self.config.max_decode_latents)
         tails: Tails = ()
         pieces: list[Tensor] = []
-        for piece in self.pieces_to_decode(z_q):
+        for piece in self.pieces(z_q):
             audio, tails = self.decode_piece(piece, tails)
             pieces.append(audio)
         return torch.cat(pieces, -1)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 Tails = tuple[Tensor, ...]
 """The memory of every layer in the order in which the layers run, batch first; empty before the first piece."""
@@ -34,8 +35,7 @@ class History:
         else:
             before = next(self._previous)
         joined = torch.cat((before, x), dim)
-        # A copy, because a view would keep the whole activation alive.
-        self._next.append(joined.narrow(dim, joined.shape[dim] - count, count).clone())
+        self._next.append(self._end(joined, count, dim))
         return joined
 
     def advance(self, x: Tensor, count: int) -> Tensor:
@@ -45,7 +45,7 @@ class History:
             if self._previous is None
             else next(self._previous)
         )
-        self._next.append(start + count)
+        self._next.append(start + self._advanced(count))
         return start
 
     def carry(self, initial: Tensor, run: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Tensor:
@@ -57,6 +57,44 @@ class History:
     def next_tails(self) -> Tails:
         """The memories to continue with after this piece."""
         return tuple(self._next)
+
+    def _end(self, joined: Tensor, count: int, dim: int) -> Tensor:
+        """The last ``count`` values; a copy, because a view would keep the whole activation alive."""
+        return joined.narrow(dim, joined.shape[dim] - count, count).clone()
+
+    def _advanced(self, count: int) -> int | Tensor:
+        """By how much the position moves on in ``count`` frames."""
+        return count
+
+
+class PaddedHistory(History):
+    """History of streams that are padded at the end to one length: it remembers what precedes each stream's own end.
+
+    tails  of all streams; not empty: a stream's beginning is zeros
+    ends   [batch] latents of each stream, int64
+    size   latents of the signal, padding included
+    """
+
+    def __init__(self, tails: Tails, ends: Tensor, size: int) -> None:
+        super().__init__(tails)
+        self._ends = ends
+        self._size = size
+
+    @override
+    def carry(self, initial: Tensor, run: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Tensor:
+        raise NotImplementedError("a state that runs through the padding cannot be continued")
+
+    @override
+    def _end(self, joined: Tensor, count: int, dim: int) -> Tensor:
+        dim %= joined.ndim
+        frames_per_latent = (joined.shape[dim] - count) // self._size
+        places = (self._ends * frames_per_latent)[:, None] + torch.arange(count, device=joined.device)
+        index = places.view([-1 if i == 0 else count if i == dim else 1 for i in range(joined.ndim)])
+        return joined.gather(dim, index.expand([count if i == dim else n for i, n in enumerate(joined.shape)]))
+
+    @override
+    def _advanced(self, count: int) -> int | Tensor:
+        return self._ends * (count // self._size)
 
 
 def stack_tails(rows: Sequence[Tails]) -> Tails:

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch._dynamo.config as dynamo
+import torch.fx.experimental._config as shapes
 
 from echo.files import atomic_write
 
@@ -35,21 +37,23 @@ def obstacle(device: torch.device) -> str | None:
 
 #: The stance of torch in which a call that would compile fails instead; the error names it.
 _RECOMPILES = "fail_on_recompile"
+#: Most compiled variants of a method. Beyond it torch would run the method as it is, and say so nowhere; here it fails.
+_VARIANTS = 64
 
 
 class Compiler:
     """Compiles a group of methods of live objects; the first exception in any of them takes all of them back.
 
-    A method compiles when it is first called with a shape, so the warm-up must call it as requests will. After
-    ``seal`` nothing compiles any more: a shape for which there is no compiled code runs as it was written, and is
-    counted in ``misses``. A call that fails is repeated the same way, so the methods must bear being called twice with
-    the same arguments.
+    A method compiles when it is first called with a shape, so the warm-up must call it as requests will. Each is one
+    graph: what would break it fails. After ``seal`` nothing compiles any more: a shape for which there is no compiled
+    code runs as it was written, and is counted in ``misses``. A call that fails is repeated the same way, so the
+    methods must bear being called twice with the same arguments.
 
     ``name`` is what the log calls the group; ``compile`` takes what torch.compile takes. Used by one thread at a time.
     """
 
     def __init__(self, name: str, compile: Callable[..., Any] = torch.compile) -> None:
-        self._name = name
+        self.name = name
         self._compile = compile
         self._methods: list[tuple[object, str]] = []
         self._failed = False
@@ -65,7 +69,7 @@ class Compiler:
         """Put the compiled method in the place of ``owner.method``; a module's state dict does not change."""
         original: Callable[..., Any] = getattr(owner, method)
         # Symbolic sizes from the start: text and batch differ from request to request.
-        compiled = self._compile(original, dynamic=True)
+        compiled = self._compile(original, dynamic=True, fullgraph=True)
 
         def call(*arguments: Any) -> Any:
             if self._failed:
@@ -76,7 +80,7 @@ class Compiler:
             except Exception as error:
                 if self._sealed and _RECOMPILES in str(error):
                     self.misses += 1
-                    log.debug("nothing compiled for this call of %s", self._name, exc_info=error)
+                    log.debug("nothing compiled for this call of %s", self.name, exc_info=error)
                 else:
                     self._give_up(error)
             # Outside the handler, where the traceback no longer keeps the failed call's tensors alive.
@@ -90,8 +94,15 @@ class Compiler:
         self._sealed = True
 
     def _stance(self) -> contextlib.AbstractContextManager[Any]:
-        # Entered per call, because a stance is process-wide and others may compile in this process.
-        return torch.compiler.set_stance(_RECOMPILES) if self._sealed else contextlib.nullcontext()
+        # Entered per call, because these are process-wide and others may compile in this process.
+        if self._sealed:
+            stance: contextlib.AbstractContextManager[Any] = torch.compiler.set_stance(_RECOMPILES)
+            return stance
+        stack = contextlib.ExitStack()
+        stack.enter_context(dynamo.patch(recompile_limit=_VARIANTS))
+        # Else a size that happens to equal another (16 latents, 16 heads) would be taken for it, for ever.
+        stack.enter_context(shapes.patch(use_duck_shape=False))  # type: ignore[attr-defined]  # made at import
+        return stack
 
     def _give_up(self, error: Exception) -> None:
         self._failed = True
@@ -100,9 +111,9 @@ class Compiler:
             delattr(owner, method)
         first_line = next(iter(str(error).splitlines()), "")
         log.warning(
-            "torch.compile of %s failed, it goes on uncompiled: %s: %s", self._name, type(error).__name__, first_line
+            "torch.compile of %s failed, it goes on uncompiled: %s: %s", self.name, type(error).__name__, first_line
         )
-        log.debug("torch.compile of %s failed", self._name, exc_info=error)
+        log.debug("torch.compile of %s failed", self.name, exc_info=error)
 
 
 class Artifacts:

@@ -131,7 +131,7 @@ def load_autoencoder(
     autoencoder.load_state_dict(state, assign=True)
     if fold:
         autoencoder.fold_weight_norm()
-    return autoencoder.requires_grad_(False).eval()
+    return autoencoder.requires_grad_(False).eval().fuse()
 
 
 def random_echo(
@@ -177,7 +177,7 @@ def random_autoencoder(
     for name, transformer in autoencoder.transformers().items():
         state[f"{name}.{_ROTARY}"] = transformer.computed_table(device)
     autoencoder.load_state_dict(state, assign=True)
-    return autoencoder.requires_grad_(False).eval()
+    return autoencoder.requires_grad_(False).eval().fuse()
 
 
 def random_pca(latent_size: int, latent_dim: int, device: torch.device, seed: int = 0) -> Pca:

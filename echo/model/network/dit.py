@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Generator, Iterable, Sequence
 from functools import partial
-from typing import cast
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from echo.model.network.attention import Attention, JointAttention, RowByRow, So
 from echo.model.network.config import DiTConfig
 from echo.model.network.encoders import Encoded, LatentEncoder, TextEncoder
 from echo.model.network.kv import KV, RowContext, copy_into, pack_context
-from echo.model.network.layers import MLP, Fused, RMSNorm, Rotary
+from echo.model.network.layers import MLP, RMSNorm, Rotary, fuse_all
 from echo.model.network.modulation import LowRankAdaLN, modulate, timestep_embedding
 from echo.model.network.transfer import to_device
 
@@ -23,6 +23,18 @@ log = logging.getLogger(__name__)
 
 Velocity = Callable[[Sequence[Tensor], Tensor, Sequence[RowContext], Sequence[int]], list[Tensor]]
 """``EchoDiT.velocity``."""
+
+
+class Encoders(Protocol):
+    """Faster ways to encode texts and prefixes; None for what they cannot do."""
+
+    def text(self, ids: Tensor) -> KV | None:
+        """``EchoDiT.encode_text``."""
+        ...
+
+    def prefix(self, patches: Tensor, past: Tensor | None) -> tuple[KV, Encoded] | None:
+        """``EchoDiT.encode_prefix`` of patches in the model's dtype, on its device."""
+        ...
 
 
 class Block(nn.Module):
@@ -90,6 +102,8 @@ class EchoDiT(nn.Module):
         self.arena: Arena | None = None
         #: A faster ``velocity`` (captured CUDA graphs); None = no such.
         self.captured: Velocity | None = None
+        #: Faster encoders (captured CUDA graphs); None = no such.
+        self.encoders: Encoders | None = None
         size = config.model_size
         self.rotary = Rotary(config.head_dim)
         self.text_encoder = TextEncoder(config)
@@ -125,7 +139,12 @@ class EchoDiT(nn.Module):
     @torch.inference_mode()
     def encode_text(self, ids: Tensor) -> KV:
         """K/V of a text: ids ``[n]`` as the tokenizer gives them (BOS first, no padding), n >= 1."""
-        return self._context(self.text_norm(self.text_encoder(to_device(ids, self.device))), Source.TEXT)
+        kv = self.encoders.text(ids) if self.encoders is not None else None
+        return self.text_keys(to_device(ids, self.device)) if kv is None else kv
+
+    def text_keys(self, ids: Tensor, mask: Tensor | None = None) -> KV:
+        """K/V of ids on the device; ``mask [1, n]`` is False for padding, None without any."""
+        return self._context(self.text_norm(self.text_encoder(ids, mask)), Source.TEXT)
 
     @torch.inference_mode()
     def encode_speaker(self, latents: Tensor, valid: int | None = None) -> KV:
@@ -168,11 +187,21 @@ class EchoDiT(nn.Module):
 
         Also returns the encoder's own output, whose K/V is the next call's ``past`` (see prefix.py).
         """
-        encoded: Encoded = self.latent_encoder(patches.to(self.device, self.dtype), past)
+        patches = patches.to(self.device, self.dtype)
+        found = self.encoders.prefix(patches, past) if self.encoders is not None else None
+        return found or self.prefix_of(patches, past)
+
+    def prefix_of(self, patches: Tensor, past: Tensor | None) -> tuple[KV, Encoded]:
+        """``encode_prefix`` of patches in the model's dtype, on its device, unpadded."""
+        encoded: Encoded = self.latent_encoder(patches, past)
         patch = self.config.speaker_patch_size
         first = 0 if past is None else past.shape[3]
         rotary = self.rotary(first * patch, patches.shape[0], self.device, stride=patch)
-        return self._context(self.latent_norm(encoded.states), Source.LATENT, rotary), encoded
+        return self.prefix_keys(encoded, rotary), encoded
+
+    def prefix_keys(self, encoded: Encoded, rotary: Tensor) -> KV:
+        """K/V of encoded patches at the positions of ``rotary``."""
+        return self._context(self.latent_norm(encoded.states), Source.LATENT, rotary)
 
     def modulation(self, times: Sequence[float]) -> Tensor:
         """Modulation of all blocks at the given flow times: ``[len(times), layers, 6, M]`` in the model's dtype."""
@@ -243,10 +272,8 @@ class EchoDiT(nn.Module):
         return velocity.float()
 
     def fuse(self) -> EchoDiT:
-        """Fuse all weights that can be fused, before the first use."""
-        for module in self.modules():
-            if isinstance(module, Fused):
-                module.fuse()
+        """Fuse all weights that can be fused, before the first use; returns self."""
+        fuse_all(self)
         return self
 
     def _context(self, state: Tensor, source: Source, rotary: Tensor | None = None) -> KV:

@@ -47,10 +47,10 @@ class Fused(nn.Module):
 
     def fuse(self) -> Tensor:
         """The common weight ``[sum of the outputs, size]``."""
+        linears = [getattr(self, name) for name in self.fused_names]
+        if any(linear.weight.requires_grad for linear in linears):
+            return torch.cat([linear.weight for linear in linears])  # in training each is one of its own
         if self._fused is None:
-            linears = [getattr(self, name) for name in self.fused_names]
-            if any(linear.weight.requires_grad for linear in linears):
-                return torch.cat([linear.weight for linear in linears])  # in training each is one of its own
             sizes = [linear.out_features for linear in linears]
             # Ordinary tensors even where inference mode is on: weights may be loaded into them later.
             with torch.inference_mode(False), torch.no_grad():
@@ -64,6 +64,13 @@ class Fused(nn.Module):
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch's own
         self._fused = None
         return self
+
+
+def fuse_all(model: nn.Module) -> None:
+    """Fuse all weights of a model that can be fused: before the first use, because a compiled one cannot."""
+    for module in model.modules():
+        if isinstance(module, Fused):
+            module.fuse()
 
 
 def _forget(module: nn.Module, _: object) -> None:

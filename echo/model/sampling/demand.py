@@ -46,10 +46,11 @@ def estimate_demand(
         keys = context + packed + voice_copies * speaker_keys
         largest = max(largest, keys * key_bytes + prefix_keys * encoder_key_bytes)
     latents = 2 * plan.latents * config.latent_size * 4  # float32: the finished ones and the current block
-    return Demand(largest + latents + decode_bytes, _work(plan, rows, estimate_s))
+    return Demand(largest + latents + decode_bytes, row_latents(plan, rows, estimate_s))
 
 
-def _work(plan: BlockPlan, rows: int, estimate_s: float | None) -> float:
+def row_latents(plan: BlockPlan, rows: int, estimate_s: float | None) -> float:
+    """Rows times latents, summed over the steps of the blocks that hold ``estimate_s`` seconds; None = of all."""
     needed = plan.latents if estimate_s is None else estimate_s / LATENT_S
     work = latents = 0
     for block in plan.blocks:

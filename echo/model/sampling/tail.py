@@ -1,12 +1,16 @@
 """Where speech ends: the flat tail that the model writes behind the last word.
 
-All functions read their latents back once; call them when a block is finished, not during its steps.
+What reads latents back does so once; call it when a block is finished, not during its steps.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
 
+from echo.model.network.transfer import pinned_copy
 from echo.types import TailRules
 
 
@@ -14,6 +18,41 @@ def ends_in_silence(block: Tensor, rules: TailRules) -> bool:
     """Whether a finished block ``[n, latent_size]`` ends the utterance: its last latents are all (near) zero."""
     tail = block[-min(rules.zero_tail_frames, block.shape[0]) :]
     return bool((tail.abs() <= rules.zero_eps).all())
+
+
+class TailCheck:
+    """Where the speech of some blocks ends: queued on their device at once, read when ``result`` is called.
+
+    spoken  the latents so far, [n, latent_size]; block: the last of them; last: whether no block follows
+    """
+
+    def __init__(self, spoken: Tensor, block: Tensor, rules: TailRules, *, last: bool) -> None:
+        self._rules = rules
+        self._last = last
+        self._n, self._emitted = len(spoken), len(spoken) - len(block)
+        flags = [(block.abs() <= rules.zero_eps).all(1)]
+        if self._n >= rules.flat_window:
+            flags.append(_flat(spoken, rules.flat_window, rules.flat_std, mean=rules.flat_mean, largest=rules.flat_max))
+        found = torch.cat(flags)
+        self._flags = pinned_copy(found)
+        self._arrived: torch.cuda.Event | None = None
+        if found.device.type == "cuda":
+            self._arrived = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]  # torch's own
+            self._arrived.record(torch.cuda.current_stream(found.device))
+
+    def result(self) -> int | None:
+        """Where speech ends, at the last block's start at the earliest; None where it goes on."""
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        flags = self._flags.tolist()
+        zero, flat = flags[: self._n - self._emitted], flags[self._n - self._emitted :]
+        silent = all(zero[-min(self._rules.zero_tail_frames, len(zero)) :])
+        if not self._last and not (self._rules.early_stop_on_zero and silent):
+            return None
+        end = _start_of(flat, self._n)
+        if end == self._n and self._rules.cut_silent_tail:
+            end -= next((i for i, quiet in enumerate(reversed(zero)) if not quiet), len(zero))
+        return max(self._emitted, end)
 
 
 def flat_tail_start(
@@ -26,12 +65,18 @@ def flat_tail_start(
     the end: what follows it may be a loud tail that is cut off too.
     """
     n = latents.shape[0]
-    if n < window:
-        return n
+    return n if n < window else _start_of(_flat(latents, window, std, mean=mean, largest=largest).tolist(), n)
+
+
+def _flat(latents: Tensor, window: int, std: float, *, mean: float, largest: float) -> Tensor:
+    """Which windows are flat, ``[n - window + 1]``."""
     windows = _windows(latents.float(), window)
     magnitude = windows.abs()
-    flat = (windows.std(1) < std) & (magnitude.mean(1) < mean) & (magnitude.amax(1) < largest)
-    flags = flat.tolist()
+    return (windows.std(1) < std) & (magnitude.mean(1) < mean) & (magnitude.amax(1) < largest)
+
+
+def _start_of(flags: Sequence[bool], n: int) -> int:
+    """The first window of the last run of at least two flat ones, or n."""
     end = len(flags)
     while end and not flags[end - 1]:
         end -= 1

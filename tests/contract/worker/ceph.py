@@ -1,5 +1,7 @@
 """A real S3 server for tests: Ceph's object gateway with one monitor and one store in memory, on loopback ports.
 
+The monitor is told not to wait for more changes before it writes one: a start is some ten of them, a second each.
+
 ``python -m tests.contract.worker.ceph FOLDER`` starts one by hand and prints how to reach it.
 """
 
@@ -58,6 +60,8 @@ mon data = {folder}/mon
 osd data = {folder}/osd
 osd objectstore = memstore
 memstore device bytes = 1073741824
+paxos propose interval = 0.02
+paxos min wait = 0.01
 mon data avail crit = 1
 mon data avail warn = 1
 rgw data = {folder}/rgw

@@ -16,13 +16,15 @@ from tests.contract.worker.hub import REPOSITORY, fill_cache
 from tests.contract.worker.platform import Platform, Run
 from tests.contract.worker.process import ROOT, WorkerProcess, eventually
 
+#: Few steps, as nobody listens.
+FEW = {"num_steps": 2}
 #: Minutes of work: whatever is seen while it runs is seen in the middle.
 ENDLESS = {
     "text": "This sentence is one of very many that nobody is going to hear to the end. " * 50,
     "stream": True,
-    "parameters": {"num_steps": 10},
+    "parameters": {"num_steps": 5},
 }
-SHORT = {"text": "Just a few words.", "stream": True, "parameters": {"seed": 1}}
+SHORT = {"text": "Just a few words.", "stream": True, "parameters": {"seed": 1, **FEW}}
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +68,8 @@ def audio(pieces: list[Any]) -> Any:
 
 
 def test_pieces_come_while_the_job_runs_and_stay_with_its_result(platform: Platform, worker: WorkerProcess) -> None:
-    run = platform.submit(text="Several sentences are spoken. " * 9, stream=True, speaker_voice="tiny_anna.flac")
+    text = "Several sentences are spoken. " * 9
+    run = platform.submit(text=text, stream=True, speaker_voice="tiny_anna.flac", parameters=FEW)
     platform.wait_for_pieces(run, 1)
     assert run.status == "IN_PROGRESS"
     platform.wait(run)
@@ -88,7 +91,7 @@ def test_the_stream_example_of_the_page(platform: Platform, worker: WorkerProces
 
 
 def test_a_job_without_stream_is_one_piece(platform: Platform, worker: WorkerProcess) -> None:
-    run = done(platform, text="Just a few words.")
+    run = done(platform, text="Just a few words.", parameters=FEW)
     (answer,) = run.output
     assert answer["status"] == "completed"
     assert answer["audio_base64"]
@@ -129,6 +132,6 @@ def test_jobs_are_spoken_at_the_same_time_up_to_the_limit(platform: Platform, wo
 
 
 def test_nothing_is_left_in_the_folder_of_files(platform: Platform, worker: WorkerProcess, tmp_path: Path) -> None:
-    done(platform, text="Just a few words.")
+    done(platform, text="Just a few words.", parameters=FEW)
     output = next(line.split()[-1] for line in worker.log.splitlines() if "files in work" in line)
     assert list(Path(output).iterdir()) == []

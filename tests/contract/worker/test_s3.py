@@ -223,6 +223,9 @@ def test_the_worker_says_on_one_page_what_it_found(running: Ceph, worker: LocalS
         "offline, without a token",
     ):
         assert line in page, page
+    took = re.search(r"takes jobs (\S+) s after its start, (\S+) s of them for imports", worker.log)
+    assert took
+    assert 0.0 < float(took[2]) <= float(took[1])
     assert SECRET_KEY not in worker.log
 
 
@@ -267,13 +270,15 @@ def test_the_health_example(running: Ceph, worker: LocalServer, tmp_path: Path) 
 def test_the_same_seed_is_the_same_file(running: Ceph, worker: LocalServer) -> None:
     contents = []
     for session in ("a", "b"):
-        answer: Any = worker.post("/runsync", text="The same.", session_id=session, parameters={"seed": 9})
+        answer: Any = worker.post(
+            "/runsync", text="The same.", session_id=session, parameters={"seed": 9, "num_steps": 2}
+        )
         contents.append(plays(httpx.get(answer["output"]["url"]).content))
     assert contents[0] == contents[1]
 
 
 def test_run_and_status_are_the_same_job(running: Ceph, worker: LocalServer) -> None:
-    queued: Any = worker.post("/run", text="Later, please.", session_id="later")
+    queued: Any = worker.post("/run", text="Later, please.", session_id="later", parameters={"num_steps": 2})
     done: Any = worker.post(f"/status/{queued['id']}")
     assert (done["status"], done["output"]["s3_key"]) == ("COMPLETED", "later.ogg")
 

@@ -36,6 +36,14 @@ def test_on_the_platform_missing_settings_end_in_one_line(tmp_path: Path) -> Non
     )
 
 
+def test_a_storage_that_can_never_be_reached_ends_in_one_line(tmp_path: Path) -> None:
+    keys = {"S3_ACCESS_KEY_ID": "key", "S3_SECRET_ACCESS_KEY": "secret", "S3_BUCKET_NAME": "speech"}
+    done = run_once(tmp_path, **HOSTED, **keys, S3_ENDPOINT_URL="https://bad host")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("S3_ENDPOINT_URL='https://bad host': must be ")
+    assert done.stderr.count("\n") == 1
+
+
 def test_a_single_job_is_answered_whatever_the_handler_and_without_storage(tmp_path: Path) -> None:
     done = run_once(tmp_path, "--test_input", HEALTH, STREAM_HANDLER=1, AUDIO_VOICES_DIR=tmp_path / "new" / "voices")
     assert done.returncode == 0

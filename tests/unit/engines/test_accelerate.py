@@ -12,10 +12,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from echo.engines.accelerate import Acceleration, compile_blocks, compile_decoder, make_arena
+from echo.engines.accelerate import Acceleration, compile_blocks, compile_decoder, compile_encoders, make_arena
 from echo.engines.block import BlockEngine
 from echo.model.autoencoder import Autoencoder
 from echo.model.cuda.compile import Artifacts, Compiler
+from echo.model.cuda.decoder import CapturedDecoder, Shape
+from echo.model.cuda.encoders import CapturedEncoders
 from echo.model.cuda.graphs import CapturedForward, attend_row_by_row
 from echo.model.echo import EchoModel
 from echo.model.files.weights import LoadedEcho, random_autoencoder
@@ -41,16 +43,25 @@ def engine(model: EchoModel, tmp_path: Path, *, fast: bool) -> BlockEngine:
 def accelerated(model: EchoModel, artifacts: Path) -> Acceleration:
     """Build every part of an accelerated model as on CUDA, from stand-ins that run on a CPU."""
     compile = partial(torch.compile, backend="eager")
+    dit, autoencoder = model.dit, model.autoencoder
     compilers = [
-        compile_blocks(model.dit, Compiler("the model", compile)),
-        compile_decoder(model.autoencoder, Compiler("the decoder", compile), pieces=(1, 4)),
+        compile_blocks(dit, Compiler("the model", compile)),
+        compile_encoders(dit, Compiler("the encoders", compile)),
+        compile_decoder(autoencoder, Compiler("the decoder", compile)),
     ]
     buckets = (32, 64, 256)
-    model.dit.arena = make_arena(model.dit, 4 * 2**20, buckets[-1])
-    forward = CapturedForward(
-        model.dit, model.dit.arena, max_rows=24, buckets=buckets, kernel=attend_row_by_row, capture=replaying
+    dit.arena = make_arena(dit, 4 * 2**20, buckets[-1])
+    shapes = (Shape(1, 8), Shape(2, 8), Shape(4, 8), Shape(1, 16))
+    return Acceleration(
+        model,
+        compilers,
+        Artifacts(artifacts),
+        forward=CapturedForward(
+            dit, dit.arena, max_rows=24, buckets=buckets, kernel=attend_row_by_row, capture=replaying
+        ),
+        encoders=CapturedEncoders(dit, texts=(16, 64), patches=(2, 4, 8), capture=replaying),
+        decoder=CapturedDecoder(autoencoder, model.pca, slots=64, shapes=shapes, capture=replaying),
     )
-    return Acceleration(model, compilers, Artifacts(artifacts), forward)
 
 
 def short_autoencoder() -> Autoencoder:

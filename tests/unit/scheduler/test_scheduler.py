@@ -150,7 +150,7 @@ def test_a_failed_tick_fails_its_own_jobs_only() -> None:
 @pytest.mark.parametrize("cores", [None, 2])
 def test_a_failure_at_a_blocks_end_fails_its_own_jobs_only(cores: int | None) -> None:
     class Fails(ToyModel):
-        def speech_end(self, spoken: Sequence[Any], rules: Any, *, last: bool) -> int | None:
+        def speech_end(self, spoken: Sequence[Any], rules: Any, *, last: bool) -> Callable[[], int | None]:
             if seed_of(spoken[-1]) == 1:
                 raise RuntimeError("no end")
             return super().speech_end(spoken, rules, last=last)
@@ -403,3 +403,74 @@ def test_the_next_block_waits_for_the_detector() -> None:
         assert stream.produced_samples == 0
         go_on.set()
         assert len(list(stream)) == 2
+
+
+@pytest.mark.parametrize("speech", [0, 3, 4, 130, 200, 300])
+def test_a_device_that_decodes_beside_the_host_decodes_first_and_is_asked_for_the_end_later(speech: int) -> None:
+    events: list[str] = []
+
+    class Logged(ToyModel):
+        def speech_end(self, spoken: Sequence[Any], rules: Any, *, last: bool) -> Callable[[], int | None]:
+            find = super().speech_end(spoken, rules, last=last)
+            events.append("look")
+
+            def read() -> int | None:
+                events.append("read")
+                return find()
+
+            return read
+
+        def decode(self, states: Sequence[Any], latents: Sequence[Any]) -> Callable[[], Any]:
+            events.append(f"decode {len(latents[0])}")
+            return super().decode(states, latents)
+
+    workers = ThreadPoolExecutor(1)
+    with scheduler(Logged(speech_latents=speech, decodes_asynchronously=True), workers=workers) as device:
+        frames = list(device.submit(utterance(blocks=((4, 1), (300, 1)))))
+    workers.shutdown()
+    assert events[:3] == ["look", "decode 4", "read"]
+    expected = {0: [0], 3: [3], 4: [4]}.get(speech, [4, min(speech, 304) - 4])
+    assert [len(frame.samples) // SAMPLES_PER_LATENT for frame in frames] == expected
+    assert [frame.is_last for frame in frames] == [False] * (len(expected) - 1) + [True]
+    pieces = {130: ["decode 128"], 200: ["decode 128", "decode 68"]}.get(speech)
+    if pieces is not None:  # of the silence, at most the rest of the first piece is decoded
+        assert [event for event in events[3:] if event.startswith("decode")] == pieces
+
+
+@pytest.mark.parametrize("where", ["step", "voice"])
+def test_a_device_that_is_lost_ends_everything_and_is_not_healthy_any_more(
+    where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threading, "excepthook", lambda arguments: None)  # the thread ends by the error, as it should
+
+    def lost() -> None:
+        raise RuntimeError("the device is lost")
+
+    class Breaks(ToyModel):
+        def encode_voice_in_slices(self, audio: Audio) -> Generator[None, None, Any]:
+            yield
+            lost()
+
+    model = Breaks(on_step=lambda keys: lost() if where == "step" else time.sleep(0.01))
+    with scheduler(model) as device:
+        streams = [device.submit(utterance(seed=seed, blocks=((4, 1000),))) for seed in (1, 2)]
+        voice = (
+            device.submit_sliced(model.encode_voice_in_slices(np.zeros(1, np.float32))) if where == "voice" else None
+        )
+        for stream in streams:
+            with pytest.raises((EngineFailed, NotReady)):
+                list(stream)
+        wait_for(lambda: not device.healthy())
+        if voice is not None:
+            assert isinstance(voice.exception(timeout=10), RuntimeError)
+        with pytest.raises(NotReady):
+            list(device.submit(utterance(seed=3)))
+
+
+def test_a_failure_that_the_device_survives_ends_its_own_jobs_only() -> None:
+    with scheduler(ToyModel(fail_on=(1, 0, 0, 0))) as device:
+        bad, good = device.submit(utterance(seed=1)), device.submit(utterance(seed=2))
+        with pytest.raises(EngineFailed):
+            list(bad)
+        assert len(list(good)) == 2
+        assert device.healthy()

@@ -1,6 +1,6 @@
 """The toy model with a clock of its own that every call moves on, and jobs for it: a device in virtual time."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,7 +66,7 @@ class TimedModel(ToyModel):
         self.now += self.costs.decode + self.costs.latent * sum(map(len, latents))
         return super().decode(states, latents)
 
-    def speech_end(self, spoken: Sequence[np.ndarray], rules: TailRules, *, last: bool) -> int | None:
+    def speech_end(self, spoken: Sequence[np.ndarray], rules: TailRules, *, last: bool) -> Callable[[], int | None]:
         self.speech_latents = self.lengths.get(seed_of(spoken[0]), 10_000)
         return super().speech_end(spoken, rules, last=last)
 

@@ -79,11 +79,13 @@ class ToyModel:
                 raise RuntimeError("device error")
             sampler.taken += 1
 
-    def speech_end(self, spoken: Sequence[np.ndarray], rules: TailRules, *, last: bool) -> int | None:
+    def speech_end(self, spoken: Sequence[np.ndarray], rules: TailRules, *, last: bool) -> Callable[[], int | None]:
         total = sum(map(len, spoken))
-        if total < self.speech_latents and not last:
-            return None
-        return min(total, self.speech_latents)
+        end = None if total < self.speech_latents and not last else min(total, self.speech_latents)
+        return lambda: end
+
+    def lost_with(self, error: Exception) -> bool:
+        return str(error) == "the device is lost"
 
     def decode(self, states: Sequence[Any], latents: Sequence[np.ndarray]) -> Callable[[], Sequence[tuple[Audio, Any]]]:
         if self.unreadable & {seed_of(z) for z in latents}:

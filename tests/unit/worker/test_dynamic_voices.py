@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from echo.types import SAMPLE_RATE, Audio, Utterance
+from tests.bucket import open_bucket
 from tests.unit.worker.workers import Worker, clip_bytes, until, working, write_clip
 
 #: A clip is known by its length: this many steps of 50 ms.
@@ -67,6 +68,21 @@ async def test_a_clip_is_read_up_to_five_minutes(tmp_path: Path) -> None:
     with working(tmp_path) as worker:
         write_clip(worker.voices / "long.wav", 303)
         assert await heard(worker, "long.wav") == 300 / STEP_S
+
+
+async def test_a_voice_that_is_not_here_is_fetched_from_below_the_base_url(tmp_path: Path) -> None:
+    with open_bucket() as bucket:
+        bucket.put("far.wav", clip_bytes(10 * STEP_S))
+        server = {"voice_base_url": bucket.url, "cache_dir": tmp_path / "cache"}
+        with working(tmp_path, server=server) as worker:
+            publish(worker.voices / "anna.wav", 20)
+            assert await heard(worker, "far.wav") == 10
+            assert await heard(worker, "anna.wav") == 20
+            assert await heard(worker, "nobody.wav") == "speaker_voice 'nobody.wav' not found."
+            assert await heard(worker, "../far.wav") == "speaker_voice '../far.wav' not found."
+            assert str(await heard(worker, "far")).startswith("Unsupported speaker_voice extension ''")
+            assert bucket.of("far") == ["far.wav"]
+            assert bucket.of("anna") == []
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from echo.types import SAMPLE_RATE, Audio, EngineInfo, Utterance
 from tests.unit.worker.workers import PATIENCE_S, Worker, pcm, until, working, write_clip
 from worker.deliver import pieces
 from worker.echo_job import echo_job
-from worker.speech import CHUNKS_AT_A_TIME
+from worker.speech import CHUNKS_AT_A_TIME, requests
 
 TEXT = (
     "This is the first sentence of the text, and it is long enough. Here comes another one, which is longer still. " * 4
@@ -138,6 +138,16 @@ async def test_a_file_too_large_for_an_answer_is_an_error(tmp_path: Path, monkey
     with working(tmp_path) as worker:
         answer = await worker.whole(text=TEXT)
     assert answer["error"].startswith("text is too long: its file has more than")
+
+
+async def test_an_inline_file_of_a_generator_is_no_larger_than_a_piece(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.deliver.LARGEST_PIECE", 1000)
+    with working(tmp_path, stream_handler=True) as worker:
+        (answer,) = await worker.stream(text=TEXT)
+        assert answer["error"].startswith("text is too long: its file has more than 0.001 MB")
+        assert (await worker.whole(text=TEXT))["status"] == "completed"
 
 
 # -- errors
@@ -298,6 +308,24 @@ async def test_an_engine_that_declares_emotions_gets_them(tmp_path: Path) -> Non
         assert missing["error"] == "emo_audio_prompt 'no.wav' not found."
         refused = await worker.whole(text="Hello.", emo_text="sad")
         assert refused["error"].startswith("emo_text is not supported")
+
+
+async def test_an_emotions_clip_that_goes_before_it_is_read_is_named_by_its_own_field(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with working(tmp_path, info=info(emotions=frozenset({"emo_audio_prompt"}))) as worker:
+        write_clip(worker.voices / "sad.wav")
+        monkeypatch.setattr("worker.jobs.requests", _after_deleting(worker.voices / "sad.wav"))
+        answer = await worker.whole(text="Hello.", emo_audio_prompt="sad.wav")
+    assert answer["error"] == "emo_audio_prompt 'sad.wav' not found."
+
+
+def _after_deleting(clip: Path) -> Any:
+    def deleting(*arguments: Any) -> Any:
+        clip.unlink()
+        return requests(*arguments)
+
+    return deleting
 
 
 # -- cancellation and concurrency

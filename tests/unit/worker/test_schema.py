@@ -108,6 +108,8 @@ def test_errors_are_those_of_the_old_worker() -> None:
     assert error_of(session_id="a\n") == error_of(session_id="") == error_of(session_id="a" * 129)
     assert error_of(parameters=[1]) == "parameters must be an object."
     assert error_of(speaker_voice=3) == "speaker_voice must be the name of a file in the voices folder, or null."
+    for seed in ({"parameters": {"seed": 2**63}}, {"seed": 2**63}):
+        assert error_of(**seed) == "seed must be an integer from 0 to 9223372036854775807."
     assert error_of(parameters={"cfg_min_t": 0.9, "cfg_max_t": 0.8}) == "cfg_min_t must be at most cfg_max_t."
 
 
@@ -143,6 +145,16 @@ def test_an_index_job_has_the_defaults_of_its_contract() -> None:
     assert job.joint == Joint(pause=300)  # a pause excludes a cross-fade at the same joint
     assert (job.no_voice, job.emotion, job.stream) == (VoiceRef(), None, False)
     assert job.options_for(info()) == SpeechOptions(chunking_enabled=False)
+
+
+@pytest.mark.parametrize(("name", "value"), [("max_chars_per_chunk", 50), ("enable_crossfade", False), ("seed", 7)])
+def test_what_both_schemas_have_counts_where_it_stands(name: str, value: Any) -> None:
+    """At the top level of an IndexTTS job, in the ``parameters`` of an Echo job."""
+    job = parse(text=LONG, **{name: value})
+    assert (job.no_voice, job.warnings) == (VoiceRef(), ())
+    assert job.chunks == tuple(chunk_by_chars(LONG, 50 if name == "max_chars_per_chunk" else 300))
+    job = parse(text=LONG, parameters={}, **{name: value})
+    assert (job.no_voice, job.warnings) == (VoiceRef(name="none"), (f"{name}: unknown, ignored",))
 
 
 def test_a_pause_of_nothing_leaves_the_cross_fade() -> None:

@@ -12,6 +12,7 @@ from echo.settings import Settings, describe, read_environment, unknown_variable
 from worker.bootstrap import make_folders, page
 from worker.main import server_settings
 from worker.settings import WorkerSettings
+from worker.storage import Storage
 from worker.voices import JobVoices
 
 S3 = {"S3_ACCESS_KEY_ID": "key", "S3_SECRET_ACCESS_KEY": "s3cret", "S3_BUCKET_NAME": "bucket"}
@@ -49,6 +50,26 @@ def test_a_wrong_value_is_one_line_with_its_variable(name: str, value: str) -> N
     with pytest.raises(ConfigError, match=f"^{name}='{value}': ") as wrong:
         read(**{name: value})
     assert "\n" not in wrong.value.message
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("S3_ENDPOINT_URL", "https://"),
+        ("S3_ENDPOINT_URL", "https://bad host"),
+        ("S3_REGION", "us east"),
+        ("S3_BUCKET_NAME", "my bucket!"),
+    ],
+)
+def test_a_storage_that_can_never_be_reached_is_one_line_with_its_variable(name: str, value: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{name}='{value}': must be .*\\.$") as wrong:
+        Storage(read(**{**S3, name: value}))
+    assert "\n" not in wrong.value.message
+
+
+def test_spaces_around_a_pasted_key_are_no_part_of_it() -> None:
+    pasted = read(**{name: f" {value}\n" for name, value in S3.items()})
+    assert pasted == read(**S3)
 
 
 def test_secrets_are_never_shown() -> None:

@@ -25,12 +25,14 @@ PATIENCE_S = 20.0
 class Worker:
     """Jobs with a fake engine, without storage; answers hold the audio unless the settings say otherwise."""
 
-    def __init__(self, folder: Path, script: FakeScript | None, info: EngineInfo | None, **worker: Any) -> None:
+    def __init__(
+        self, folder: Path, script: FakeScript | None, info: EngineInfo | None, server: dict[str, Any], **worker: Any
+    ) -> None:
         self.voices, self.output = folder / "voices", folder / "output"
         self.voices.mkdir(exist_ok=True)
         self.output.mkdir(exist_ok=True)
         self.engine = FakeEngine(script, info)
-        self.settings = Settings(voices_dir=(str(self.voices),))
+        self.settings = Settings(voices_dir=(str(self.voices),), **server)
         self.speaker = Speaker(self.settings, lambda settings, gate: self.engine)
         values = {"inline_audio": True, "output_dir": self.output, **worker}
         self.jobs = Jobs(self.settings, WorkerSettings(**values), self.speaker)
@@ -48,9 +50,13 @@ class Worker:
 
 @contextmanager
 def working(
-    folder: Path, script: FakeScript | None = None, info: EngineInfo | None = None, **worker: Any
+    folder: Path,
+    script: FakeScript | None = None,
+    info: EngineInfo | None = None,
+    server: dict[str, Any] | None = None,
+    **worker: Any,
 ) -> Iterator[Worker]:
-    made = Worker(folder, script, info, **worker)
+    made = Worker(folder, script, info, server or {}, **worker)
     try:
         yield made
     finally:

@@ -1,7 +1,7 @@
 """torch.compile of hot functions: fallback and saved artifacts with stand-in compilers, and one real compile."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,28 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from echo.engines.accelerate import Acceleration, accelerate, compile_blocks, compile_decoder
+from echo.engines.accelerate import (
+    Acceleration,
+    accelerate,
+    compile_blocks,
+    compile_decoder,
+    compile_encoders,
+    make_arena,
+)
+from echo.model.autoencoder.conv import Snake
+from echo.model.autoencoder.streaming import DecodeState
+from echo.model.cuda.capture import uncaptured
 from echo.model.cuda.compile import Artifacts, Compiler, artifact_key, obstacle
+from echo.model.cuda.decoder import CapturedDecoder, Shape
+from echo.model.cuda.encoders import CapturedEncoders
+from echo.model.cuda.graphs import CapturedForward, attend_row_by_row
 from echo.model.echo import EchoModel
 from echo.model.files.weights import LoadedEcho
 from echo.settings import Settings
 from tests.unit.small_echo import small_autoencoder, small_dit, small_pca
 
 Function = Callable[..., Any]
+SHAPES = (Shape(1, 16), Shape(2, 16), Shape(4, 16), Shape(1, 32), Shape(2, 32))
 
 
 class Layer(nn.Module):
@@ -41,8 +55,9 @@ class FakeCompile:
         self.calls = 0
         self.compiled = 0
 
-    def __call__(self, function: Function, *, dynamic: bool) -> Function:
+    def __call__(self, function: Function, *, dynamic: bool, fullgraph: bool) -> Function:
         assert dynamic
+        assert fullgraph
         self.compiled += 1
 
         def run(*arguments: Any) -> Any:
@@ -208,7 +223,7 @@ def test_on_a_cpu_nothing_changes_and_one_line_per_wanted_part_says_so(
         f"{part} is not compiled: the device is cpu, not cuda" for part in wanted
     ]
     assert "before_attention" not in vars(model.dit.get_submodule("blocks.0"))
-    assert "decode_piece" not in vars(model.autoencoder)
+    assert "activate" not in vars(first_snake(model))
     assert model.dit.arena is None
     assert model.dit.captured is None
 
@@ -218,28 +233,119 @@ def test_the_parts_of_the_blocks_and_the_decoder_are_compiled_and_weights_keep_t
     keys = list(model.dit.state_dict()) + list(model.autoencoder.state_dict())
     compile_blocks(model.dit, Compiler("the model", blocks))
     assert blocks.compiled == 4  # two blocks of two parts
-    assert "decode_piece" not in vars(model.autoencoder)
-    compile_decoder(model.autoencoder, Compiler("the decoder", decoder), (1, 4))
-    assert decoder.compiled == 1
-    assert "decode_piece" in vars(model.autoencoder)
+    compile_decoder(model.autoencoder, Compiler("the decoder", decoder))
+    snakes = [module for module in model.autoencoder.decoder.modules() if isinstance(module, Snake)]
+    assert decoder.compiled == len(snakes) == 29
+    assert all("activate" in vars(snake) for snake in snakes)
     assert list(model.dit.state_dict()) + list(model.autoencoder.state_dict()) == keys
 
 
 def test_a_decoder_that_fails_to_compile_still_decodes_and_leaves_the_model_compiled() -> None:
     model = small_model()
-    z_q = torch.randn(1, 128, 2)
-    with torch.inference_mode():
-        expected, _ = model.autoencoder.decode_piece(z_q)
-        compilers = [
-            compile_blocks(model.dit, Compiler("the model", FakeCompile())),
-            compile_decoder(model.autoencoder, Compiler("the decoder", FakeCompile(fails_at=1)), (1, 2)),
-        ]
-        acceleration = Acceleration(model, compilers)
-        audio, _ = model.autoencoder.decode_piece(z_q)
-    assert torch.equal(audio, expected)
-    assert "decode_piece" not in vars(model.autoencoder)
-    assert "before_attention" in vars(model.dit.get_submodule("blocks.0"))
+    compilers = [
+        compile_blocks(model.dit, Compiler("the model", FakeCompile())),
+        compile_decoder(model.autoencoder, Compiler("the decoder", FakeCompile(fails_at=1))),
+    ]
+    decoder = CapturedDecoder(model.autoencoder, model.pca, slots=8, shapes=SHAPES, capture=uncaptured)
+    acceleration = Acceleration(model, compilers, decoder=decoder)
     acceleration.finish()
+    audio, _ = model.decoder.decode(None, torch.zeros(2, 80))
+    assert len(audio) == 2 * 2048
+    assert "activate" not in vars(first_snake(model))
+    assert "before_attention" in vars(model.dit.get_submodule("blocks.0"))
+    assert acceleration.misses == 1  # the group that is not compiled any more
+
+
+def first_snake(model: EchoModel) -> Snake:
+    return next(module for module in model.autoencoder.decoder.modules() if isinstance(module, Snake))
+
+
+class Graphs:
+    """A backend of torch.compile that runs the graphs as they are, and counts them."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, graph: torch.fx.GraphModule, example_inputs: Any) -> Function:
+        self.count += 1
+        return graph.forward
+
+
+@pytest.fixture
+def graphs() -> Iterator[Graphs]:
+    torch.compiler.reset()
+    yield Graphs()
+    torch.compiler.reset()
+
+
+def test_all_blocks_and_all_buckets_take_four_graphs_without_breaks(graphs: Graphs) -> None:
+    model = small_model()
+    compiler = compile_blocks(model.dit, Compiler("the model", partial(torch.compile, backend=graphs)))
+    arena = model.dit.arena = make_arena(model.dit, 4 * 2**20, 256)
+    forward = CapturedForward(
+        model.dit, arena, max_rows=24, buckets=(32, 64, 96, 128, 256), kernel=attend_row_by_row, capture=uncaptured
+    )
+    Acceleration(model, [compiler], forward=forward).finish()
+    assert compiler.active
+    assert graphs.count == 4  # two parts of a block, for steps of the captured kind and for those row by row
+    assert compiler.misses == 0
+
+
+def test_texts_and_prefixes_of_all_lengths_take_two_graphs_without_breaks(graphs: Graphs) -> None:
+    model = small_model()
+    compiler = compile_encoders(model.dit, Compiler("the encoders", partial(torch.compile, backend=graphs)))
+    encoders = CapturedEncoders(model.dit, texts=(8, 16, 32), patches=(2, 4, 12), capture=uncaptured)
+    with torch.inference_mode():
+        encoders.capture()
+    compiler.seal()
+    assert graphs.count == 2
+    assert compiler.active
+    with torch.inference_mode():
+        for n in (1, 9, 32):
+            assert encoders.text(torch.arange(n, dtype=torch.int32)) is not None
+    assert compiler.misses == 0
+
+
+def test_the_decoder_takes_two_graphs_per_layout_without_breaks(graphs: Graphs) -> None:
+    model = small_model()
+    compiler = compile_decoder(model.autoencoder, Compiler("the decoder", partial(torch.compile, backend=graphs)))
+    decoder = CapturedDecoder(model.autoencoder, model.pca, slots=20, shapes=SHAPES, capture=uncaptured)
+    acceleration = Acceleration(model, [compiler], decoder=decoder)
+    acceleration.finish()
+    assert compiler.active
+    # One stream, or more; five numbers of channels, four of them also as a transposed convolution leaves them: sliced.
+    assert graphs.count == 2 * (5 + 4)
+    states: list[DecodeState | None] = [None] * 5
+    for n in (1, 16, 7):  # young and old streams, lengths that equal the number of heads and others
+        states = [state for _, state in model.decoder.decode_batch(states, [torch.zeros(n, 80)] * 5)]
+    assert acceleration.misses == 0
+    assert graphs.count == 2 * (5 + 4)
+
+
+def test_a_method_that_needs_more_variants_than_torch_keeps_is_given_up_aloud(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("echo.model.cuda.compile._VARIANTS", 2)
+    compiler, layer = Compiler("the model", partial(torch.compile, backend="eager")), nn.Linear(4, 4)
+    compiler.add(layer, "forward")
+    for dimensions in range(1, 5):
+        layer(torch.ones([2] * dimensions + [4]))
+    assert not compiler.active
+    assert compiler.misses == 1
+    assert "torch.compile of the model failed, it goes on uncompiled" in caplog.text
+
+
+def test_a_method_that_breaks_its_graph_is_given_up_aloud(caplog: pytest.LogCaptureFixture) -> None:
+    class Breaking(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            torch._dynamo.graph_break()
+            return 2 * x
+
+    compiler, layer = Compiler("the model", partial(torch.compile, backend="eager")), Breaking()
+    compiler.add(layer, "forward")
+    assert torch.equal(layer(torch.ones(2)), torch.full((2,), 2.0))
+    assert not compiler.active
+    assert "torch.compile of the model failed" in caplog.text
 
 
 def test_a_shape_met_after_the_warm_up_runs_uncompiled_and_is_counted() -> None:

@@ -13,7 +13,7 @@ from echo.model.echo import EchoModel
 from echo.model.files.weights import LoadedEcho
 from echo.model.network.arena import Arena
 from echo.model.sampling.sampler import BlockSampler
-from echo.types import BlockSpec, SamplerParams
+from echo.types import BlockSpec, SamplerParams, TailRules
 from tests.unit.model.cuda.fake_cuda import CUDA, FakeCuda, HiddenSync, Kernels, at_most, fake_runtime, released
 
 TEXT = [0] * 100
@@ -139,7 +139,17 @@ def test_a_voice_is_encoded_in_slices_without_a_wait(model: EchoModel, kernels: 
 
 def test_a_block_is_decoded_without_a_wait(model: EchoModel, kernels: Kernels) -> None:
     latents = torch.zeros(32, 80, device=CUDA)
-    launched = model._decoder.launch([None, None], [latents, latents])
+    launched = model.decoder.launch([None, None], [latents, latents])
     with at_most(680, kernels):
-        launched = model._decoder.launch(launched.states, [latents, latents])
+        launched = model.decoder.launch(launched.states, [latents, latents])
     assert launched.states[0].position == 64
+
+
+def test_the_end_of_speech_is_looked_for_without_a_wait_and_decoding_can_be_queued_before_it_is_read(
+    model: EchoModel, kernels: Kernels
+) -> None:
+    latents = torch.zeros(32, 80, device=CUDA)
+    with at_most(14, kernels):
+        find = model.speech_end([latents, latents], TailRules(), last=True)
+    model.decoder.launch([None], [latents])
+    assert callable(find)

@@ -30,6 +30,7 @@ from torch import Tensor
 from echo.errors import LoadError
 from echo.model.autoencoder.streaming import DecodeState, StreamingDecoder
 from echo.model.files.weights import LoadedEcho, load_echo, random_echo, save_release
+from echo.model.network.layers import Fused
 from tests.unit.small_echo import DIM, DIT, small_autoencoder, small_dit, small_pca
 
 AE_FILE = "fish-s1-dac-min/pytorch_model.safetensors"
@@ -362,3 +363,11 @@ def test_a_config_for_another_transformer_is_named(release: Path) -> None:
     del config["dit"]["num_layers"]
     (release / "config.json").write_text(json.dumps(config))
     assert "num_layers" in refusal(release)
+
+
+def test_all_weights_are_fused_at_load_because_a_compiled_forward_cannot() -> None:
+    loaded = random_echo("tiny", dtype=torch.float32)
+    for part in (loaded.dit, loaded.autoencoder):
+        fused = [module for module in part.modules() if isinstance(module, Fused)]
+        assert fused
+        assert all(module._fused is not None for module in fused)

@@ -25,7 +25,7 @@ LOOSE = TailRules(early_stop_on_zero=False)
 def fresh() -> EchoModel:
     """A model that has decoded nothing yet."""
     parts = LoadedEcho(small_dit(torch.float32), small_autoencoder(), small_pca(), {})
-    return EchoModel(parts, lambda text: list(text.encode()), max_speaker_latents=640, voices_on_device=True)
+    return EchoModel(parts, lambda text: list(text.encode()), max_speaker_latents=640, resident_bytes=2**30)
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from echo.model.sampling.tail import ends_in_silence, flat_tail_start
+from echo.model.sampling.tail import TailCheck, ends_in_silence, flat_tail_start
 from echo.types import TailRules
 from tests.reference.flattening import first_flat_window
 
@@ -54,3 +54,23 @@ def test_bfloat16_latents() -> None:
     latents = torch.cat((speech(30), torch.zeros(25, 80)))
     assert first_flat_window(latents.bfloat16()) == first_flat_window(latents) == 30
     assert flat_tail_start(latents.bfloat16()) == 30
+
+
+def test_a_check_finds_what_the_two_rules_find() -> None:
+    rules = TailRules(flat_window=20)
+    spoken = torch.cat((speech(60), torch.zeros(40, 80)))
+    assert TailCheck(spoken, spoken[60:], rules, last=False).result() == 60
+    assert TailCheck(spoken, spoken[30:], rules, last=False).result() == flat_tail_start(spoken, 20, rules.flat_std)
+    loud = torch.cat((spoken, speech(40)))
+    assert TailCheck(loud, loud[100:], rules, last=False).result() is None
+    assert TailCheck(loud, loud[100:], rules, last=True).result() == 100  # not before the block that is checked
+    assert TailCheck(speech(10), speech(10), rules, last=True).result() == 10
+
+
+def test_silence_shorter_than_a_flat_window_is_cut_only_where_the_plan_says_so() -> None:
+    spoken = torch.cat((speech(60), torch.zeros(18, 80)))
+    for cut, end in ((False, 78), (True, 60)):
+        rules = TailRules(flat_window=32, cut_silent_tail=cut)
+        assert TailCheck(spoken, spoken[32:], rules, last=False).result() == end
+    silent = torch.zeros(18, 80)
+    assert TailCheck(torch.cat((speech(60), silent)), silent, TailRules(cut_silent_tail=True), last=True).result() == 60
