@@ -200,8 +200,6 @@ class MessageLimit:
             await self._app(scope, receive, send)
             return
         limit = longest_prefix(scope["path"], self._limits, self._default)
-        if (connection := scope.get("state", {}).get("connection")) is not None:
-            connection.take_messages(limit)
         held: _Body | None = None
 
         async def checked() -> Message:

@@ -42,8 +42,8 @@ class Gate(asyncio.Protocol):
         #: Whether it has become a socket, with frames instead of requests.
         self._is_socket = False
         self._finished = 0
-        #: Bytes of frames since a message was taken, what of it is beyond the usual, and how much that may be.
-        self._frames_bytes = self._large_frames = self._most_large_frames = 0
+        #: Bytes of frames since a message was taken, and what of it is beyond ``frames_bytes``.
+        self._frames_bytes = self._large_frames = 0
         #: Address of the other end, and who its last request was from.
         self.address = ""
         self.client = ""
@@ -129,10 +129,6 @@ class Gate(asyncio.Protocol):
         self._frames_bytes = 0
         self._count_large(0)
 
-    def take_messages(self, nbytes: int) -> None:
-        """Have the socket take messages of so many bytes."""
-        self._most_large_frames = max(0, nbytes - self._limits.frames_bytes // 2)
-
     def switch(self, protocol: asyncio.BaseProtocol) -> None:
         """Pass what is received to another protocol from now on."""
         self._inner = cast(asyncio.Protocol, protocol)
@@ -155,12 +151,13 @@ class Gate(asyncio.Protocol):
     def close(self) -> None:
         """End the connection once everything has been sent.
 
-        While a body is still arriving, reading goes on for a while. Otherwise the kernel would reset the connection,
-        and the client would lose the answer.
+        While a body or a message is still arriving, reading goes on for a while. Otherwise the kernel would reset the
+        connection, and the client would lose the answer.
         """
         if self._socket is None:
             return
-        if self._framing.in_body and not self._is_socket and not self.closing:
+        arriving = bool(self._waiting or self._frames_bytes) if self._is_socket else self._framing.in_body
+        if arriving and not self.closing:
             self._linger()
         elif not self._lingers:
             self._socket.close()
@@ -219,7 +216,7 @@ class Gate(asyncio.Protocol):
 
     @property
     def _lingers(self) -> bool:
-        return self.closing and self._framing.in_body
+        return self.closing and (self._is_socket or self._framing.in_body)
 
     def _leaves(self, now: float) -> bool:
         """Whether there is nothing to send, or sending makes progress.
@@ -276,7 +273,7 @@ class Gate(asyncio.Protocol):
             self._frames_bytes += len(data)
             self._count_large(max(0, self._frames_bytes - self._limits.frames_bytes))
             if (
-                self._large_frames > self._most_large_frames
+                self._frames_bytes > self._limits.endless_bytes
                 or self._connections.large_frames > self._limits.large_frames_bytes
             ):
                 # Now: the event loop reports the end later.

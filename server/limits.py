@@ -38,9 +38,10 @@ class ConnectionLimits:
     head_bytes: int = 64 * 1024
     #: Header lines of a request; Apache's default.
     headers: int = 100
-    #: Bytes of a socket's frames without a complete message: two messages of text.
+    #: Bytes of a socket's frames without a complete message: the largest message, and some.
+    endless_bytes: int = 6 * 2**20
+    #: What of it every socket may have, two messages of text, and what all together may have beyond that.
     frames_bytes: int = 2 * 2**20
-    #: The same of all sockets together, of what is beyond that on each.
     large_frames_bytes: int = 256 * 2**20
     #: Requests on one connection that wait for the one before them.
     pipelined: int = 16

@@ -65,6 +65,17 @@ def test_other_sockets_take_no_more_than_text(server: Served) -> None:
         assert close_code(socket) == 1009
 
 
+@pytest.mark.parametrize(
+    ("path", "size"),
+    [(OMNI_PATH, 5_000_000), (OMNI_PATH, 30_000_000), (SOCKET_PATH, 3_000_000), (SOCKET_PATH, 30_000_000)],
+)
+def test_a_client_learns_why_its_message_is_not_taken(server: Served, path: str, size: int) -> None:
+    with opened(server, path) as socket:
+        with contextlib.suppress(ConnectionClosed):
+            socket.send("x" * size)
+        assert close_code(socket) == 1009
+
+
 def test_a_message_without_an_end_ends_the_connection(server: Served) -> None:
     with opened(server, OMNI_PATH) as socket, pytest.raises(ConnectionClosed):
         socket.send("x" * 2**16 for _ in range(2**12))
