@@ -424,7 +424,8 @@ class Settings(EnvironmentModel):
     max_incoming_bytes: int = _env(
         "ECHO_MAX_INCOMING_BYTES",
         256 * 2**20,
-        "Bytes of request bodies that are held at the same time; beyond it bodies are refused with 429.",
+        "Bytes of request bodies, and of large messages on sockets, that are held at the same time; beyond it more are "
+        "refused with 429, or the socket is closed.",
         ge=2**20,
     )
     max_concurrent: int = _env(

@@ -72,6 +72,22 @@ Resolved = Voice | ClipVoice | VoiceState | None
 """A voice: of the library, a clip, one of the engine's own, or none."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clips:
+    """The voice that a request wants, and the clip of its emotion; None = none."""
+
+    voice: Resolved
+    emotion: Resolved
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VoiceStates:
+    """``Clips``, encoded."""
+
+    voice: VoiceState | None = None
+    emotion: VoiceState | None = None
+
+
 class SpeechSteps:
     """What speaking needs, and the steps of it. One per runtime, as :class:`~echo.service.SpeechService`.
 
@@ -162,23 +178,31 @@ class SpeechSteps:
         self.rules.limits.check_segments(segments)
         return segments
 
-    def prepared(
-        self, segments: Sequence[Segment], voice: VoiceState | None, emotion: VoiceState | None = None
-    ) -> list[Segment]:
-        """Give the segments their voice and have the engine prepare them, off the event loop; raises TooLarge.
-
-        ``emotion`` is the encoded clip of the request's emotion.
-        """
+    def prepared(self, segments: Sequence[Segment], states: VoiceStates) -> list[Segment]:
+        """Give the segments their voice and have the engine prepare them, off the event loop; raises TooLarge."""
 
         def spoken(utterance: Utterance) -> Utterance:
-            return self.engine.prepare(replace(utterance, voice=voice, emotion_voice=emotion))
+            return self.engine.prepare(replace(utterance, voice=states.voice, emotion_voice=states.emotion))
 
         return [replace(each, utterance=spoken(each.utterance)) for each in segments]
 
-    async def emotion_state(self, request: SpeechRequest) -> VoiceState | None:
-        """Return the encoded clip of the request's emotion; None where it has none."""
-        clip = request.emotion.clip if request.emotion else None
-        return await self.voice_state(clip, request.client) if clip else None
+    async def clips(self, request: SpeechRequest) -> Clips:
+        """Find the voice of a request and the clip of its emotion; raises what ``resolve`` does."""
+        emotion = request.emotion.clip if request.emotion else None
+        return Clips(
+            voice=await self.resolve(request.voice, request.client),
+            emotion=await self.resolve(emotion, request.client) if emotion else None,
+        )
+
+    async def states(self, clips: Clips, client: str = "") -> VoiceStates:
+        """Return both encoded; raises what ``encoded`` does."""
+        return VoiceStates(
+            voice=await self.encoded(clips.voice, client), emotion=await self.encoded(clips.emotion, client)
+        )
+
+    def count_cancelled(self) -> None:
+        """Count a listener who has left before there was a pipeline, which counts itself."""
+        self._metrics.requests.labels("cancelled").inc()
 
     def _count(self, stats: SpeechStats) -> None:
         outcome = "failed" if stats.failed else "done" if stats.total_s is not None else "cancelled"

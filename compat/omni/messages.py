@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,6 +16,8 @@ from echo.service import SpeechService
 from echo.text import SpeakRules
 from echo.types import Encoding, SpeechRequest
 
+#: Messages up to this size are decoded at once: that takes less than changing to a thread and back.
+_AT_ONCE = 16 * 1024
 #: When text is spoken, by ``split_granularity``. Each passage is what clients call a sentence.
 GRANULARITIES = {
     "none": SpeakRules(whole=True),
@@ -55,9 +58,9 @@ class Terms:
     closes: bool
 
 
-def parse_message(frame: str | bytes) -> dict[str, Any]:
+async def parse_message(frame: str | bytes) -> dict[str, Any]:
     """Return a message, which has a ``type``; raises BadRequest."""
-    message = decode(frame)
+    message = decode(frame) if len(frame) <= _AT_ONCE else await asyncio.to_thread(decode, frame)
     if not isinstance(message, dict):
         raise BadRequest("A message must be a JSON object.", code="invalid_type")
     if not isinstance(message.get("type"), str):

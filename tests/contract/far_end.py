@@ -39,6 +39,11 @@ class Client:
     def leave(self) -> None:
         self._frames.put_nowait({"type": "websocket.disconnect", "code": 1001})
 
+    @property
+    def unread(self) -> int:
+        """Frames that the server has not read."""
+        return self._frames.qsize()
+
     async def serve(self, application: Callable[[WebSocket], Awaitable[None]], query: bytes = b"") -> None:
         """Have an application serve this client."""
         place = {"path": "/", "headers": [], "query_string": query, "client": ("127.0.0.1", 1), "state": {}}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import itertools
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from echo.runtime import Runtime
 from echo.session import SpeechSession
 from tests.contract import far_end
 from tests.contract.far_end import running, until
-from tests.contract.serving import PATIENCE_S
+from tests.contract.serving import PATIENCE_S, Gate
 
 TEXT = "Well, the rain has stopped at last. Shall we go for a walk? I would like that, if you have the time. Good"
 WORDS = TEXT.split()
@@ -132,6 +133,28 @@ async def test_a_silent_client_is_let_go(runtime: Runtime, kind: type[TurnSocket
     await client.talk(kind, runtime, idle_s=0.01)
     assert client.close_code == 1000
     assert client.messages == []
+
+
+async def test_what_waits_on_a_connection_is_small(runtime: Runtime, engine: FakeEngine) -> None:
+    client, gate = Client(), Gate()
+    engine.script.render = gate
+    serving = asyncio.create_task(client.talk(RequestSocket, runtime))
+    client.say(text="Hello.", voice_id="anna")
+    await asyncio.to_thread(gate.reached.wait, PATIENCE_S)
+    tracemalloc.start()
+    try:
+        for _ in range(20):
+            client.say(text="long " * 100_000, voice_id="anna")
+            await asyncio.sleep(0.01)
+        assert client.unread == 0
+        assert tracemalloc.get_traced_memory()[0] < 2_000_000  # they were 10 MB
+    finally:
+        tracemalloc.stop()
+        gate.open()
+    await until(lambda: sum("error" in message for message in client.messages) == 20)
+    assert "text: 499999 characters; at most 4096 are allowed." in client.messages[-1]["error"]
+    client.leave()
+    await serving
 
 
 async def test_a_client_that_is_spoken_to_is_not_idle(runtime: Runtime, engine: FakeEngine) -> None:
