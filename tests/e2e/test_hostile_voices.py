@@ -35,7 +35,7 @@ def inline(data: bytes) -> str:
 
 @pytest.fixture(scope="module")
 def long_clip() -> bytes:
-    """Five minutes of silence but for its beginning, as small as a file gets, in eight channels: seconds of decoding."""
+    """Five minutes of near silence, as small as a file gets, in eight channels: seconds of decoding."""
     mono = np.concatenate([tone(1.0, rate=48_000), np.zeros(299 * 48_000, np.float32)])
     return encoded_as("flac", "flac", "7.1", np.repeat(mono, 8))
 
