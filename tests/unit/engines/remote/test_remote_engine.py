@@ -14,6 +14,8 @@ from echo.engines.remote.supervisor import RemoteRules
 from echo.errors import BadRequest, EngineFailed, NotReady, TooLarge
 from tests.unit.engines.remote.processes import RATE, WORD, clip, level, running, utterance, wait_until
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[RemoteEngine]:

@@ -16,6 +16,8 @@ from echo.model.sampling.sampler import BlockSampler
 from echo.types import BlockSpec, SamplerParams
 from tests.unit.model.cuda.fake_cuda import CUDA, FakeCuda, HiddenSync, Kernels, at_most, fake_runtime, released
 
+pytestmark = pytest.mark.slow
+
 TEXT = [0] * 100
 BLOCK = BlockSpec(size=32, steps=8)
 
