@@ -29,9 +29,17 @@ def cuda() -> FakeCuda:
 
 @pytest.fixture(scope="module")
 def loaded(cuda: FakeCuda) -> LoadedEcho:
-    with cuda() as kernels:
+    """Warm: the tables of rotations and modulations are on the device."""
+    with pytest.MonkeyPatch.context() as patch, cuda() as kernels:
+        fake_runtime(patch)
         kernels.strict = False
-        return released()
+        made = released()
+        model = EchoModel(made, lambda text: [0, *text.encode()], max_speaker_latents=6400)
+        sampler = block(model)
+        model.step([sampler])
+        model.extend(model.empty_prefix(), sampler.latents)
+        model.dit.speaker_encoder.rotary.table(1, CUDA)  # as the warm-up's voice does
+        return made
 
 
 @pytest.fixture
@@ -43,14 +51,7 @@ def kernels(cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kernels
 
 @pytest.fixture
 def model(loaded: LoadedEcho, kernels: Kernels) -> Iterator[EchoModel]:
-    """Warm: the tables of rotations and modulations are on the device."""
     model = EchoModel(loaded, lambda text: [0, *text.encode()], max_speaker_latents=6400)
-    kernels.strict = False
-    sampler = block(model)
-    model.step([sampler])
-    model.extend(model.empty_prefix(), sampler.latents)
-    model.dit.speaker_encoder.rotary.table(1, CUDA)  # as the warm-up's voice does
-    kernels.strict = True
     yield model
     model.dit.arena = model.dit.captured = None
 
