@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.server_process import ServerProcess
+from tests.e2e.server_process import QUICK, ServerProcess
 from tests.processes import copy_bundled_voices
 
 Start = Callable[..., ServerProcess]
@@ -41,11 +41,11 @@ def server(running: ServerProcess) -> Iterator[ServerProcess]:
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Start a server with settings of its own; it is gone at the end of the test."""
+    """Start a server with settings of its own, which warms up quickly; it is gone at the end of the test."""
     with ExitStack() as stack:
 
         def run(*arguments: str, **settings: object) -> ServerProcess:
-            return stack.enter_context(ServerProcess(tmp_path, *arguments, **settings))
+            return stack.enter_context(ServerProcess(tmp_path, *arguments, **{**QUICK, **settings}))
 
         yield run
 
@@ -56,7 +56,7 @@ class Held:
     def __init__(self, folder: Path) -> None:
         self._pipe = folder / "words.txt"
         os.mkfifo(self._pipe)
-        self.server = ServerProcess(folder, ECHO_UPPERCASE_WORDS_FILE=self._pipe)
+        self.server = ServerProcess(folder, ECHO_UPPERCASE_WORDS_FILE=self._pipe, **QUICK)
 
     def release(self) -> None:
         """Let it load."""

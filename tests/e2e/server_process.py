@@ -19,6 +19,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.processes import PATIENCE_S, ROOT, LoggedProcess, eventually
 
+#: Settings with which the warm-up takes a moment: for servers whose speech is not what a test is about.
+QUICK = {"ECHO_PRESETS_FILE": Path(__file__).with_name("quick_presets.toml")}
+
 _ADDRESS = re.compile(r"running on (http://127\.0\.0\.1:\d+)")
 
 #: Minutes of work behind a first block that is cheap: whatever is seen while it runs is seen in the middle. Many small

@@ -413,6 +413,7 @@ TEXTS = [
 ]
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     text=st.sampled_from(TEXTS),
@@ -444,6 +445,7 @@ def test_any_split_gives_the_words_of_the_text(
     asyncio.run(run())
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(steps=st.integers(0, 12), seed=st.integers(0, 1000))
 def test_a_cancel_at_any_moment_says_a_beginning_of_the_text_and_frees_everything(steps: int, seed: int) -> None:
@@ -472,6 +474,7 @@ def test_a_cancel_at_any_moment_says_a_beginning_of_the_text_and_frees_everythin
     asyncio.run(run())
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(order=st.lists(st.integers(0, 2), min_size=3, max_size=30))
 def test_sessions_do_not_mix(order: list[int]) -> None:

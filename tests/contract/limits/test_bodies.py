@@ -177,22 +177,25 @@ def loop_watched(served: Served) -> Iterator[Callable[[], float]]:
 
 
 @pytest.mark.parametrize(
-    "value",
+    ("start", "piece", "count", "end"),
     [
-        b"[" + b"[]," * (13 * 2**20) + b"[]]",
-        b"[" * (39 * 2**20),
-        b'"' * (39 * 2**20),
-        b" " * (39 * 2**20),
-        b"9" * (39 * 2**20),
-        b'"' + b'\\"' * (19 * 2**20) + b'"',
-        b'"' + b"\\" * (39 * 2**20) + b'"',
-        b'"' + b"\\u0041" * (6 * 2**20) + b'"',
-        b'"' + "\N{GRINNING FACE}".encode() * (9 * 2**20) + b'"',
-        b"[" + b'"aaaaaaaaaaaa",' * (2 * 2**20) + b'"a"]',
+        (b"[", b"[],", 13 * 2**20, b"[]]"),
+        (b"", b"[", 39 * 2**20, b""),
+        (b"", b'"', 39 * 2**20, b""),
+        (b"", b" ", 39 * 2**20, b""),
+        (b"", b"9", 39 * 2**20, b""),
+        (b'"', b'\\"', 19 * 2**20, b'"'),
+        (b'"', b"\\", 39 * 2**20, b'"'),
+        (b'"', b"\\u0041", 6 * 2**20, b'"'),
+        (b'"', "\N{GRINNING FACE}".encode(), 9 * 2**20, b'"'),
+        (b"[", b'"aaaaaaaaaaaa",', 2 * 2**20, b'"a"]'),
     ],
     ids=["lists", "depth", "quotes", "blanks", "digits", "escapes", "backslashes", "unicode", "emoji", "strings"],
 )
-def test_json_that_would_grow_is_refused_and_nobody_waits(server: Served, value: bytes) -> None:
+def test_json_that_would_grow_is_refused_and_nobody_waits(
+    server: Served, start: bytes, piece: bytes, count: int, end: bytes
+) -> None:
+    value = start + piece * count + end
     body = b'{"input": "Hello.", "response_format": "pcm", "ignored": ' + value + b"}"
     with loop_watched(server) as longest:
         answer = ask(server.port, request("POST", SPEECH, body))

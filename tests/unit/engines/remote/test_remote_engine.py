@@ -15,6 +15,8 @@ from echo.errors import BadRequest, EngineFailed, NotReady, TooLarge
 from echo.types import Emotion, EngineOption
 from tests.unit.engines.remote.processes import RATE, WORD, clip, level, running, utterance, wait_until
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[RemoteEngine]:
