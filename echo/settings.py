@@ -410,8 +410,9 @@ class Settings(EnvironmentModel):
     )
     send_timeout_s: float = _env(
         "ECHO_SEND_TIMEOUT_S",
-        30.0,
-        "A client that takes not one byte of its answer for as long is cut off, in seconds.",
+        60.0,
+        "A client that takes not one byte of its answer for as long is cut off, in seconds. Receivers take in steps: a "
+        "sixteenth of a receive buffer of 6 MB is 48 s of mu-law at the pace of a player.",
         gt=0,
         le=86400,
     )
