@@ -125,7 +125,7 @@ def serving(
         try:
             wait_until(lambda: server.started or not thread.is_alive())
             if load_engine is None:
-                wait_until(lambda: runtime.status is not Status.LOADING)
+                wait_until(lambda: runtime.status is not Status.LOADING, PATIENCE_S if fake else LOADING_S)
                 assert runtime.is_ready, runtime.failure
             yield Served(listener.getsockname()[1], runtime, engine)
         finally:
