@@ -31,7 +31,7 @@ class RemoteEngine(Engine):
     ) -> None:
         self._supervisor = Supervisor(config, rules or RemoteRules(idle_stop=config.table.idle_stop_s), environment)
         self._ready = self._supervisor.first_ready.result()
-        self._info = describe(self._ready, config.name)
+        self._info = describe(self._ready, config.adapter.stem)
 
     @property
     @override
