@@ -56,4 +56,4 @@ def random_rows(dit: EchoDiT, latents: int) -> Rows:
         contexts += dit.pack([[text, prefix], [prefix], [text, prefix]], _SIZE, [voice, voice, None])
     shape = (count, _SIZE, dit.config.latent_size)
     rows = list(torch.randn(shape, generator=draw, device=dit.device))
-    return Rows(rows, dit.modulation([0.9]), contexts[:count], [_SIZE] * count)
+    return Rows(rows, dit.modulation([0.9] * count), contexts[:count], [_SIZE] * count)
