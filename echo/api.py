@@ -77,16 +77,24 @@ class Speech:
         seed: int | None = None,
         speed: float = 1.0,
         preset: str | None = None,
+        model: str | None = None,
         **options: Any,
     ) -> Iterator[Audio]:
-        """Speak a text and yield samples as they are made, float32 [n] each.
+        """Speak a text and yield samples as they are made, float32 [n] each, at the rate of ``model``'s engine.
 
-        ``voice`` is a name of the library, a path to a clip, or the bytes of one. ``options`` are engine options
-        (``num_steps``, ``cfg_scale_text``, …). Dropping the iterator stops the generation. Raises BadRequest,
-        VoiceNotFound or EngineFailed.
+        ``voice`` is a name of the library or the engine, a path to a clip, or the bytes of one. ``options`` are engine
+        options (``num_steps``, ``cfg_scale_text``, …). ``model`` names the engine; None = the default one. Dropping the
+        iterator stops the generation. Raises BadRequest, VoiceNotFound or EngineFailed.
         """
         for data in self.encode(
-            text, AudioFormat(encoding=Encoding.F32), voice=voice, seed=seed, speed=speed, preset=preset, **options
+            text,
+            AudioFormat(encoding=Encoding.F32),
+            voice=voice,
+            seed=seed,
+            speed=speed,
+            preset=preset,
+            model=model,
+            **options,
         ):
             yield np.frombuffer(data, np.float32)
 
@@ -99,19 +107,23 @@ class Speech:
         seed: int | None = None,
         speed: float = 1.0,
         preset: str | None = None,
+        model: str | None = None,
         **options: Any,
     ) -> Iterator[bytes]:
         """Speak a text and yield the bytes of a file in ``audio_format``; other arguments as for :meth:`stream`."""
+        service = self._runtime.services.of(model)
+        known, others = _options(options, service.rules.engine_options)
         request = SpeechRequest(
             text=text,
             voice=_voice(voice),
             format=audio_format,
-            options=_options(options),
+            options=known,
+            engine_options=others,
             preset=preset,
             seed=seed,
             speed=speed,
         )
-        stream = self._call(self._runtime.service.open(request))
+        stream = self._call(service.open(request))
         try:
             while (data := self._call(_next(stream))) is not None:
                 yield data
@@ -151,11 +163,13 @@ def _voice(voice: str | Path | bytes | None) -> VoiceRef:
     return VoiceRef(name=voice)
 
 
-def _options(options: dict[str, Any]) -> SpeechOptions:
-    if unknown := sorted(set(options) - set(EngineOptions.model_fields)):
+def _options(options: dict[str, Any], of_engines: frozenset[str]) -> tuple[SpeechOptions, dict[str, object]]:
+    """Return the options that the server knows, and those that only an engine does."""
+    if unknown := sorted(set(options) - set(EngineOptions.model_fields) - of_engines):
         raise BadRequest(f"{unknown[0]}: unknown option.", param=unknown[0])
     try:
-        return EngineOptions.model_validate(options).options()
+        checked = EngineOptions.model_validate(options)
+        return checked.options(), checked.others()
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0]) if first["loc"] else None

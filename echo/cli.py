@@ -1,4 +1,4 @@
-"""The command line: ``python -m echo say`` and ``voices``. Serving is api_server's."""
+"""The command line: ``python -m echo say``, ``voices`` and ``engines``. Serving is api_server's."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from tqdm import tqdm
 
 from echo import __version__
 from echo.api import Speech, load
+from echo.engines.remote.install import Installer
+from echo.engines.remote.recipes import RECIPES
 from echo.errors import EchoError
 from echo.telemetry import set_up_log
 from echo.types import AudioFormat, Encoding
@@ -31,7 +33,10 @@ _BY_SUFFIX = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status: 0 done, 1 failed, 2 wrong arguments."""
     parser = _parser()
-    given = parser.parse_args(arguments)
+    given, rest = parser.parse_known_args(arguments)
+    if rest and given.run is not _install:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    given.pip_options = rest
     set_up_log()
     try:
         return int(given.run(given))
@@ -63,7 +68,21 @@ def _parser() -> argparse.ArgumentParser:
     say.set_defaults(run=_say)
     voices = commands.add_parser("voices", help="list the voices")
     voices.set_defaults(run=_voices)
+    _add_engines(commands.add_parser("engines", help="environments of other engines").add_subparsers(required=True))
     return parser
+
+
+def _add_engines(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    install = commands.add_parser("install", help="make an engine's environment; further options go to pip")
+    install.add_argument("engine", help=", ".join(RECIPES))
+    install.set_defaults(run=_install)
+    commands.add_parser("list", help="which engines there are").set_defaults(run=_list)
+    check = commands.add_parser("check", help="whether an engine can start, and what it lacks")
+    check.add_argument("engine", nargs="*", help="all that are installed if none is named")
+    check.set_defaults(run=_check)
+    remove = commands.add_parser("remove", help="delete an engine's environment")
+    remove.add_argument("engine")
+    remove.set_defaults(run=_remove)
 
 
 def _say(given: argparse.Namespace) -> int:
@@ -106,4 +125,38 @@ def _voices(given: argparse.Namespace) -> int:
 
     for voice in open_voices(load_settings()).list():
         print(voice.id)
+    return 0
+
+
+def _installer() -> Installer:
+    from echo.settings import load_settings
+
+    return Installer(load_settings().engines_dir, lambda line: print(line, flush=True))
+
+
+def _install(given: argparse.Namespace) -> int:
+    installer = _installer()
+    installer.install(given.engine, given.pip_options)
+    print(f"{given.engine} is installed: ECHO_ENGINES=echo,{given.engine} python api_server.py")
+    return 0
+
+
+def _list(given: argparse.Namespace) -> int:
+    installed = _installer().installed
+    for name, recipe in RECIPES.items():
+        print(f"{name:12}{'installed' if name in installed else 'not installed':16}{recipe.size:20}{recipe.license}")
+    return 0
+
+
+def _check(given: argparse.Namespace) -> int:
+    installer = _installer()
+    lacks = {name: installer.check(name) for name in given.engine or installer.installed}
+    for name, lack in lacks.items():
+        print(lack or f"{name}: as it should be")
+    return 1 if any(lacks.values()) else 0
+
+
+def _remove(given: argparse.Namespace) -> int:
+    removed = _installer().remove(given.engine)
+    print(f"{given.engine} is removed" if removed else f"{given.engine} is not installed")
     return 0

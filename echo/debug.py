@@ -22,7 +22,7 @@ GENERATION_FILE = Path("api_generation.wav")
 
 
 class Recorder:
-    """Follows pipelines: logs what they took and keeps the audio of the one that ended last.
+    """Watches pipelines: logs their timings, and keeps the audio of the one that ended last.
 
     The file holds the joined audio at the engine's rate, before speed and encoding, as 16-bit WAV; one that was
     cancelled or failed leaves what it had made. Written by ``workers``.
@@ -34,7 +34,7 @@ class Recorder:
         self._file = file.absolute()
 
     def watch(self, pipeline: Pipeline) -> None:
-        """Follow a pipeline that has not begun yet."""
+        """Watch a pipeline that has not begun yet."""
         heard: list[Audio] = []
         pipeline.on_samples(heard.append)
         pipeline.on_end(partial(self._ended, pipeline.stats, heard))

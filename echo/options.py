@@ -24,9 +24,12 @@ PerBlock = Annotated[list[T], Field(min_length=1, max_length=16)]
 
 
 class EngineOptions(BaseModel):
-    """Sampler and chunking options; a field that is absent or null keeps the preset's value."""
+    """Sampler and chunking options; a field that is absent or null keeps the preset's value.
 
-    model_config = ConfigDict(extra="ignore")
+    Other fields may be options of another engine (``others``), which alone knows whether it has them.
+    """
+
+    model_config = ConfigDict(extra="allow")
 
     block_sizes: PerBlock[BlockSize] | None = Field(
         None,
@@ -98,6 +101,10 @@ class EngineOptions(BaseModel):
         if aim is not None and ((low is not None and aim < low) or (high is not None and aim > high)):
             raise ValueError("chunk_target_seconds: must lie between chunk_min_seconds and chunk_max_seconds")
         return self
+
+    def others(self) -> dict[str, object]:
+        """Return the fields that the server does not know."""
+        return dict(self.model_extra or {})
 
     def options(self) -> SpeechOptions:
         """Return the options as the engine takes them, without those that are accepted and ignored."""

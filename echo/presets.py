@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -27,6 +27,8 @@ from echo.types import (
 
 log = logging.getLogger(__name__)
 
+#: Families of the models that this package brings.
+_BLOCK_FAMILIES = frozenset({"echo", "tiny"})
 #: Steps of a non-stream block unless the settings or the preset set them (the reference's).
 _NONSTREAM_STEPS = 20
 
@@ -58,6 +60,8 @@ class Preset:
     truncation: float | tuple[float, ...] | None = None
     #: Whether the blocks are sized from each text's estimated length.
     sized: bool = False
+    #: Of an engine that does not generate in blocks: values of its own options.
+    options: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,10 +72,12 @@ class Presets:
     default: str
     max_latents: int = MAX_LATENTS
     max_layers: int = MAX_LAYERS
+    #: Names of other families' presets that mean the default one here: an engine without presets of its own.
+    accepted: frozenset[str] = frozenset()
 
     def get(self, name: str | None) -> Preset:
         """Return a preset by name, the configured one for None; raises BadRequest for an unknown name."""
-        if name is None:
+        if name is None or name in self.accepted:
             return self.by_name[self.default]
         if name not in self.by_name:
             known = ", ".join(self.by_name)
@@ -157,7 +163,7 @@ class PresetFile:
     def resolve(
         self, family: str, preset: str, *, nonstream_steps: int | None, max_latents: int, max_layers: int
     ) -> Presets:
-        """Return the presets of one engine family.
+        """Return the presets of an engine family that generates in blocks.
 
         ``preset`` is the configured one; for an unknown name, ``default`` is used and a warning logged.
         ``nonstream_steps`` None keeps the file's. Raises ConfigError for values that do not fit the engine.
@@ -166,7 +172,9 @@ class PresetFile:
         if "default" not in section:
             raise ConfigError(f"presets file {self.name}: needs a table [{family}.default].")
         found = {
-            key: _preset(self._where(family, key), key, {**section["default"], **table}, nonstream_steps, max_latents)
+            key: _preset(
+                self._where(family, key), key, _complete(section["default"], table), nonstream_steps, max_latents
+            )
             for key, table in section.items()
         }
         if preset not in found:
@@ -180,6 +188,26 @@ class PresetFile:
             except BadRequest as error:
                 raise ConfigError(f"{self._where(family, key)}: {error.message}") from error
         return presets
+
+    def resolve_options(self, family: str, preset: str, check: Callable[[Mapping[str, object]], object]) -> Presets:
+        """Return the presets of an engine that does not generate in blocks: values of its own options.
+
+        ``check`` raises BadRequest for options that the engine does not take. An engine without a table of presets has
+        one that changes nothing, and takes the names of all others for it. Raises ConfigError.
+        """
+        section = self.tables.get(family, {})
+        for key, table in section.items():
+            try:
+                check(table)
+            except BadRequest as error:
+                raise ConfigError(f"{self._where(family, key)}: {error.message}") from error
+        base = section.get("default", {})
+        found = {key: _unblocked(key, {**base, **table}) for key, table in {"default": {}, **section}.items()}
+        others = frozenset(name for tables in self.tables.values() for name in tables)
+        accepted = frozenset() if section else others - {"default"}
+        if preset not in found and preset not in accepted:
+            log.warning("unknown performance preset %r, using 'default'; known ones: %s", preset, ", ".join(found))
+        return Presets(by_name=found, default=preset if preset in found else "default", accepted=accepted)
 
     def _where(self, family: str, key: str) -> str:
         return f"presets file {self.name}, [{family}.{key}]"
@@ -200,10 +228,16 @@ def read_presets(path: Path) -> PresetFile:
         if not isinstance(section, dict):
             raise ConfigError(f"presets file {name}: {family} must be a table of presets, [{family}.default].")
         for key, table in section.items():
-            _check_table(f"presets file {name}, [{family}.{key}]", table)
+            where = f"presets file {name}, [{family}.{key}]"
+            if not isinstance(table, dict):
+                raise ConfigError(f"{where}: must be a table.")
+            if _in_blocks(family, section):
+                _check_table(where, table)
     read = PresetFile(name, families)
     for family in families:
-        if "default" in families[family]:  # what fits no engine is refused at once
+        if "default" in families[family] and _in_blocks(
+            family, families[family]
+        ):  # what fits no engine is refused at once
             read.resolve(family, "default", nonstream_steps=None, max_latents=MAX_LATENTS, max_layers=MAX_LAYERS)
     return read
 
@@ -264,9 +298,26 @@ _KEYS = frozenset(
 )
 
 
-def _check_table(where: str, table: object) -> None:
-    if not isinstance(table, dict):
-        raise ConfigError(f"{where}: must be a table.")
+def _in_blocks(family: str, section: Mapping[str, Any]) -> bool:
+    """Whether a family's presets are of blocks; those of other engines hold options that only the engine knows."""
+    default = section.get("default", {})
+    return family in _BLOCK_FAMILIES or not section or (isinstance(default, dict) and "block_sizes" in default)
+
+
+def _complete(default: Mapping[str, Any], table: Mapping[str, Any]) -> dict[str, Any]:
+    """A preset with what it leaves out; blocks of its own are run as they stand unless it says otherwise."""
+    own = {"sizing": "exact"} if "block_sizes" in table else {}
+    return {**default, **own, **table}
+
+
+def _unblocked(name: str, options: Mapping[str, object]) -> Preset:
+    whole = Shape(block_sizes=(MAX_LATENTS,), num_steps=(1,))
+    return Preset(
+        name=name, stream=whole, nonstream=whole, params=SamplerParams(), tail=TailRules(), options=dict(options)
+    )
+
+
+def _check_table(where: str, table: Mapping[str, Any]) -> None:
     if unknown := sorted(set(table) - _KEYS):
         raise ConfigError(f"{where}: unknown key {unknown[0]!r}; known keys are {', '.join(sorted(_KEYS))}.")
     try:

@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -18,13 +19,15 @@ from echo.admission import Admission
 from echo.audio.join import JoinRules
 from echo.debug import Recorder
 from echo.decoding.pool import DecoderPool
+from echo.engine_options import check_options
 from echo.engines.base import Engine
 from echo.engines.remote.config import read_engines
-from echo.engines.table import EngineLoader, find_engine
+from echo.engines.table import EngineLoader, find_engines
 from echo.errors import BadRequest, ConfigError, DeviceStopped, EchoError, NotReady
 from echo.limits import RequestLimits
-from echo.presets import read_presets
+from echo.presets import Presets, read_presets
 from echo.service import SpeechService
+from echo.services import Services
 from echo.settings import Settings, child_environment
 from echo.sizing import sized_plan
 from echo.steps import ServiceRules
@@ -69,9 +72,9 @@ class Runtime:
 
     def __init__(self, settings: Settings, load_engine: EngineLoader | None = None) -> None:
         self.settings = settings
-        #: Checked first: who has written them wrong should not have to wait for the model to hear of it.
+        #: Checked first, so that a mistake in them is reported before the model is loaded.
         self._presets = read_presets(settings.presets_path)
-        self._load_engine = load_engine or find_engine(settings.engine, read_engines(settings.engines_path))
+        self._loaders = [load_engine] if load_engine else _loaders(settings)
         if not split(settings.warmup_text, _text_rules(settings), ChunkRules()):
             raise ConfigError(f"ECHO_WARMUP_TEXT={settings.warmup_text!r}: there is nothing to speak in it.")
         self.status = Status.LOADING
@@ -94,25 +97,30 @@ class Runtime:
         self.cloning = Cloning(_clones(settings, self.voices, self.decoders), self.voices, self.cache, self.voice_turns)
         self.metrics.watch_voices(self.voice_turns, self.cache.stats, lambda: len(self.decoders.pids))
         self._when_failed: list[Callable[[], None]] = []
-        self._engine: Engine | None = None
-        self._service: SpeechService | None = None
+        self._engines: list[Engine] = []
+        self._services: Services | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
     def service(self) -> SpeechService:
-        """The speech service; raises NotReady until the engine is warm, and DeviceStopped when the device has."""
+        """The service of the default engine; raises as ``services``."""
+        return self.services.default
+
+    @property
+    def services(self) -> Services:
+        """The speech services; raises NotReady until all engines are warm, and DeviceStopped when a device has."""
         if self.status is Status.STOPPED:
             raise DeviceStopped
-        if self._service is None or self.status is not Status.READY:
+        if self._services is None or self.status is not Status.READY:
             raise NotReady(
                 "The model is still loading." if self.status is Status.LOADING else "Not serving.", retry_after_s=5
             )
-        return self._service
+        return self._services
 
     @property
     def is_ready(self) -> bool:
-        """True while requests can be served: loaded, warm, the device thread alive, and no engine being restarted."""
-        return self._is_alive and self._engine is not None and self._engine.available()
+        """True while the default engine serves: loaded, warm, the device thread alive, and not being restarted."""
+        return self._is_alive and self._engines[0].available()
 
     @property
     def is_dead(self) -> bool:
@@ -121,17 +129,27 @@ class Runtime:
 
     @property
     def _is_alive(self) -> bool:
-        return self.status is Status.READY and self._engine is not None and self._engine.healthy()
+        return self.status is Status.READY and all(engine.healthy() for engine in self._engines)
 
     @property
     def info(self) -> EngineInfo | None:
-        """What the engine says of itself; None until it is loaded."""
-        return self._engine.info if self._engine is not None else None
+        """What the default engine says of itself; None until it is loaded."""
+        return self._engines[0].info if self._engines else None
+
+    @property
+    def infos(self) -> list[EngineInfo]:
+        """What all engines that are loaded say of themselves, the default one first."""
+        return [engine.info for engine in self._engines]
+
+    @property
+    def engine_states(self) -> dict[str, str]:
+        """Per engine whether it is healthy, restarting or stopped."""
+        return {engine.info.name: _state(engine) for engine in self._engines}
 
     @property
     def preset_names(self) -> list[str]:
         """Names of the presets; empty until the engine is loaded."""
-        return list(self._service.presets.by_name) if self._service is not None else []
+        return list(self._services.default.presets.by_name) if self._services is not None else []
 
     async def __aenter__(self) -> Self:
         self._tasks = [asyncio.create_task(self._load()), asyncio.create_task(self.metrics.observe_loop())]
@@ -149,16 +167,16 @@ class Runtime:
         if self.remote is not None:
             await self.remote.close()
         await asyncio.to_thread(self.decoders.close)
-        if self._engine is not None:
-            await asyncio.to_thread(self._engine.close)
+        for engine in self._engines:
+            await asyncio.to_thread(engine.close)
         self.workers.shutdown(wait=False, cancel_futures=True)
 
     def drain(self) -> None:
         """Refuse new requests; open ones go on."""
         if self.status is not Status.STOPPED:
             self.status = Status.CLOSING
-        if self._service is not None:
-            self._service.admission.close()
+        if self._services is not None:
+            self._services.refuse()
 
     def on_failure(self, notify: Callable[[], None]) -> None:
         """Have ``notify`` called when loading fails, and, with ``ECHO_DEVICE_EXIT``, when the device has stopped."""
@@ -175,11 +193,12 @@ class Runtime:
         # A thread of its own, that ends: while a thread lives that has computed, its OpenMP workers do, and with more
         # of them than cores they yield the processor at every turn, which halves the speed of the device's thread.
         loader = ThreadPoolExecutor(1, thread_name_prefix="echo-load")
-        loading = asyncio.get_running_loop().run_in_executor(loader, self._open_engine)
+        loading = asyncio.get_running_loop().run_in_executor(loader, self._open_engines)
         loader.shutdown(wait=False)
         try:
-            service = await asyncio.shield(loading)
-            await self._warm_up(service)
+            services = await asyncio.shield(loading)
+            for service in services:
+                await self._warm_up(service)
         except asyncio.CancelledError:
             loading.add_done_callback(lambda done: done.exception())  # closing: nobody waits for it any more
             raise
@@ -187,22 +206,22 @@ class Runtime:
             message = error.message if isinstance(error, EchoError) else "The model could not be loaded."
             self._fail(Status.FAILED, message, None if isinstance(error, EchoError) else error)
             return
-        self._service = service
-        self.metrics.watch(service.engine.workload, lambda: service.admission.open)
+        self._services = services
+        self.metrics.watch(services.workload, lambda: services.open)
         if self.status is Status.LOADING:
             self.status = Status.READY
             log.info("ready after %.1f s", time.monotonic() - started)
-            self._tasks.append(asyncio.create_task(self._watch(service)))
+            self._tasks.append(asyncio.create_task(self._watch(services)))
 
-    async def _watch(self, service: SpeechService) -> None:
-        """Look at the device until it has stopped; then say so to everybody who waits for it or still comes."""
-        while service.engine.healthy():  # noqa: ASYNC110 - what has died or hangs sets no event
+    async def _watch(self, services: Services) -> None:
+        """Look at the devices until one has stopped; then say so to everybody who waits for it or still comes."""
+        while services.healthy:  # noqa: ASYNC110 - what has died or hangs sets no event
             await asyncio.sleep(_WATCH_S)
         if self.status is not Status.READY:
             return  # closing: that the thread ends is as it should be
         reason = DeviceStopped()
-        service.admission.close(reason)
-        service.engine.give_up()
+        services.refuse(reason)
+        services.give_up()
         self._fail(Status.STOPPED, reason.message, notify=self.settings.device_exit)
 
     def _fail(self, status: Status, message: str, error: Exception | None = None, *, notify: bool = True) -> None:
@@ -211,39 +230,55 @@ class Runtime:
         for each in self._when_failed if notify else ():
             each()
 
-    def _open_engine(self) -> SpeechService:
+    def _open_engines(self) -> Services:
         settings = self.settings
         gate = None
         if settings.vad_reroll_enabled:
             rules = SilenceRules(threshold_ms=settings.vad_silence_threshold_ms, max_rerolls=settings.vad_max_rerolls)
             gate = SilenceGate(rules, SpeechDetector().silences)
-        engine = self._load_engine(settings, gate)
-        self._engine = engine
-        info = engine.info
-        presets = self._presets.resolve(
+        for load in self._loaders:
+            self._engines.append(load(settings, gate))
+        names = Counter(engine.info.name for engine in self._engines)
+        if twice := [name for name, count in names.items() if count > 1]:
+            raise ConfigError(f"ECHO_ENGINES: two engines call themselves {twice[0]}.")
+        options = frozenset(option.name for engine in self._engines for option in engine.info.options)
+        return Services([self._service_of(engine, options) for engine in self._engines])
+
+    def _service_of(self, engine: Engine, options: frozenset[str]) -> SpeechService:
+        """Return an engine's service; ``options`` are the names of those that any engine has of its own."""
+        settings, info = self.settings, engine.info
+        return SpeechService(
+            engine=engine,
+            voices=self.voices,
+            cache=self.cache,
+            presets=self._presets_of(info),
+            admission=Admission(
+                (settings.max_concurrent or info.concurrent) + settings.max_queue,
+                max_wait_s=settings.max_queue_wait_s,
+                client_share=settings.client_share,
+            ),
+            rules=replace(_service_rules(settings, info.chunk_rules), engine_options=options),
+            workers=self.workers,
+            metrics=self.metrics,
+            remote=self.remote,
+            on_open=Recorder(info.sample_rate, self.workers).watch if settings.debug_logs else None,
+        )
+
+    def _presets_of(self, info: EngineInfo) -> Presets:
+        settings = self.settings
+        if not info.blocks:
+            return self._presets.resolve_options(
+                info.preset_family,
+                settings.performance_preset,
+                lambda table: check_options(info, SpeechOptions(), table, known=table),
+            )
+        return self._presets.resolve(
             info.preset_family,
             settings.performance_preset,
             nonstream_steps=settings.num_steps_nonstream,
             max_latents=info.max_latents,
             max_layers=info.num_layers,
         )
-        service = SpeechService(
-            engine=engine,
-            voices=self.voices,
-            cache=self.cache,
-            presets=presets,
-            admission=Admission(
-                (settings.max_concurrent or info.concurrent) + settings.max_queue,
-                max_wait_s=settings.max_queue_wait_s,
-                client_share=settings.client_share,
-            ),
-            rules=_service_rules(settings, info.chunk_rules),
-            workers=self.workers,
-            metrics=self.metrics,
-            remote=self.remote,
-            on_open=Recorder(info.sample_rate, self.workers).watch if settings.debug_logs else None,
-        )
-        return service
 
     async def _warm_up(self, service: SpeechService) -> None:
         """Speak with every shape that a request without options uses, and have the default voice encoded."""
@@ -263,6 +298,17 @@ class Runtime:
         except BadRequest as error:
             log.warning("the voice of the warm-up cannot be used, so none is: %s", error.message)
             return None
+
+
+def _state(engine: Engine) -> str:
+    if not engine.healthy():
+        return "stopped"
+    return "healthy" if engine.available() else "restarting"
+
+
+def _loaders(settings: Settings) -> list[EngineLoader]:
+    setting = "ECHO_ENGINES" if settings.engines else "ECHO_ENGINE"
+    return find_engines(settings.engine_names, read_engines(settings.engines_path, settings.engines_dir), setting)
 
 
 def open_voices(settings: Settings) -> VoiceLibrary:

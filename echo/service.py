@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 
@@ -10,7 +11,7 @@ from echo.limits import AnswerSize, RequestLimits, expected_seconds
 from echo.pipeline import Pipeline
 from echo.presets import chunk_rules
 from echo.session import SpeechSession
-from echo.steps import SpeechSteps
+from echo.steps import SpeechSteps, VoiceStates
 from echo.text import EARLY, SpeakRules, split
 from echo.types import Listener, Segment, SpeechRequest
 
@@ -45,22 +46,23 @@ class SpeechService(SpeechSteps):
             seconds = expected_seconds(segments, request.speed)
             self.rules.limits.check_estimate(seconds, output.bytes_per_s, whole=whole)
             asked = time.monotonic()
-            found = await self.resolve(request.voice, request.client)  # known, though there may be nothing to speak
+            clips = await self.clips(request)  # known, though there may be nothing to speak
             # Before the voice is encoded, which is device work; what the request itself needs is not known yet.
             wait_s = self.engine.queue_wait() if segments else 0.0
             ticket = self.admission.enter(wait_s, request.client)
-            voice = await self.encoded(found, request.client) if segments else None
+            states = await self.states(clips, request.client) if segments else VoiceStates()
             voice_s = time.monotonic() - asked
             if segments:
-                emotion = await self.emotion_state(request)
-                segments = await self.run(self.prepared, segments, voice, emotion)
+                segments = await self.run(self.prepared, segments, states)
                 # Other requests may have entered meanwhile. Nothing is awaited between this check and the first
                 # ``engine.speak``, so a request that passes it is not refused later.
                 self.admission.check_wait(self.engine.queue_wait(segments[0].utterance))
-        except BaseException:
+        except BaseException as error:
             if ticket is not None:
                 ticket.release()
             output.close()
+            if isinstance(error, asyncio.CancelledError):
+                self.count_cancelled()
             raise
         pipeline = self.pipeline(segments, output, self.joiner(), request.speed, started)
         pipeline.stats.voice_s = voice_s

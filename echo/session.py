@@ -15,10 +15,9 @@ from echo.admission import Ticket
 from echo.errors import BadRequest, EchoError, EngineFailed, Overloaded
 from echo.pipeline import UNSPEAKABLE_S, Pipeline
 from echo.presets import chunk_rules
-from echo.steps import SpeechSteps
+from echo.steps import SpeechSteps, VoiceStates
 from echo.text import Passage, SpeakRules, TextBuffer, TextChunker
-from echo.types import Listener, SpeechRequest, VoiceState
-from echo.voices.voice import ClipVoice, Voice
+from echo.types import Listener, SpeechRequest
 
 log = logging.getLogger(__name__)
 
@@ -116,8 +115,7 @@ class SpeechSession:
         self._chunker = TextChunker(steps.rules.text, chunk_rules(steps.rules.chunks, request.options))
         self._joiner = steps.joiner()
         self._listener = Listener()
-        self._voice: VoiceState | None = None
-        self._has_voice = False
+        self._voice: VoiceStates | None = None
         self._ticket: Ticket | None = None
         self._queue: deque[_Waiting | Flushed] = deque()
         self._ahead: _Waiting | None = None
@@ -288,7 +286,7 @@ class SpeechSession:
                         yield data
             except Exception as failure:
                 pipeline.stats.failed = True
-                error = _told(failure)
+                error = _client_error(failure)
             finally:
                 self._pipeline = None
                 if self._files:
@@ -353,7 +351,10 @@ class SpeechSession:
         try:
             item.pipeline = await self._pipeline_of(item)
         except Exception as failure:
-            item.error = _told(failure)
+            item.error = _client_error(failure)
+        finally:
+            if item.pipeline is None and item.error is None:
+                self._steps.count_cancelled()
 
     async def _pipeline_of(self, item: _Waiting) -> Pipeline | None:
         """Make a passage's pipeline; None if the session has been closed meanwhile."""
@@ -361,14 +362,13 @@ class SpeechSession:
         chunks = await steps.run(self._chunker.chunks, item.passage)
         segments = steps.segments(chunks, request, self.seed, self._listener)
         if segments:
-            found = None
-            if not self._has_voice:
-                found = await self._unless_closed(steps.resolve(request.voice, request.client))
+            clips = None if self._voice else await self._unless_closed(steps.clips(request))
             await self._enter()
-            voice = await self._voice_state(found)
-            if self._closed:
+            if clips is not None and not self._closed:
+                self._voice = await self._unless_closed(steps.states(clips, request.client))
+            if self._closed or self._voice is None:
                 return None
-            segments = await steps.run(steps.prepared, segments, voice)
+            segments = await steps.run(steps.prepared, segments, self._voice)
             if not self._spoken:
                 steps.admission.check_wait(steps.engine.queue_wait(segments[0].utterance))
         output = steps.output(request) if self._files else self.output
@@ -377,12 +377,6 @@ class SpeechSession:
         if self._closed:
             pipeline.close()
         return pipeline
-
-    async def _voice_state(self, found: Voice | ClipVoice | None) -> VoiceState | None:
-        if not self._has_voice and not self._closed:
-            self._voice = await self._unless_closed(self._steps.encoded(found, self._request.client))
-            self._has_voice = not self._closed
-        return self._voice
 
     async def _unless_closed(self, work: Coroutine[Any, Any, T]) -> T | None:
         """Await something slow about the voice; None, and the work cancelled, once the session is closed."""
@@ -421,8 +415,8 @@ class SpeechSession:
                 yield data
 
 
-def _told(failure: Exception) -> EchoError:
-    """Return an error that may be told to a client; anything else is for the log."""
+def _client_error(failure: Exception) -> EchoError:
+    """Return the error for the client; logs any other exception."""
     if isinstance(failure, EchoError):
         return failure
     log.error("speaking a passage failed", exc_info=failure)

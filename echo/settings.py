@@ -49,7 +49,7 @@ Model = TypeVar("Model", bound="EnvironmentModel")
 
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(?::[0-9]{1,3})?")
 
-#: Of a wrong value, and of what is said of it, as many characters are shown.
+#: Longest excerpt of a wrong value, and of the message about it, in an error.
 _LONGEST_SHOWN = 200
 
 #: Written with commas in the environment.
@@ -85,6 +85,12 @@ class Settings(EnvironmentModel):
         "echo",
         "What speaks: `echo` (Echo-TTS), an engine of `ECHO_ENGINES_FILE`, or one that an installed package brings. "
         "The settings of model and devices are for `echo`.",
+    )
+    engines: CommaList = _env(
+        "ECHO_ENGINES",
+        (),
+        "Several engines at once, for example `echo,kokoro`; a request's `model` picks one, the first speaks for all "
+        "others. Unset: the one of `ECHO_ENGINE`.",
     )
     engines_file: Path = _env(
         "ECHO_ENGINES_FILE",
@@ -137,7 +143,8 @@ class Settings(EnvironmentModel):
     cache_dir: Path = _env(
         "ECHO_CACHE_DIR",
         Path("~/.cache/echo-tts"),
-        "Folder of compile artifacts (loaded at start, saved once after warm-up) and of fetched voices.",
+        "Folder of compile artifacts (loaded at start, saved once after warm-up), of fetched voices, and of engines' "
+        "environments.",
     )
     cache_version: str = _env(
         "ECHO_CACHE_VERSION",
@@ -403,8 +410,9 @@ class Settings(EnvironmentModel):
     )
     send_timeout_s: float = _env(
         "ECHO_SEND_TIMEOUT_S",
-        30.0,
-        "A client that takes not one byte of its answer for as long is cut off, in seconds.",
+        60.0,
+        "A client that takes not one byte of its answer for as long is cut off, in seconds. Receivers take in steps: a "
+        "sixteenth of a receive buffer of 6 MB is 48 s of mu-law at the pace of a player.",
         gt=0,
         le=86400,
     )
@@ -417,7 +425,8 @@ class Settings(EnvironmentModel):
     max_incoming_bytes: int = _env(
         "ECHO_MAX_INCOMING_BYTES",
         256 * 2**20,
-        "Bytes of request bodies that are held at the same time; beyond it bodies are refused with 429.",
+        "Bytes of request bodies, and of large messages on sockets, that are held at the same time; beyond it more are "
+        "refused with 429, or the socket is closed.",
         ge=2**20,
     )
     max_concurrent: int = _env(
@@ -494,7 +503,9 @@ class Settings(EnvironmentModel):
     def _rate(cls, value: object) -> object:
         return int(value) if isinstance(value, str) and value.isdecimal() else value
 
-    @field_validator("voices_dir", "voice_aliases", "cors_origins", "trusted_proxies", "api_keys", mode="before")
+    @field_validator(
+        "engines", "voices_dir", "voice_aliases", "cors_origins", "trusted_proxies", "api_keys", mode="before"
+    )
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
@@ -556,6 +567,16 @@ class Settings(EnvironmentModel):
     def voice_folders(self) -> tuple[Path, ...]:
         """The voices folders; relative ones start at the working directory, else at the checkout."""
         return tuple(_existing(Path(folder)) for folder in self.voices_dir)
+
+    @property
+    def engines_dir(self) -> Path:
+        """Where ``python -m echo engines install`` puts environments of engines."""
+        return self.cache_dir.expanduser() / "engines"
+
+    @property
+    def engine_names(self) -> tuple[str, ...]:
+        """The engines to load, the default one first."""
+        return self.engines or (self.engine,)
 
     @property
     def presets_path(self) -> Path:
@@ -673,3 +694,11 @@ def _existing(path: Path) -> Path:
     if path.is_absolute() or path.exists():
         return path.absolute()
     return (HOME / path).absolute()
+
+
+def installer_environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return what pip and npm get: everything but this server's settings and what this interpreter was started with."""
+    environ = os.environ if environ is None else environ
+    return {
+        name: value for name, value in environ.items() if not name.startswith(("ECHO_", "PYTHONPATH", "PYTHONHOME"))
+    }

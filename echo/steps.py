@@ -14,6 +14,7 @@ from typing import TypeVar, TypeVarTuple
 from echo.admission import Admission
 from echo.audio.encode import Output, open_output
 from echo.audio.join import Joiner, JoinRules
+from echo.engine_options import check_options
 from echo.engines.base import Engine
 from echo.errors import VoiceNotFound
 from echo.limits import RequestLimits
@@ -63,6 +64,28 @@ class ServiceRules:
     limits: RequestLimits = field(default_factory=RequestLimits)
     #: Chunks after the first keep the streaming block shape.
     secondary_streaming: bool = False
+    #: Names of the options that some engine of this server has.
+    engine_options: frozenset[str] = frozenset()
+
+
+Resolved = Voice | ClipVoice | VoiceState | None
+"""A voice: of the library, a clip, one of the engine's own, or none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clips:
+    """The voice that a request wants, and the clip of its emotion; None = none."""
+
+    voice: Resolved
+    emotion: Resolved
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VoiceStates:
+    """``Clips``, encoded."""
+
+    voice: VoiceState | None = None
+    emotion: VoiceState | None = None
 
 
 class SpeechSteps:
@@ -133,6 +156,7 @@ class SpeechSteps:
         """Plan the chunks of a text, those of a later passage like the first; raises BadRequest for too many."""
         rules = self.rules.chunks
         first, later = (self.plan(request, secondary=secondary) for secondary in (False, True))
+        options = self.options(request)
         segments = [
             Segment(
                 utterance=Utterance(
@@ -141,6 +165,7 @@ class SpeechSteps:
                     seed=seed,
                     chunk=chunk.index,
                     emotion=request.emotion,
+                    options=options,
                     listener=listener,
                     estimate_s=seconds,
                 ),
@@ -153,23 +178,31 @@ class SpeechSteps:
         self.rules.limits.check_segments(segments)
         return segments
 
-    def prepared(
-        self, segments: Sequence[Segment], voice: VoiceState | None, emotion: VoiceState | None = None
-    ) -> list[Segment]:
-        """Give the segments their voice and have the engine prepare them, off the event loop; raises TooLarge.
-
-        ``emotion`` is the encoded clip of the request's emotion.
-        """
+    def prepared(self, segments: Sequence[Segment], states: VoiceStates) -> list[Segment]:
+        """Give the segments their voice and have the engine prepare them, off the event loop; raises TooLarge."""
 
         def spoken(utterance: Utterance) -> Utterance:
-            return self.engine.prepare(replace(utterance, voice=voice, emotion_voice=emotion))
+            return self.engine.prepare(replace(utterance, voice=states.voice, emotion_voice=states.emotion))
 
         return [replace(each, utterance=spoken(each.utterance)) for each in segments]
 
-    async def emotion_state(self, request: SpeechRequest) -> VoiceState | None:
-        """Return the encoded clip of the request's emotion; None where it has none."""
-        clip = request.emotion.clip if request.emotion else None
-        return await self.voice_state(clip, request.client) if clip else None
+    async def clips(self, request: SpeechRequest) -> Clips:
+        """Find the voice of a request and the clip of its emotion; raises what ``resolve`` does."""
+        emotion = request.emotion.clip if request.emotion else None
+        return Clips(
+            voice=await self.resolve(request.voice, request.client),
+            emotion=await self.resolve(emotion, request.client) if emotion else None,
+        )
+
+    async def states(self, clips: Clips, client: str = "") -> VoiceStates:
+        """Return both encoded; raises what ``encoded`` does."""
+        return VoiceStates(
+            voice=await self.encoded(clips.voice, client), emotion=await self.encoded(clips.emotion, client)
+        )
+
+    def count_cancelled(self) -> None:
+        """Count a listener who has left before there was a pipeline, which counts itself."""
+        self._metrics.requests.labels("cancelled").inc()
 
     def _count(self, stats: SpeechStats) -> None:
         outcome = "failed" if stats.failed else "done" if stats.total_s is not None else "cancelled"
@@ -180,12 +213,16 @@ class SpeechSteps:
             self._metrics.first_frame.observe(stats.first_frame_s)
         log.info("%s %s", outcome, stats)
 
-    async def resolve(self, ref: VoiceRef, client: str = "") -> Voice | ClipVoice | None:
-        """Return the voice that a request wants; None = no reference.
+    async def resolve(self, ref: VoiceRef, client: str = "") -> Resolved:
+        """Return the voice that a request wants, the engine's own ones first; None = no reference.
 
         One that is not here is fetched, which may take seconds, so not while a slot is held. Raises VoiceNotFound,
         BadRequest, TooLarge; VoiceUnavailable, and Overloaded where too many voices wait to be fetched for ``client``.
         """
+        if ref.name is not None and (own := self.engine.own_voice(ref.name)) is not None:
+            return own
+        if not self.engine.info.clones and ref == VoiceRef():
+            return None  # the library's default voice is a clip; the engine has one of its own
         try:
             return await self.run(self.voices.resolve, ref)
         except VoiceNotFound:
@@ -194,16 +231,24 @@ class SpeechSteps:
                 raise
         return await self.run(self.voices.resolve, ref)
 
-    async def encoded(self, voice: Voice | ClipVoice | None, client: str = "") -> VoiceState | None:
+    async def encoded(self, voice: Resolved, client: str = "") -> VoiceState | None:
         """Return the encoded reference of a voice, from the cache or the engine; None = no reference.
 
         A new voice is read for ``client``; raises Overloaded where too many wait to be read.
         """
-        return await self._cache.get(voice, self.engine.encode_voice, client) if voice is not None else None
+        if not isinstance(voice, Voice | ClipVoice):
+            return voice
+        return await self._cache.get(voice, self.engine.encode_voice, client, engine=self.engine.info.name)
 
     async def voice_state(self, ref: VoiceRef, client: str = "") -> VoiceState | None:
         """Resolve a voice and return its encoded reference."""
         return await self.encoded(await self.resolve(ref, client), client)
+
+    def options(self, request: SpeechRequest) -> dict[str, object]:
+        """Return the values of the engine's own options, the request's before the preset's; raises BadRequest."""
+        preset = self.presets.get(request.preset).options
+        given = check_options(self.engine.info, request.options, request.engine_options, self.rules.engine_options)
+        return {**preset, **given}
 
     def plan(self, request: SpeechRequest, *, secondary: bool = False) -> BlockPlan:
         """Return the block plan of the request's first or, ``secondary``, of its later chunks; raises BadRequest."""

@@ -7,6 +7,7 @@ Standard library and numpy only. *chunk* = text, *block* = latents denoised toge
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -237,6 +238,8 @@ class SpeechRequest:
     speed: float = 1.0
     streaming: bool = True
     emotion: Emotion | None = None
+    #: Options of one engine alone, by their names there; see ``EngineInfo.options``.
+    engine_options: Mapping[str, object] = field(default_factory=dict)
     #: Whose request it is, for fairness among clients: a name of a key or an address, only ever compared.
     client: str = ""
 
@@ -282,6 +285,8 @@ class Utterance:
     emotion: Emotion | None = None
     #: The encoded ``emotion.clip``.
     emotion_voice: VoiceState | None = None
+    #: Values of ``EngineInfo.options``, checked.
+    options: Mapping[str, object] = field(default_factory=dict)
     listener: Listener = field(default_factory=Listener)
     #: How long the text probably takes to speak; None = as long as the plan allows. Only for estimates of load.
     estimate_s: float | None = None
@@ -346,6 +351,17 @@ class Workload:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EngineOption:
+    """An option that one engine has: ``kind`` is number, integer, boolean or string; the bounds are allowed too."""
+
+    name: str
+    kind: str
+    least: float | None = None
+    most: float | None = None
+    default: object = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EngineInfo:
     """What an engine is and can do, so that no edge ever asks for its type."""
 
@@ -362,3 +378,14 @@ class EngineInfo:
     chunk_rules: ChunkRules = field(default_factory=ChunkRules)
     #: Emotion fields of a job that the engine takes, by their names there (``emo_vector``, ...); empty: it has none.
     emotions: frozenset[str] = frozenset()
+    #: Whether it generates in blocks, and so takes block sizes, steps and guidance.
+    blocks: bool = True
+    #: Options of its own.
+    options: tuple[EngineOption, ...] = ()
+    #: Whether it speaks with the voice of a clip, and the names of the voices of its own.
+    clones: bool = True
+    voices: tuple[str, ...] = ()
+    #: What it streams by: block, token, segment, sentence or utterance.
+    streams: str = "block"
+    #: Languages that it speaks; empty: it does not say.
+    languages: tuple[str, ...] = ()

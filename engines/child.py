@@ -75,6 +75,8 @@ class Adapter(Protocol):
 class Job:
     """One text to speak; ``voice`` is what the adapter has made of the clip, None without one.
 
+    ``emotion`` is the same of a second clip, whose emotion the speech is to have.
+
     An adapter may set ``last`` before it yields its last array, ``truncated`` where speech is cut off, and ``tokens``.
     """
 
@@ -84,8 +86,10 @@ class Job:
         self.seed: int = message["seed"]
         self.name: str | None = message.get("name")
         self.key: str | None = message.get("key")
+        self.emotion_key: str | None = message.get("emotion_key")
         self.options: dict[str, Any] = message.get("options") or {}
         self.voice: Any = None
+        self.emotion: Any = None
         self.last = self.truncated = False
         self.tokens = 0
         self._child = child
@@ -296,6 +300,8 @@ class Child:
         job.step()
         if job.key is not None:
             job.voice = self._voices.get(job.key, self._adapter)
+        if job.emotion_key is not None:
+            job.emotion = self._voices.get(job.emotion_key, self._adapter)
         items = iter(self._adapter.speak(job))
         try:
             while True:

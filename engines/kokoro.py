@@ -2,7 +2,7 @@
 
 ``model`` is a folder with the released files: one ``*.onnx``, and the voices as ``voices*.bin`` or ``voices*.npz``.
 ``options``: ``voice`` (a name, or a mixture such as ``af_heart*0.6+am_adam*0.4``), ``speed`` (0.5..2), ``lang`` (unset:
-the voice's).
+the voice's; a request may have its own).
 """
 
 from __future__ import annotations
@@ -77,6 +77,7 @@ class Adapter:
                 "languages": sorted({LANGUAGES[name[0]] for name in self._styles if name[0] in LANGUAGES}),
             },
             "limits": {"max_chars": 400},
+            "options": [{"name": "lang", "type": "string"}],
             "voices": sorted(self._styles),
         }
 
@@ -88,7 +89,7 @@ class Adapter:
         """Speak a text."""
         name = job.name or self._voice
         style = self._style(name)
-        lang = self._lang or LANGUAGES.get(name.strip()[0], "en-us")
+        lang = job.options.get("lang") or self._lang or LANGUAGES.get(name.strip()[0], "en-us")
         parts = pieces(job.text)
         for number, part in enumerate(parts, 1):
             audio, _ = self._kokoro.create(part, style, speed=self._speed, lang=lang, trim=False)

@@ -46,7 +46,11 @@ class SpeechBody(EngineOptions):
     """
 
     input: StrictStr = Field(description="The text to speak.")
-    model: StrictStr | None = Field(None, description="Any name. OpenAI's names switch on OpenAI's defaults.")
+    model: StrictStr | None = Field(
+        None,
+        description="A model of GET /v1/models picks the engine, any other name the default one. OpenAI's names switch "
+        "on OpenAI's defaults.",
+    )
     voice: VoiceName | None = Field(
         None, description="A voice of GET /v1/voices, base64 of an audio file, or absent for the default voice."
     )

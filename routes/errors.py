@@ -119,7 +119,7 @@ def error_info(failure: Failure) -> ErrorInfo:
 class ErrorShapes:
     """The error shape of every path, by prefix: the longest wins, everything else speaks OpenAI's.
 
-    ``count`` is told status and code of every answer.
+    ``count`` is called with status and code of every answer.
     """
 
     def __init__(

@@ -141,9 +141,12 @@ class _Body:
 
     def add(self, message: Message) -> None:
         """Count a piece; raises Overloaded."""
-        count = len(message.get("body", b""))
-        self.read += count
+        self.count(len(message.get("body", b"")))
         self.complete = not message.get("more_body", False)
+
+    def count(self, count: int) -> None:
+        """Count more bytes; raises Overloaded."""
+        self.read += count
         if self._incoming is not None:
             self._incoming.take(self._client, count)
             self._held += count
@@ -176,6 +179,55 @@ class UnsentLimit:
             if connection.unsent_of(connection.client) > self._limit * self._share:
                 raise Overloaded("You have too many answers that you do not read.", retry_after_s=5)
         await self._app(scope, receive, send)
+
+
+class MessageLimit:
+    """Closes a socket whose client sends a larger message than its path takes, or one for which there is no room.
+
+    A message larger than ``default`` counts as held in ``incoming``, as a body does, until the next such message of the
+    socket, or its end: it may bring a voice. Sizes are bytes, or characters of text.
+    """
+
+    def __init__(self, app: ASGIApp, default: int, limits: Mapping[str, int], incoming: IncomingBytes) -> None:
+        self._app = app
+        self._default = default
+        self._limits = limits
+        self._incoming = incoming
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the socket on."""
+        if scope["type"] != "websocket":
+            await self._app(scope, receive, send)
+            return
+        limit = longest_prefix(scope["path"], self._limits, self._default)
+        held: _Body | None = None
+
+        async def checked() -> Message:
+            nonlocal held
+            message = await receive()
+            size = len(message.get("text") or message.get("bytes") or "")
+            if size <= self._default:
+                return message
+            if size > limit:
+                return await closing(1009, f"A message may have {limit} bytes.")
+            if held is not None:
+                held.release()
+            held = _Body(self._incoming, client.of(scope))
+            try:
+                held.count(size)
+            except Overloaded as error:
+                return await closing(1013, error.message)
+            return message
+
+        async def closing(code: int, reason: str) -> Message:
+            await send({"type": "websocket.close", "code": code, "reason": reason})
+            return {"type": "websocket.disconnect", "code": code, "reason": reason}
+
+        try:
+            await self._app(scope, checked, send)
+        finally:
+            if held is not None:
+                held.release()
 
 
 class SocketLimit:

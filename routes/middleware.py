@@ -1,4 +1,4 @@
-"""The middleware stack in order; request ids with a log line each, and trailing slashes. Plain ASGI."""
+"""The middleware stack in order; request ids with a log line each, trailing slashes, HEAD. Plain ASGI."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ from echo.settings import Settings
 from echo.telemetry import Metrics
 from routes.auth import Auth
 from routes.errors import ErrorBoundary, ErrorShapes
-from routes.head import Head
-from routes.limits import BodyLimit, IncomingBytes, SocketLimit, UnsentLimit
+from routes.limits import BodyLimit, IncomingBytes, MessageLimit, SocketLimit, UnsentLimit
 from routes.origin import Origins
 
 log = logging.getLogger(__name__)
@@ -43,6 +42,8 @@ EXPOSED_HEADERS = (
 
 #: Largest body of a path that takes no audio, in bytes, besides its text.
 _SMALL_BODY = 2**20
+#: Largest message of a socket that takes no audio, in bytes.
+_TEXT_MESSAGE = 2**20
 #: Bytes that a character takes at most, as JSON (an escaped pair of surrogates).
 _CHAR_BYTES = 12
 
@@ -54,12 +55,15 @@ def middleware_stack(
     body_limits: Mapping[str, int],
     costly: Collection[str],
     late_keys: Collection[str] = (),
+    message_limits: Mapping[str, int] | None = None,
 ) -> list[Middleware]:
     """Return the middleware, outermost first; what runs inside of ErrorBoundary fails in the path's error shape.
 
     ``body_limits`` are those of paths that take more than text, ``costly`` the paths where a GET speaks, ``late_keys``
-    those where a socket may bring its key later.
+    those where a socket may bring its key later, ``message_limits`` those where it takes messages that hold more than
+    text.
     """
+    incoming = IncomingBytes(settings.max_incoming_bytes, settings.client_share, metrics)
     cors = Middleware(
         CORSMiddleware,
         allow_origins=settings.cors_origins,
@@ -81,12 +85,13 @@ def middleware_stack(
             late=late_keys,
         ),
         Middleware(SocketLimit, limit=settings.sockets_per_client),
+        Middleware(MessageLimit, default=_TEXT_MESSAGE, limits=message_limits or {}, incoming=incoming),
         Middleware(UnsentLimit, limit=settings.max_unsent_bytes, share=settings.client_share, costly=costly),
         Middleware(
             BodyLimit,
             default=min(settings.max_body_bytes, _SMALL_BODY + _CHAR_BYTES * settings.max_input_chars),
             limits=body_limits,
-            incoming=IncomingBytes(settings.max_incoming_bytes, settings.client_share, metrics),
+            incoming=incoming,
             patience_s=settings.receive_timeout_s,
         ),
     ]
@@ -148,6 +153,20 @@ class TrailingSlash:
             scope = {**scope, "path": path.rstrip("/") or "/"}
             if scope.get("raw_path"):
                 scope["raw_path"] = scope["raw_path"].rstrip(b"/") or b"/"
+        await self._app(scope, receive, send)
+
+
+class Head:
+    """Turns HEAD into GET, but for the paths in ``costly``, where a GET speaks; the HTTP server omits the body."""
+
+    def __init__(self, app: ASGIApp, costly: Collection[str]) -> None:
+        self._app = app
+        self._costly = costly
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, a HEAD as a GET."""
+        if scope["type"] == "http" and scope["method"] == "HEAD" and scope["path"] not in self._costly:
+            scope = {**scope, "method": "GET"}
         await self._app(scope, receive, send)
 
 

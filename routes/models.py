@@ -1,4 +1,4 @@
-"""Lists of models: the engine, and the OpenAI names that it answers to."""
+"""Lists of models: the engines, and the OpenAI names that the default one answers to."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request
 
 from echo.errors import NotFound
 from echo.runtime import Runtime
+from echo.types import EngineOption
 from routes.deps import RuntimeDep
 from routes.errors import ERROR_RESPONSES
 
@@ -21,7 +22,7 @@ _DEFAULT_NAME = "echo-tts"
 
 @router.get("/v1/models")
 async def list_models(request: Request, runtime: RuntimeDep) -> dict[str, Any]:
-    """Every model name with the licence of the weights behind it."""
+    """Every model name with what the engine behind it is and can do."""
     return {"object": "list", "data": [_model(request, runtime, name) for name in _names(runtime)]}
 
 
@@ -41,16 +42,34 @@ async def list_audio_models(runtime: RuntimeDep) -> dict[str, Any]:
 
 
 def _names(runtime: Runtime) -> list[str]:
-    engine = runtime.info.name if runtime.info is not None else _DEFAULT_NAME
-    return list(dict.fromkeys((engine, _DEFAULT_NAME, *_OPENAI_NAMES)))
+    engines = [info.name for info in runtime.infos]
+    return list(dict.fromkeys((*(engines or [_DEFAULT_NAME]), _DEFAULT_NAME, *_OPENAI_NAMES)))
 
 
 def _model(request: Request, runtime: Runtime, name: str) -> dict[str, Any]:
-    info = runtime.info
+    model = {"id": name, "object": "model", "created": request.app.state.created, "owned_by": "echo-tts-server"}
+    infos = runtime.infos
+    info = next((info for info in infos if info.name == name), infos[0] if infos else None)
+    if info is None:
+        return {**model, "license": None}
     return {
-        "id": name,
-        "object": "model",
-        "created": request.app.state.created,
-        "owned_by": "echo-tts-server",
-        "license": info.license if info is not None else None,
+        **model,
+        "license": info.license,
+        "sample_rate": info.sample_rate,
+        "capabilities": {
+            "clone": info.clones,
+            "stream": info.streams,
+            "emotions": sorted(info.emotions),
+            "languages": list(info.languages),
+            "options": {option.name: _option(option) for option in info.options},
+        },
+    }
+
+
+def _option(option: EngineOption) -> dict[str, object]:
+    bounds = {"minimum": option.least, "maximum": option.most}
+    return {
+        "type": option.kind,
+        **{name: bound for name, bound in bounds.items() if bound is not None},
+        "default": option.default,
     }

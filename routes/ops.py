@@ -46,6 +46,7 @@ async def health(runtime: RuntimeDep) -> Response:
         "cached_paths": cache.paths,
         "version": __version__,
         "presets": runtime.preset_names,
+        "engines": runtime.engine_states,
     }
     return JSONResponse(card, 503 if runtime.is_dead else 200)
 

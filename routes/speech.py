@@ -77,15 +77,16 @@ async def create_speech(request: Request, runtime: RuntimeDep) -> Response:
         available=supported_encodings(),
     )
     speech = to_request(body, plan, client_of(request))
+    service = runtime.services.of(body.model)
     headers = {"X-Speed-Applied": str(float(speech.speed))}
     if plan.whole:
-        return await answer_whole(request, runtime.service, speech, headers=headers)
+        return await answer_whole(request, service, speech, headers=headers)
     if plan.sse:
         events = partial(sse.SpeechEvents, text=speech.text)
         return await answer_streamed(
-            request, runtime.service, speech, headers=headers, media_type=sse.MEDIA_TYPE, envelope=events
+            request, service, speech, headers=headers, media_type=sse.MEDIA_TYPE, envelope=events
         )
-    return await answer_streamed(request, runtime.service, speech, headers=headers)
+    return await answer_streamed(request, service, speech, headers=headers)
 
 
 def to_request(body: SpeechBody, plan: OutputPlan, client: str = "") -> SpeechRequest:
@@ -95,6 +96,7 @@ def to_request(body: SpeechBody, plan: OutputPlan, client: str = "") -> SpeechRe
         voice=VoiceRef(name=body.voice),
         format=plan.format,
         options=body.options(),
+        engine_options=body.others(),
         preset=body.preset,
         seed=body.seed,
         speed=1.0 if body.speed is None else body.speed,

@@ -15,7 +15,8 @@ class Surface:
     """Routes, and what holds for the paths they own.
 
     Paths are registered without a trailing slash: the server removes one before it routes. ``error_shapes`` and
-    ``body_limits`` (bytes) are keyed by path prefix, the longest wins; other paths have the server's defaults.
+    ``body_limits`` and, of sockets, ``message_limits`` (bytes) are keyed by path prefix, the longest wins; other paths
+    have the server's defaults.
     ``costly`` are the paths where a mere GET takes time on the device. ``late_keys`` are path prefixes where a socket
     may bring its API key after the headers (``routes.auth.present``).
     """
@@ -23,5 +24,6 @@ class Surface:
     router: APIRouter
     error_shapes: Mapping[str, ErrorShape] = field(default_factory=dict)
     body_limits: Mapping[str, int] = field(default_factory=dict)
+    message_limits: Mapping[str, int] = field(default_factory=dict)
     costly: Collection[str] = ()
     late_keys: Collection[str] = ()

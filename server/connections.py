@@ -42,6 +42,8 @@ class Connections:
     def __init__(self, limits: ConnectionLimits, metrics: Metrics) -> None:
         self.limits = limits
         self._metrics = metrics
+        #: Bytes of unfinished messages of all sockets, beyond ``frames_bytes`` of each.
+        self.large_frames = 0
         self._open: set[Gate] = set()
         #: Those that are being answered with a refusal, or closed for others.
         self._leaving: set[Gate] = set()

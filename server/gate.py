@@ -42,7 +42,8 @@ class Gate(asyncio.Protocol):
         #: Whether it has become a socket, with frames instead of requests.
         self._is_socket = False
         self._finished = 0
-        self._frames_bytes = 0
+        #: Bytes of frames since a message was taken, and what of it is beyond ``frames_bytes``.
+        self._frames_bytes = self._large_frames = 0
         #: Address of the other end, and who its last request was from.
         self.address = ""
         self.client = ""
@@ -109,6 +110,7 @@ class Gate(asyncio.Protocol):
         if self._next_turn is not None:
             self._next_turn.cancel()
         self._connections.remove(self)
+        self.message_taken()
         self._framing.close()
         inner, self._inner = self._inner, None
         if inner is not None:
@@ -125,6 +127,7 @@ class Gate(asyncio.Protocol):
     def message_taken(self) -> None:
         """Start counting frames afresh: the application has read a message from the socket."""
         self._frames_bytes = 0
+        self._count_large(0)
 
     def switch(self, protocol: asyncio.BaseProtocol) -> None:
         """Pass what is received to another protocol from now on."""
@@ -148,12 +151,13 @@ class Gate(asyncio.Protocol):
     def close(self) -> None:
         """End the connection once everything has been sent.
 
-        While a body is still arriving, reading goes on for a while. Otherwise the kernel would reset the connection,
-        and the client would lose the answer.
+        While a body or a message is still arriving, reading goes on for a while. Otherwise the kernel would reset the
+        connection, and the client would lose the answer.
         """
         if self._socket is None:
             return
-        if self._framing.in_body and not self._is_socket and not self.closing:
+        arriving = bool(self._waiting or self._frames_bytes) if self._is_socket else self._framing.in_body
+        if arriving and not self.closing:
             self._linger()
         elif not self._lingers:
             self._socket.close()
@@ -212,7 +216,7 @@ class Gate(asyncio.Protocol):
 
     @property
     def _lingers(self) -> bool:
-        return self.closing and self._framing.in_body
+        return self.closing and (self._is_socket or self._framing.in_body)
 
     def _leaves(self, now: float) -> bool:
         """Whether there is nothing to send, or sending makes progress.
@@ -267,7 +271,14 @@ class Gate(asyncio.Protocol):
             return
         if self._is_socket:
             self._frames_bytes += len(data)
-            if self._frames_bytes > self._limits.frames_bytes:
+            self._count_large(max(0, self._frames_bytes - self._limits.frames_bytes))
+            if (
+                self._frames_bytes > self._limits.endless_bytes
+                or self._connections.large_frames > self._limits.large_frames_bytes
+            ):
+                # Now: the event loop reports the end later.
+                self._waiting.clear()
+                self._count_large(0)
                 self.end("endless_message")
             else:
                 self._inner.data_received(data)
@@ -286,6 +297,10 @@ class Gate(asyncio.Protocol):
         elif self._head_since is None:
             self._head_since = time.monotonic()
         self._inner.data_received(data)
+
+    def _count_large(self, count: int) -> None:
+        self._connections.large_frames += count - self._large_frames
+        self._large_frames = count
 
     def _receive_unwanted(self, data: bytes) -> None:
         if self._framing.in_body:

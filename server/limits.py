@@ -38,8 +38,11 @@ class ConnectionLimits:
     head_bytes: int = 64 * 1024
     #: Header lines of a request; Apache's default.
     headers: int = 100
-    #: Bytes of a socket's frames without a complete message: two of the largest messages.
+    #: Bytes of a socket's frames without a complete message: the largest message, and some.
+    endless_bytes: int = 6 * 2**20
+    #: What of it every socket may have, two messages of text, and what all together may have beyond that.
     frames_bytes: int = 2 * 2**20
+    large_frames_bytes: int = 256 * 2**20
     #: Requests on one connection that wait for the one before them.
     pipelined: int = 16
     #: Bytes handed to the HTTP server, or to a socket, in one turn of the event loop. A piece full of tiny chunks or
@@ -64,6 +67,7 @@ def connection_limits(settings: Settings) -> ConnectionLimits:
         descriptors=ceiling,
         receive_s=settings.receive_timeout_s,
         send_s=settings.send_timeout_s,
+        large_frames_bytes=settings.max_incoming_bytes,
         trusted=parse_networks(settings.trusted_proxies),
     )
 

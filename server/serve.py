@@ -15,8 +15,12 @@ from server.connections import Connections
 from server.gate import Gate
 from server.limits import connection_limits
 
-#: Largest message on a socket, in bytes.
-MAX_MESSAGE = 2**20
+#: Largest message on any socket, in bytes; most paths take less (``routes.limits.MessageLimit``).
+MAX_MESSAGE = 4 * 2**20
+#: Longest wait for the answer to a ping, in seconds. A client that reads no faster than it plays sees the ping behind
+#: all audio that is on its way: up to some minutes of it. Who reads nothing is noticed sooner
+#: (``ConnectionLimits.send_s``).
+PING_TIMEOUT_S = 300.0
 
 
 def configure(app: ASGIApp, settings: Settings, metrics: Metrics, **more: Any) -> uvicorn.Config:
@@ -30,6 +34,7 @@ def configure(app: ASGIApp, settings: Settings, metrics: Metrics, **more: Any) -
         "forwarded_allow_ips": list(settings.trusted_proxies),
         "ws_per_message_deflate": False,  # base64 audio does not shrink enough to pay for the event loop's time
         "ws_max_size": MAX_MESSAGE,
+        "ws_ping_timeout": PING_TIMEOUT_S,
     }
     return uvicorn.Config(Reporting(app), settings.host, settings.port, **(options | more))
 

@@ -27,7 +27,7 @@ class Speaker:
     def __init__(self, settings: Settings, load_engine: EngineLoader | None = None) -> None:
         self._settings = settings
         self._load_engine = load_engine
-        #: Made at once, so that settings that contradict each other are told at the start.
+        #: Made at once, so that settings that contradict each other are reported at the start.
         self._runtime = Runtime(settings, load_engine)
         self._entered = False
         self._loop = asyncio.new_event_loop()

@@ -47,7 +47,7 @@ def detail_shape(failure: Failure) -> Response:
 
 
 def socket_text(error: Exception) -> str:
-    """Return what a client on a socket is told of a failure; the details go to the log."""
+    """Return the message of a failure for a client on a socket; the details go to the log."""
     return _message(late_failure(error, "Chatterbox socket").error)
 
 

@@ -11,7 +11,7 @@ from starlette.websockets import WebSocket
 
 from compat.chatterbox.audio import STREAMED, latency, milliseconds, open_pieces
 from compat.chatterbox.errors import UnknownVoice, socket_text
-from compat.chatterbox.schemas import OutputFormat, SpeakBody
+from compat.chatterbox.schemas import ENGINE, OutputFormat, SpeakBody
 from compat.wire import close, decode, receive, send
 from echo.errors import Overloaded, VoiceNotFound
 from echo.runtime import Runtime
@@ -25,9 +25,9 @@ _MAX_QUEUED = 1024
 
 @dataclass(frozen=True, slots=True)
 class _Waiting:
-    """A message that waits for its answer; None = one too many."""
+    """What waits for its answer: a request, or what is wrong with one."""
 
-    frame: str | bytes | None
+    request: SpeakBody | str
     arrived: float
 
 
@@ -49,12 +49,23 @@ class RequestSocket:
                 if self._unanswered >= _MAX_QUEUED:
                     await close(self._socket, 1008, "too many requests are waiting")
                     break
-                taken = self._unanswered < MAX_WAITING
+                request = self._read(frame)
                 self._unanswered += 1
-                self._queue.put_nowait(_Waiting(frame if taken else None, time.monotonic()))
+                self._queue.put_nowait(_Waiting(request, time.monotonic()))
         finally:
             answering.cancel()
             await asyncio.wait((answering,))
+
+    def _read(self, frame: str | bytes) -> SpeakBody | str:
+        """Return a request, or what is wrong with it: what waits is never larger than a text may be."""
+        try:
+            if self._unanswered >= MAX_WAITING:
+                raise Overloaded(f"Too many requests: {MAX_WAITING} are waiting. Send more later.")
+            body = SpeakBody.parse_message(decode(frame))
+            self._runtime.services.of(ENGINE).rules.limits.check_text(body.text.strip())
+        except Exception as error:
+            return socket_text(error)
+        return body
 
     async def _answer_all(self) -> None:
         while True:
@@ -66,16 +77,16 @@ class RequestSocket:
             self._unanswered -= 1
 
     async def _answer(self, waiting: _Waiting) -> None:
-        if waiting.frame is None:
-            raise Overloaded(f"Too many requests: {MAX_WAITING} are waiting. Send more later.", retry_after_s=1.0)
-        body = SpeakBody.parse_message(decode(waiting.frame))
+        if isinstance(waiting.request, str):
+            await send(self._socket, {"error": waiting.request})
+            return
         try:
-            await self._speak(body, waiting.arrived)
+            await self._speak(waiting.request, waiting.arrived)
         except VoiceNotFound:
-            raise UnknownVoice(body.voice_id) from None
+            raise UnknownVoice(waiting.request.voice_id) from None
 
     async def _speak(self, body: SpeakBody, arrived: float) -> None:
-        service = self._runtime.service
+        service = self._runtime.services.of(ENGINE)
         stream = await service.open(body.to_request(service.presets, STREAMED[body.format], client_of(self._socket)))
         try:
             rate = stream.output.sample_rate

@@ -15,6 +15,7 @@ from compat.bodies import documented
 from compat.chatterbox.audio import latency, milliseconds
 from compat.chatterbox.errors import DETAIL_RESPONSES, UnknownVoice
 from compat.chatterbox.schemas import (
+    ENGINE,
     MULAW,
     REALTIME,
     OutputFormat,
@@ -48,7 +49,7 @@ class VoiceIds(RootModel[list[StrictStr]]):
 async def synthesize(request: Request, runtime: RuntimeDep) -> Response:
     """Speak a text; mu-law comes as a list of frames, WAV as one file."""
     body = SpeakBody.parse(await read_json(request))
-    service = runtime.service
+    service = runtime.services.of(ENGINE)
     speech = body.to_request(service.presets, _FILES[body.format], client_of(request))
 
     def render(stream: SpeechStream, audio: bytes) -> Response:
@@ -74,7 +75,7 @@ async def warmup(request: Request, runtime: RuntimeDep, voice_id: str, preset: s
     """Speak a short text with a voice and a preset, unheard."""
     check_voice_id(voice_id)
     started = time.monotonic()
-    service = runtime.service
+    service = runtime.services.of(ENGINE)
     speech = SpeechRequest(
         text=runtime.settings.warmup_text,
         voice=VoiceRef(name=voice_id),
@@ -108,7 +109,7 @@ def _answer(output_format: OutputFormat, stream: SpeechStream, audio: bytes, bac
 
 
 async def _preloaded(runtime: Runtime, ids: list[str], client: str) -> Response:
-    service = runtime.service
+    service = runtime.services.of(ENGINE)
     preloaded = {voice_id: await _load(service, voice_id, client) for voice_id in ids}
     cache, fetched = runtime.cache.stats(), runtime.voices.fetched
     sizes = {

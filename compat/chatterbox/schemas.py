@@ -14,6 +14,8 @@ from echo.presets import Presets
 from echo.types import AudioFormat, Encoding, SpeechRequest, VoiceRef
 from routes.errors import validated
 
+#: The engine that speaks for these clients, if it is loaded; else the default one does.
+ENGINE = "chatterbox"
 #: The preset of a request, of a socket that takes text in pieces, and of a warm-up.
 BALANCED, ADAPTIVE, REALTIME = "balanced", "adaptive", "realtime"
 

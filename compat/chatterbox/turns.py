@@ -11,7 +11,7 @@ from starlette.websockets import WebSocket
 
 from compat.chatterbox.audio import milliseconds
 from compat.chatterbox.errors import UnknownVoice, socket_text
-from compat.chatterbox.schemas import ADAPTIVE, MULAW, MessageType, TurnMessage, preset_name
+from compat.chatterbox.schemas import ADAPTIVE, ENGINE, MULAW, MessageType, TurnMessage, preset_name
 from compat.wire import decode, receive, send
 from echo.audio.frames import TelephoneFrames
 from echo.errors import BadRequest, Overloaded, VoiceNotFound
@@ -86,7 +86,7 @@ class TurnSocket:
             await self._turns.pop().cancel()
         if len(self._turns) > MAX_TURNS:
             raise Overloaded(f"{MAX_TURNS} turns are waiting to be spoken. Send more later.")
-        service = self._runtime.service
+        service = self._runtime.services.of(ENGINE)
         preset = preset_name(service.presets, message.preset, ADAPTIVE)
         request = SpeechRequest(
             text="",

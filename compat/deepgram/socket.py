@@ -115,8 +115,8 @@ class Connection:
             self._flushes += 1
 
     async def _warn(self, error: Exception) -> None:
-        told = late_failure(error, "Deepgram socket").error
-        await send(self._socket, {"type": "Warning", "description": told.message, "code": told.code})
+        failure = late_failure(error, "Deepgram socket").error
+        await send(self._socket, {"type": "Warning", "description": failure.message, "code": failure.code})
 
     async def _stop(self) -> None:
         for turn in self._turns:

@@ -24,21 +24,21 @@ sockets = APIRouter()
 async def multi_stream_input(socket: WebSocket, voice_id: str, runtime: RuntimeDep) -> None:
     """Several turns, each in a context of its own."""
     if opening := await accept(socket, runtime, voice_id):
-        await MultiStream(socket, runtime, voice_id, opening.query).serve(opening)
+        await MultiStream(socket, opening.service, voice_id, opening.query).serve(opening)
 
 
 @sockets.websocket(_SPEECH + "/{voice_id}/stream-input")
 async def stream_input(socket: WebSocket, voice_id: str, runtime: RuntimeDep) -> None:
     """One text."""
     if opening := await accept(socket, runtime, voice_id):
-        await SingleStream(socket, runtime, voice_id, opening.query).serve(opening)
+        await SingleStream(socket, opening.service, voice_id, opening.query).serve(opening)
 
 
 @sockets.websocket(_DIALOGUE + "/multi-stream-input")
 async def dialogue_multi_stream_input(socket: WebSocket, runtime: RuntimeDep) -> None:
     """Several turns, each with a voice of its own."""
     if opening := await accept(socket, runtime, None):
-        await DialogueStream(socket, runtime, "", opening.query).serve(opening)
+        await DialogueStream(socket, opening.service, "", opening.query).serve(opening)
 
 
 def surface(settings: Settings) -> Surface:

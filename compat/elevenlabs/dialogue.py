@@ -35,7 +35,7 @@ class DialogueStream(MultiStream):
         voice = _named(message)
         if voice is None:
             raise BadRequest("voices: the first message of a context has to name its voice.", param="voices")
-        await check_voice(self._runtime, voice, client_of(self._socket))
+        await check_voice(self._service, voice, client_of(self._socket))
         return voice
 
     @override

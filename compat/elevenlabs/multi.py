@@ -14,7 +14,7 @@ from compat.elevenlabs.opening import Opening
 from compat.elevenlabs.schemas import GenerationConfig, Message, SocketQuery, VoiceSettings
 from compat.elevenlabs.turn import Turn
 from compat.wire import close, decode, receive, send
-from echo.runtime import Runtime
+from echo.service import SpeechService
 from echo.text import SpeakRules
 from routes.deps import client_of
 
@@ -38,9 +38,9 @@ class Context:
 class MultiStream:
     """One connection. It reads messages and never waits for speech; the tasks of the turns do that."""
 
-    def __init__(self, socket: WebSocket, runtime: Runtime, voice: str, query: SocketQuery) -> None:
+    def __init__(self, socket: WebSocket, service: SpeechService, voice: str, query: SocketQuery) -> None:
         self._socket = socket
-        self._runtime = runtime
+        self._service = service
         self._voice = voice
         self._query = query
         self._turns: dict[str | None, Turn] = {}
@@ -126,7 +126,7 @@ class MultiStream:
         )
         request = self._query.to_request(context.voice, context.settings, client_of(self._socket))
         new = Turn(
-            self._runtime.service.session(request, self._rules(context)),
+            self._service.session(request, self._rules(context)),
             self._answers(context.id),
             Timeline(restart=self._restart),
             self._send,

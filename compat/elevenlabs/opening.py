@@ -11,6 +11,7 @@ from compat.elevenlabs.schemas import Key, SocketQuery
 from compat.wire import close, decode, receive, send
 from echo.errors import EchoError
 from echo.runtime import Runtime
+from echo.service import SpeechService
 from echo.types import VoiceRef
 from routes.auth import needs_key, present
 from routes.deps import client_of
@@ -23,9 +24,10 @@ _QUERY_KEYS = ("xi-api-key", "xi_api_key", "authorization", "single_use_token")
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """An accepted socket: its query, and the first message if it had to be read for its key."""
+    """An accepted socket: its query, whose model picks the service, and the first message if that has the key."""
 
     query: SocketQuery
+    service: SpeechService
     first: str | bytes | None
 
 
@@ -38,27 +40,28 @@ async def accept(socket: WebSocket, runtime: Runtime, voice: str | None) -> Open
     query = SocketQuery.parse(dict(socket.query_params))
     if keys := [key for name in _QUERY_KEYS if (key := socket.query_params.get(name))]:
         present(socket, *keys)
-    _ = query.format, runtime.service  # refused now if they cannot be used
+    service = runtime.services.of(query.model_id)
+    _ = query.format  # refused now if it cannot be used
     late = needs_key(socket)
     if not late:  # a client without a key is not told which voices there are
-        await check_voice(runtime, voice, client_of(socket))
+        await check_voice(service, voice, client_of(socket))
     await socket.accept()
     if not late:
-        return Opening(query, None)
+        return Opening(query, service, None)
     first = await receive(socket, KEY_S, lambda: False)
     if first is None:
         return None
     try:
         present(socket, *Key.parse(decode(first)).given)
-        await check_voice(runtime, voice, client_of(socket))
+        await check_voice(service, voice, client_of(socket))
     except EchoError as error:
         await send(socket, error_message(error))
         await close(socket, POLICY_VIOLATION)
         return None
-    return Opening(query, first)
+    return Opening(query, service, first)
 
 
-async def check_voice(runtime: Runtime, voice: str | None, client: str) -> None:
+async def check_voice(service: SpeechService, voice: str | None, client: str) -> None:
     """Raise VoiceNotFound if there is no voice of this name."""
     if voice is not None:
-        await runtime.service.resolve(VoiceRef(name=voice), client)
+        await service.resolve(VoiceRef(name=voice), client)

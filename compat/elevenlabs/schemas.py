@@ -69,6 +69,8 @@ class GenerationConfig(Body):
 class SpeakBody(EngineOptions, Body):
     """The body of the HTTP routes; the engine options are this server's extension."""
 
+    model_config = ConfigDict(extra="allow")  # an engine's own options
+
     text: StrictStr
     model_id: StrictStr | None = None
     voice_settings: VoiceSettings = VoiceSettings()
@@ -81,6 +83,7 @@ class SpeakBody(EngineOptions, Body):
             voice=VoiceRef(name=voice),
             format=audio,
             options=self.options(),
+            engine_options=self.others(),
             seed=self.seed,
             speed=self.voice_settings.speed,
             client=client,
@@ -91,6 +94,7 @@ class SocketQuery(Body):
     """The query of a socket's address."""
 
     output_format: str = DEFAULT
+    model_id: str | None = None
     inactivity_timeout: Annotated[Number, Field(gt=0)] = DEFAULT_IDLE_S
     auto_mode: bool = False
     sync_alignment: bool = False
@@ -187,7 +191,10 @@ class DialogueMessage(Message):
 class DialogueBody(EngineOptions, Body):
     """The body of the dialogue over HTTP."""
 
+    model_config = ConfigDict(extra="allow")  # an engine's own options
+
     inputs: Annotated[tuple[Input, ...], Field(min_length=1)]
+    model_id: StrictStr | None = None
     settings: VoiceSettings = VoiceSettings()
     seed: Annotated[StrictInt, Field(ge=0, le=_MAX_SEED)] | None = None
 
@@ -198,6 +205,7 @@ class DialogueBody(EngineOptions, Body):
             voice=VoiceRef(name=one_voice([line.voice_id for line in self.inputs])),
             format=audio,
             options=self.options(),
+            engine_options=self.others(),
             seed=self.seed,
             speed=self.settings.speed,
             client=client,

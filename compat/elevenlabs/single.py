@@ -12,7 +12,7 @@ from compat.elevenlabs.opening import Opening
 from compat.elevenlabs.schemas import GenerationConfig, Message, SocketQuery, VoiceSettings
 from compat.elevenlabs.turn import Turn
 from compat.wire import close, decode, receive, send
-from echo.runtime import Runtime
+from echo.service import SpeechService
 from routes.deps import client_of
 
 _ANSWERS = SpeechAnswers(None)
@@ -24,9 +24,9 @@ class SingleStream:
     A wrong message or a failure ends it with an error, so that the client does not take a part for the whole.
     """
 
-    def __init__(self, socket: WebSocket, runtime: Runtime, voice: str, query: SocketQuery) -> None:
+    def __init__(self, socket: WebSocket, service: SpeechService, voice: str, query: SocketQuery) -> None:
         self._socket = socket
-        self._runtime = runtime
+        self._service = service
         self._voice = voice
         self._query = query
         self._turn: Turn | None = None
@@ -79,7 +79,7 @@ class SingleStream:
         rules = speak_rules(self._query, first.generation_config or GenerationConfig())
         request = self._query.to_request(self._voice, settings, client_of(self._socket))
         return Turn(
-            self._runtime.service.session(request, rules),
+            self._service.session(request, rules),
             _ANSWERS,
             Timeline(restart=not self._query.sync_alignment),
             self._send,

@@ -55,14 +55,14 @@ async def convert(voice_id: str, request: Request, runtime: RuntimeDep) -> Respo
     """Speak a text; the whole file comes back."""
     asked = await _asked(voice_id, request)
     file = partial(_file, media_type=asked.media_type)
-    return await answer_whole(request, runtime.service, asked.speech, render=file)
+    return await answer_whole(request, runtime.services.of(asked.model), asked.speech, render=file)
 
 
 @router.post("/v1/text-to-speech/{voice_id}/stream", response_class=Response, responses=_AUDIO, openapi_extra=_IN_BODY)
 async def stream(voice_id: str, request: Request, runtime: RuntimeDep) -> Response:
     """Speak a text; audio comes back as it is made."""
     asked = await _asked(voice_id, request)
-    return await answer_streamed(request, runtime.service, asked.speech, media_type=asked.media_type)
+    return await answer_streamed(request, runtime.services.of(asked.model), asked.speech, media_type=asked.media_type)
 
 
 @router.post("/v1/text-to-speech/{voice_id}/with-timestamps", openapi_extra=_IN_BODY)
@@ -73,7 +73,7 @@ async def convert_with_timestamps(voice_id: str, request: Request, runtime: Runt
     def render(stream: SpeechStream, audio: bytes) -> Response:
         return JSONResponse(_line(audio, _times(stream, asked.speech.text)))
 
-    return await answer_whole(request, runtime.service, asked.speech, render=render)
+    return await answer_whole(request, runtime.services.of(asked.model), asked.speech, render=render)
 
 
 @router.post("/v1/text-to-speech/{voice_id}/stream/with-timestamps", openapi_extra=_IN_BODY)
@@ -81,7 +81,9 @@ async def stream_with_timestamps(voice_id: str, request: Request, runtime: Runti
     """Speak a text; base64 audio comes back as it is made, one JSON object per line, the last with the times."""
     asked = await _asked(voice_id, request)
     lines = partial(TimedLines, text=asked.speech.text)
-    return await answer_streamed(request, runtime.service, asked.speech, media_type="application/json", envelope=lines)
+    return await answer_streamed(
+        request, runtime.services.of(asked.model), asked.speech, media_type="application/json", envelope=lines
+    )
 
 
 @router.post("/v1/text-to-dialogue", response_class=Response, responses=_AUDIO, openapi_extra=_DIALOGUE_IN_BODY)
@@ -89,7 +91,7 @@ async def dialogue(request: Request, runtime: RuntimeDep) -> Response:
     """Speak the lines of a dialogue, all in one voice; the whole file comes back."""
     asked = await _asked_dialogue(request)
     return await answer_whole(
-        request, runtime.service, asked.speech, render=partial(_file, media_type=asked.media_type)
+        request, runtime.services.of(asked.model), asked.speech, render=partial(_file, media_type=asked.media_type)
     )
 
 
@@ -97,7 +99,7 @@ async def dialogue(request: Request, runtime: RuntimeDep) -> Response:
 async def stream_dialogue(request: Request, runtime: RuntimeDep) -> Response:
     """Speak the lines of a dialogue, all in one voice; audio comes back as it is made."""
     asked = await _asked_dialogue(request)
-    return await answer_streamed(request, runtime.service, asked.speech, media_type=asked.media_type)
+    return await answer_streamed(request, runtime.services.of(asked.model), asked.speech, media_type=asked.media_type)
 
 
 class TimedLines(ByteStream):
@@ -127,6 +129,7 @@ class TimedLines(ByteStream):
 class _Asked:
     speech: SpeechRequest
     media_type: str
+    model: str | None
 
 
 def _format(request: Request) -> OutputFormat:
@@ -136,13 +139,13 @@ def _format(request: Request) -> OutputFormat:
 async def _asked(voice_id: str, request: Request) -> _Asked:
     format = _format(request)
     body = SpeakBody.parse(await read_json(request))
-    return _Asked(body.to_request(voice_id, format.audio, client_of(request)), format.media_type)
+    return _Asked(body.to_request(voice_id, format.audio, client_of(request)), format.media_type, body.model_id)
 
 
 async def _asked_dialogue(request: Request) -> _Asked:
     format = _format(request)
     body = DialogueBody.parse(await read_json(request))
-    return _Asked(body.to_request(format.audio, client_of(request)), format.media_type)
+    return _Asked(body.to_request(format.audio, client_of(request)), format.media_type, body.model_id)
 
 
 def _file(stream: SpeechStream, audio: bytes, media_type: str) -> Response:

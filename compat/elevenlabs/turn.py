@@ -13,7 +13,16 @@ from echo.session import PassageDone, PassageFailed, SpeechSession
 Send = Callable[[Answer], Awaitable[None]]
 """Sends a message to the client."""
 Ended = Callable[["Turn", Exception | None], Awaitable[None]]
-"""Is told that a turn has ended by itself, perhaps by a failure."""
+"""Called when a turn has ended by itself; with the failure, if that ended it."""
+
+
+#: Marks that stand within a word, or in front of one.
+_WITHIN_WORDS = "'\u2019-\u2010\u2011_/@#&+=$\u20ac\u00a3([{\u201c\u00ab"
+
+
+def _may_go_on(last: str) -> bool:
+    """Whether a text that ends with this character may end within a word."""
+    return last.isalnum() or last in _WITHIN_WORDS
 
 
 class Turn:
@@ -75,7 +84,7 @@ class Turn:
         self._blank = text[-1:].isspace()
         if not text.isspace():
             self._unflushed = True
-            if self._every_message and not text[-1].isalnum():
+            if self._every_message and not _may_go_on(text[-1]):
                 self._session.flush()
 
     def trigger(self) -> None:

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from starlette.responses import JSONResponse, Response
 
 from compat.wire import late_failure, with_client_field_names
-from echo.errors import BadRequest, NotFound, Overloaded, VoiceNotFound
+from echo.errors import NotFound, Overloaded, VoiceNotFound
 from routes.errors import Failure
 
 #: HTTP status -> google.rpc.Code (google/rpc/code.proto).
@@ -65,8 +65,3 @@ def rpc_status(failure: Failure) -> dict[str, object]:
 def late_status(error: Exception, doing: str) -> dict[str, object]:
     """Return the status of a failure after the answer has begun; its details go to the log."""
     return rpc_status(late_failure(error, doing))
-
-
-def is_unspeakable(error: Exception) -> bool:
-    """Tell whether a text was refused because nothing in it can be spoken, stage marks alone for example."""
-    return isinstance(error, BadRequest) and error.param == "input" and error.code == "missing_required_parameter"

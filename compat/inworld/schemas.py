@@ -145,6 +145,8 @@ class Voicing(EngineOptions, Wire):
     The engine options and ``seed`` are this server's extension.
     """
 
+    model_config = ConfigDict(extra="allow")  # an engine's own options
+
     voice_id: Annotated[str, Field(min_length=1)]
     model_id: str = ""
     audio_config: AudioConfig = Field(default_factory=AudioConfig)
@@ -164,6 +166,7 @@ class Voicing(EngineOptions, Wire):
             voice=VoiceRef(name=self.voice_id),
             format=audio,
             options=self.options(),
+            engine_options=self.others(),
             seed=self.seed if self.seed >= 0 else None,
             speed=self.audio_config.speaking_rate,
             streaming=streaming,

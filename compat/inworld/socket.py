@@ -92,7 +92,7 @@ class Session:
             case Action.UPDATE:
                 context = self._find(context_id)
                 config = context.config.updated(ContextUpdate.parse(message.update_config))
-                await self._check_voice(config.voice_id)
+                await self._check_voice(config)
                 context.update(config)
             case Action.TEXT:
                 self._append(context_id, SendText.parse(message.send_text))
@@ -108,10 +108,10 @@ class Session:
             raise BadRequest(f"contextId: '{context_id}' is open already.")
         if len(self._contexts) >= MAX_CONTEXTS:
             raise Exhausted(f"{MAX_CONTEXTS} contexts are open; more are not allowed on one connection.")
-        service = self._runtime.service
+        service = self._runtime.services.of(config.model_id)
         if not config.model_id:
             config = config.model_copy(update={"model_id": service.engine.info.name})
-        await self._check_voice(config.voice_id)
+        await self._check_voice(config)
 
         def forget() -> None:
             self._contexts.pop(context_id, None)
@@ -120,8 +120,9 @@ class Session:
         self._contexts[context_id] = Context(context_id, service, config, reply, forget, client_of(self._socket))
         await self._send_result(context_id, {"contextCreated": config.echoed()})
 
-    async def _check_voice(self, name: str) -> None:
-        await self._runtime.service.resolve(VoiceRef(name=name), client_of(self._socket))
+    async def _check_voice(self, config: ContextConfig) -> None:
+        service = self._runtime.services.of(config.model_id)
+        await service.resolve(VoiceRef(name=config.voice_id), client_of(self._socket))
 
     def _append(self, context_id: str | None, message: SendText) -> None:
         if not message.text and context_id is None and not self._open():

@@ -35,7 +35,7 @@ async def synthesize(request: Request, runtime: RuntimeDep) -> Response:
     def render(stream: SpeechStream, audio: bytes) -> Response:
         return JSONResponse(whole(stream, audio, body, body.text))
 
-    return await answer_whole(request, runtime.service, speech, render=render)
+    return await answer_whole(request, runtime.services.of(body.model_id), speech, render=render)
 
 
 @router.post("/tts/v1/voice:stream", openapi_extra=documented(SynthesizeBody))
@@ -44,7 +44,9 @@ async def synthesize_stream(request: Request, runtime: RuntimeDep) -> Response:
     body = await _body(request, runtime)
     speech = body.to_request(body.text, body.audio_config.streamed(), streaming=True, client=client_of(request))
     lines = partial(Lines, body=body)
-    return await answer_streamed(request, runtime.service, speech, media_type="application/json", envelope=lines)
+    return await answer_streamed(
+        request, runtime.services.of(body.model_id), speech, media_type="application/json", envelope=lines
+    )
 
 
 class Lines(ByteStream):

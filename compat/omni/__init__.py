@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from compat.omni import batch, voices
-from compat.omni.socket import Patience, socket_router
+from compat.omni.socket import MAX_MESSAGE, PATH, Patience, socket_router
 from echo.settings import Settings
 from routes.form import BESIDES_AUDIO
 from routes.surface import Surface
@@ -22,4 +22,5 @@ def surface(settings: Settings, *, patience: Patience | None = None) -> Surface:
             "/v1/audio/speech/batch": settings.max_body_bytes,
             "/v1/audio/voices": voices.MAX_SAMPLE_BYTES + BESIDES_AUDIO,
         },
+        message_limits={PATH: MAX_MESSAGE},
     )

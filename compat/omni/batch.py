@@ -76,7 +76,7 @@ class Batch:
         self._client = client
         self._size = AnswerSize(service.rules.limits)
         self._results: dict[int, dict[str, Any]] = {}
-        self._pending: deque[tuple[int, SpeechRequest]] = deque()
+        self._pending: deque[tuple[int, SpeechService, SpeechRequest]] = deque()
         self._working = 0
         self._refusal: Overloaded | None = None
 
@@ -84,7 +84,7 @@ class Batch:
         """Return a result or an error for each item, in order. Raises Overloaded if all were refused for now."""
         for index, item in enumerate(items):
             try:
-                self._pending.append((index, await self._request(defaults, item)))
+                self._pending.append((index, *await self._request(defaults, item)))
             except Exception as error:
                 self._fail(index, error)
         at_once = max(1, int(self._service.admission.client_limit * _SHARE))
@@ -98,7 +98,7 @@ class Batch:
             raise self._refusal
         return [self._results[index] for index in range(len(items))]
 
-    async def _request(self, defaults: dict[str, Any], item: dict[str, Any]) -> SpeechRequest:
+    async def _request(self, defaults: dict[str, Any], item: dict[str, Any]) -> tuple[SpeechService, SpeechRequest]:
         own = {name: value for name, value in flattened(item).items() if value is not None}
         if (
             "voice" in own or "speaker" in own or "ref_audio" in own
@@ -109,18 +109,19 @@ class Batch:
         body = OmniBody.parse({**defaults, **own})
         if not body.input.strip():
             raise BadRequest("input: must not be empty.", param="input", code="missing_required_parameter")
-        return await body.to_request(self._runtime, self._client, whole=True)
+        service = self._runtime.services.of(body.model)
+        return service, await body.to_request(self._runtime, self._client, whole=True)
 
     async def _work(self) -> None:
         """Speak pending items one after another."""
         try:
             while self._pending:
-                index, speech = self._pending.popleft()
+                index, service, speech = self._pending.popleft()
                 try:
-                    await self._speak_one(index, speech)
+                    await self._speak_one(index, service, speech)
                 except Overloaded as error:
                     if self._working > 1:  # others of this batch have a slot, in which they will speak this one, too
-                        self._pending.appendleft((index, speech))
+                        self._pending.appendleft((index, service, speech))
                         return
                     self._refusal = copy(error)
                     self._fail(index, error)
@@ -129,8 +130,8 @@ class Batch:
         finally:
             self._working -= 1
 
-    async def _speak_one(self, index: int, speech: SpeechRequest) -> None:
-        stream, audio = await self._service.collect(speech, self._size)
+    async def _speak_one(self, index: int, service: SpeechService, speech: SpeechRequest) -> None:
+        stream, audio = await service.collect(speech, self._size)
         self._results[index] = {
             "index": index,
             "status": "success",
@@ -140,8 +141,8 @@ class Batch:
         }
 
     def _fail(self, index: int, error: Exception) -> None:
-        told = late_failure(error, "an item of a batch").error
-        self._results[index] = {"index": index, "status": "error", "error": told.message, "code": told.code}
+        failure = late_failure(error, "an item of a batch").error
+        self._results[index] = {"index": index, "status": "error", "error": failure.message, "code": failure.code}
 
 
 def _encoded(answer: dict[str, Any]) -> bytes:

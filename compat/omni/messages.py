@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,9 +12,12 @@ from compat.omni.schemas import OmniBody
 from compat.wire import decode
 from echo.errors import BadRequest
 from echo.runtime import Runtime
+from echo.service import SpeechService
 from echo.text import SpeakRules
 from echo.types import Encoding, SpeechRequest
 
+#: Messages up to this size are decoded at once: that takes less than changing to a thread and back.
+_AT_ONCE = 16 * 1024
 #: When text is spoken, by ``split_granularity``. Each passage is what clients call a sentence.
 GRANULARITIES = {
     "none": SpeakRules(whole=True),
@@ -34,6 +38,7 @@ class SessionConfig(OmniBody):
 class Terms:
     """What holds for the utterances of a connection from now on.
 
+    service      of the engine that speaks
     request      without text
     rules        when text is spoken
     encoding     of the audio, as clients call it
@@ -43,6 +48,7 @@ class Terms:
     closes       SGLang-Omni's way: the connection ends with the utterance
     """
 
+    service: SpeechService
     request: SpeechRequest
     rules: SpeakRules
     encoding: str
@@ -52,9 +58,9 @@ class Terms:
     closes: bool
 
 
-def parse_message(frame: str | bytes) -> dict[str, Any]:
+async def parse_message(frame: str | bytes) -> dict[str, Any]:
     """Return a message, which has a ``type``; raises BadRequest."""
-    message = decode(frame)
+    message = decode(frame) if len(frame) <= _AT_ONCE else await asyncio.to_thread(decode, frame)
     if not isinstance(message, dict):
         raise BadRequest("A message must be a JSON object.", code="invalid_type")
     if not isinstance(message.get("type"), str):
@@ -80,9 +86,12 @@ async def settle(message: dict[str, Any], runtime: Runtime, client: str) -> Term
         raise BadRequest("word_timestamps: needs stream_audio and the response_format pcm.", param="word_timestamps")
     config = config.model_copy(update={"response_format": encoding})
     request = await config.to_request(runtime, client, whole=False)
-    runtime.service.plan(request)
+    service = runtime.services.of(config.model)
+    service.plan(request)
+    service.options(request)
     granularity = config.split_granularity or "sentence"
     return Terms(
+        service=service,
         request=request,
         rules=GRANULARITIES[granularity],
         encoding=encoding,

@@ -42,9 +42,9 @@ class OmniBody(SpeechBody):
         A recording has been decoded then, so that this is done once for many requests. Raises BadRequest for a format
         that is not available, and BadRequest, TooLarge or VoiceNotFound for the voice.
         """
-        told = self.model_copy(update={"stream": not whole, "stream_format": None, "wav_streaming": False})
+        settled = self.model_copy(update={"stream": not whole, "stream_format": None, "wav_streaming": False})
         plan = resolve_output(
-            told,
+            settled,
             pcm_sample_rate=runtime.settings.pcm_sample_rate,
             wav_streaming=False,
             available=supported_encodings(),
@@ -56,5 +56,5 @@ class OmniBody(SpeechBody):
             limit = runtime.settings.max_voice_bytes
             decode = partial(decode_base64_voice, param="ref_audio")
             return VoiceRef(audio=await asyncio.to_thread(decode, self.ref_audio, limit))
-        found = await runtime.service.resolve(VoiceRef(name=self.voice), client)
+        found = await runtime.services.of(self.model).resolve(VoiceRef(name=self.voice), client)
         return VoiceRef(audio=found.audio) if isinstance(found, ClipVoice) else VoiceRef(name=self.voice)

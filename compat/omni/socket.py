@@ -23,6 +23,9 @@ from routes.deps import RuntimeDep, client_of
 
 log = logging.getLogger(__name__)
 
+PATH = "/v1/audio/speech/stream"
+#: Largest message, in bytes: a ``session.config`` with a recording (vLLM-Omni's limit).
+MAX_MESSAGE = 4 * 2**20
 #: Utterances that may wait for their turn on a connection (the number of messages that vLLM-Omni lets wait).
 MAX_WAITING_UTTERANCES = 16
 #: Close codes of RFC 6455, 7.4.1.
@@ -45,7 +48,7 @@ def socket_router(patience: Patience) -> APIRouter:
     """Return the route of the socket."""
     router = APIRouter()
 
-    @router.websocket("/v1/audio/speech/stream")
+    @router.websocket(PATH)
     async def stream_speech(socket: WebSocket, runtime: RuntimeDep) -> None:
         await socket.accept()
         await Connection(socket, runtime, patience).serve()
@@ -94,7 +97,7 @@ class Connection:
     async def _handle(self, frame: str | bytes) -> bool:
         """Do what a message asks for; tell whether the connection goes on. An error is answered."""
         try:
-            message = parse_message(frame)
+            message = await parse_message(frame)
             if self._terms is None and message["type"] not in ("session.config", "session.close"):
                 raise BadRequest("type: the first message must be a session.config.", param="type")
             match message["type"]:
@@ -155,7 +158,7 @@ class Connection:
                 retry_after_s=1.0,
             )
         assert self._terms is not None
-        self._writing = utterance = Utterance(self._count, self._id, self._terms, self._runtime.service)
+        self._writing = utterance = Utterance(self._count, self._id, self._terms)
         self._count += 1
         self._utterances.append(utterance)
         self._turns.put_nowait(utterance)

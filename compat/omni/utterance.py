@@ -13,7 +13,6 @@ from compat.omni.messages import Terms
 from compat.wire import late_failure
 from echo.errors import EchoError
 from echo.limits import RequestLimits
-from echo.service import SpeechService
 from echo.session import PassageDone, PassageFailed, PassageStarted
 from echo.text.times import SpokenText
 
@@ -42,12 +41,12 @@ class _Sentence:
 class Utterance:
     """What is said between two ``session.done``. All methods but ``speak`` are called by who reads the socket."""
 
-    def __init__(self, index: int, session_id: str, terms: Terms, service: SpeechService) -> None:
+    def __init__(self, index: int, session_id: str, terms: Terms) -> None:
         self.index = index
         self.terms = terms
         self._session_id = session_id
-        self._session = service.session(terms.request, terms.rules, files=not terms.stream)
-        self._limits: RequestLimits = service.rules.limits
+        self._session = terms.service.session(terms.request, terms.rules, files=not terms.stream)
+        self._limits: RequestLimits = terms.service.rules.limits
         self._text: deque[str] = deque()  # that the session has not been given yet
         self._held = 0  # characters of it
         self._sentences = 0
@@ -214,9 +213,9 @@ class Utterance:
 
 def error_message(error: Exception) -> dict[str, Any]:
     """Return the message about a failure, of which the log has the details."""
-    told = late_failure(error, "speech socket").error
-    message: dict[str, Any] = {"type": "error", "message": told.message, "code": told.code}
-    return message if told.param is None else {**message, "param": told.param}
+    failure = late_failure(error, "speech socket").error
+    message: dict[str, Any] = {"type": "error", "message": failure.message, "code": failure.code}
+    return message if failure.param is None else {**message, "param": failure.param}
 
 
 def _milliseconds(count: int, rate: int) -> int:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
 
 #: Most audio that a line is sent ahead of what it has played, in seconds. Twilio throws away what is beyond 10 minutes
 #: (its warning 31931); a caller who interrupts makes all of it void.
@@ -16,24 +19,40 @@ class Stalled(Exception):
     """The line has stopped returning marks."""
 
 
-class Playback:
-    """Counts the seconds that one line was sent and has played. Belongs to one event loop."""
+@dataclass(frozen=True, slots=True)
+class _Mark:
+    """Where a mark is, in seconds of the line's audio, and when it was sent."""
 
-    def __init__(self, lead_s: float = LEAD_S, stall_s: float = STALL_S) -> None:
+    place_s: float
+    sent_at: float
+
+
+class Playback:
+    """Counts the seconds that one line was sent and has played. Belongs to one event loop.
+
+    A line has stalled if no mark comes back for ``stall_s``, or if one comes much later than the audio in front of it,
+    ``lead_s`` at most, takes to play: whoever plays slowly would keep a slot for hours.
+    """
+
+    def __init__(
+        self, lead_s: float = LEAD_S, stall_s: float = STALL_S, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         #: Audio sent since the call began, and the part of it that is known to have been played, or dropped.
         self.sent_s = 0.0
         self.played_s = 0.0
         self._lead_s = lead_s
         self._stall_s = stall_s
-        #: Marks on their way, in order -> where they are.
-        self._marks: OrderedDict[str, float] = OrderedDict()
+        self._clock = clock
+        #: Marks on their way, in order.
+        self._marks: OrderedDict[str, _Mark] = OrderedDict()
         self._count = 0
         self._moved = asyncio.Event()
 
     @property
     def unmarked_s(self) -> float:
         """Seconds sent since the last mark."""
-        return self.sent_s - next(reversed(self._marks.values()), self.played_s)
+        last = next(reversed(self._marks.values()), None)
+        return self.sent_s - (self.played_s if last is None else last.place_s)
 
     def sent(self, seconds: float) -> None:
         """Count audio that has been sent."""
@@ -43,7 +62,7 @@ class Playback:
         """Return the name of a mark of a turn for what has been sent so far."""
         self._count += 1
         name = f"{turn}.{self._count}"
-        self._marks[name] = self.sent_s
+        self._marks[name] = _Mark(self.sent_s, self._clock())
         return name
 
     def returned(self, name: str) -> None:
@@ -51,7 +70,8 @@ class Playback:
         if name not in self._marks:
             return
         while self._marks:
-            first, self.played_s = self._marks.popitem(last=False)
+            first, mark = self._marks.popitem(last=False)
+            self.played_s = mark.place_s
             if first == name:
                 break
         self._moved.set()
@@ -77,8 +97,11 @@ class Playback:
 
     async def _move(self) -> None:
         self._moved.clear()
+        patience_s = self._stall_s
+        if (oldest := next(iter(self._marks.values()), None)) is not None:
+            patience_s = min(patience_s, oldest.sent_at + self._lead_s + self._stall_s - self._clock())
         try:
-            async with asyncio.timeout(self._stall_s):
+            async with asyncio.timeout(max(0.0, patience_s)):
                 await self._moved.wait()
         except TimeoutError:
             raise Stalled from None

@@ -5,7 +5,6 @@ For interfaces that promise exactly that worker's result; :class:`~echo.audio.jo
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -103,12 +102,6 @@ class CrossfadeJoiner:
         self._held = self._held[len(ready) :]
         self._emitted += len(ready)
         return ready
-
-
-def join_chunks(chunks: Iterable[Audio], rules: CrossfadeRules | None = None) -> Audio:
-    """Join finished chunks at one rate, each [n], into one clip."""
-    joiner = CrossfadeJoiner(rules)
-    return np.concatenate([*(joiner.push(chunk) for chunk in chunks), joiner.finish()])
 
 
 def _crossfade(before: Audio, after: Audio, overlap: int) -> Audio:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 #: 20 ms of G.711, one byte per sample at 8 kHz: what telephone systems send at a time (RFC 3551, 4.2 and 4.5.14).
 FRAME_BYTES = 160
-FRAME_S = 0.02
 #: Zero in mu-law (G.711, table 2a).
 MULAW_SILENCE = b"\xff"
 

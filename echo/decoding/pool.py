@@ -23,8 +23,8 @@ _MAX_CLIPS = 200
 class DecoderPool:
     """Decodes clips in child processes, ``size`` at a time; who comes when all are busy waits. Thread-safe.
 
-    ``environment`` is what the children get of variables (None: all), ``observe`` is told of every clip how it ended:
-    ``done`` or the name of a `Refusal` in lower case.
+    ``environment`` is what the children get of variables (None: all). ``observe`` is called with the outcome of every
+    clip: ``done`` or the name of a `Refusal` in lower case.
     """
 
     def __init__(

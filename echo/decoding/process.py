@@ -96,7 +96,7 @@ class DecoderProcess:
         self._process.kill()
 
     def close(self) -> None:
-        """End it and take leave of it."""
+        """End it, close the pipes, and wait for the process."""
         self.kill()
         for pipe in (self._stdin, self._stdout):
             with contextlib.suppress(OSError):  # of what was still to be written

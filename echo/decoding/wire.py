@@ -1,4 +1,4 @@
-"""What a decoding child and its owner say to each other: fixed headers over the child's standard input and output."""
+"""The protocol between a decoding child and its owner: fixed headers over the child's standard input and output."""
 
 from __future__ import annotations
 

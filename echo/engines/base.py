@@ -48,6 +48,10 @@ class Engine(Protocol):
         """
         ...
 
+    def own_voice(self, name: str) -> VoiceState | None:
+        """Return a voice that the engine itself has, by its name; None where it has none of that name."""
+        return None
+
     def speak(self, utterance: Utterance) -> FrameStream:
         """Queue a prepared utterance and return its stream at once."""
         ...

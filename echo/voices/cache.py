@@ -26,7 +26,7 @@ Encode = Callable[[Audio], Future[VoiceState]]
 """Has reference audio encoded; cancelling the future ends the work (an engine's ``encode_voice``)."""
 
 Observe = Callable[[str, float], None]
-"""Is told how the reading of a new voice ended and how many seconds that took, with the wait for its turn.
+"""Called when the reading of a new voice has ended: with the outcome, and the seconds since its request.
 
 ``done``, ``failed``, ``cancelled``, ``refused`` or ``replaced`` (the file was, meanwhile; the new one is read next).
 """
@@ -46,37 +46,46 @@ class CacheStats:
     files_read: int
 
 
+_Owner = tuple[str, str]
+"""An engine's name, and the id of a voice of the library."""
+
+
 @dataclass(slots=True)
 class _Entry:
     state: VoiceState
     nbytes: int
-    #: Ids of the library's voices that have this content, as far as known.
-    voices: set[str] = field(default_factory=set)
+    #: The library's voices that have this content, as far as known.
+    voices: set[_Owner] = field(default_factory=set)
+
+
+_Wanted = tuple[str, Voice | ClipVoice]
+"""Whose state is asked for: an engine's name, and a voice."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Landing:
-    """How a flight ended: with the state, or with what its voice had become by the time it was read."""
+class _Outcome:
+    """Result of an encoding: the state, or the newer content that the voice's files had by the time they were read."""
 
     state: VoiceState | None = None
-    moved: LoadedVoice | None = None
+    newer: LoadedVoice | None = None
 
 
 @dataclass(slots=True)
-class _Flight:
-    """The reading of a voice that is under way; it belongs to those who wait for it and ends with the last of them."""
+class _Encoding:
+    """A voice that is being read and encoded; cancelled when the last of the requests that wait for it leaves."""
 
-    task: asyncio.Task[_Landing]
-    owners: int = 0
+    task: asyncio.Task[_Outcome]
+    waiters: int = 0
 
 
 class VoiceCache:
-    """Byte-budgeted LRU of encoded voices for one engine; belongs to one event loop.
+    """Byte-budgeted LRU of encoded voices, for all engines together; belongs to one event loop.
 
-    Keyed by the hash of the audio files' bytes, so that a replaced file is never answered with its old state and equal
-    files share one. A hot look-up costs one `stat` per file. Requests for the same content share one encoding, which
-    goes on when its first requester leaves and ends with the last. A new voice waits for a turn of ``turns`` and is
-    decoded in ``decoders``; without those in this process, which is for files that one trusts. Failures are not kept.
+    Keyed by engine and the hash of the audio files' bytes, so that a replaced file is never answered with its old state
+    and equal files share one. A hot look-up costs one `stat` per file. Requests for the same content share one
+    encoding, which goes on when its first requester leaves and ends with the last. A new voice waits for a turn of
+    ``turns`` and is decoded in ``decoders``; without those in this process, which is for files that one trusts.
+    Failures are not kept.
     """
 
     def __init__(
@@ -96,54 +105,50 @@ class VoiceCache:
         self._executor = executor
         self._digests = DigestMemo(settle_s=settle_s)
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
-        self._keys: dict[str, str] = {}
-        self._flights: dict[str, _Flight] = {}
+        self._keys: dict[_Owner, str] = {}
+        self._encodings: dict[str, _Encoding] = {}
         self._bytes = self._hits = self._misses = self._evictions = 0
 
-    async def get(self, voice: Voice | ClipVoice, encode: Encode, client: str = "") -> VoiceState:
+    async def get(self, voice: Voice | ClipVoice, encode: Encode, client: str = "", *, engine: str = "") -> VoiceState:
         """Return the state of the voice's present content, encoding it if it is not there.
 
-        ``encode`` is called with the joined clips: mono, 44.1 kHz; it must not block. What its future raises is passed
-        on, as are BadRequest for unusable audio, VoiceNotFound for a voice whose files have gone, and Overloaded where
-        too many new voices wait. ``client`` is whom a new voice is read for.
+        ``encode`` is that of the engine of this name. It is called with the joined clips, mono, 44.1 kHz, and must not
+        block. What its future raises is passed on, as are BadRequest for unusable audio, VoiceNotFound for a voice
+        whose files have gone, and Overloaded where too many new voices wait. A new voice is read for ``client``.
         """
-        key = await self._key(voice)
+        key = await self._key(engine, voice)
         entry = self._entries.get(key)
         if entry is not None:
             self._hits += 1
-            return self._use(key, entry, voice)
+            return self._use(key, entry, (engine, voice))
         self._misses += 1
         loaded: LoadedVoice | None = None
         while True:
-            flight = self._flights.get(key)
-            first = flight is None
-            if flight is None:
-                flight = self._start(key, voice, encode, loaded, client)
+            encoding = self._encodings.get(key)
+            first = encoding is None
+            if encoding is None:
+                encoding = self._start(key, (engine, voice), encode, loaded, client)
             try:
-                landing = await self._wait(key, flight)
+                outcome = await self._wait(key, encoding)
             except (VoiceNotFound, BadRequest):
-                # True of the flight's own voice at the time of reading, not of any other with the hash looked for.
+                # This concerns the voice that was read, at that time, and no other voice with the same hash.
                 if first:
                     raise
-                landing = _Landing()
-            if landing.state is not None:
-                return landing.state
-            # The file was replaced between hashing and reading. What has been read is the newer content; those who
-            # merely waited look again for themselves.
-            loaded = landing.moved if first else None
-            key = loaded.key if loaded else await self._key(voice)
+                outcome = _Outcome()
+            if outcome.state is not None:
+                return outcome.state
+            # The file was replaced between hashing and reading. What was read is the newer content; requests that only
+            # waited look the voice up again.
+            loaded = outcome.newer if first else None
+            key = _key_of(engine, loaded.key) if loaded else await self._key(engine, voice)
             entry = self._entries.get(key)
             if entry is not None:
-                return self._use(key, entry, voice)
+                return self._use(key, entry, (engine, voice))
 
     def forget(self, voice_id: str) -> None:
-        """Drop the state of a voice that has been deleted, unless another voice has the same content."""
-        key = self._keys.pop(voice_id, None)
-        entry = self._entries.get(key) if key is not None else None
-        if key is not None and entry is not None:
-            entry.voices.discard(voice_id)
-            if not entry.voices:
-                self._drop(key)
+        """Drop the states of a voice that has been deleted, unless another voice has the same content."""
+        for owner in [owner for owner in self._keys if owner[1] == voice_id]:
+            self._disown(owner)
 
     def stats(self) -> CacheStats:
         """Return the present figures."""
@@ -160,7 +165,7 @@ class VoiceCache:
 
     async def close(self) -> None:
         """Stop waiting for encodings and drop all states."""
-        tasks = [flight.task for flight in self._flights.values()]
+        tasks = [encoding.task for encoding in self._encodings.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -168,56 +173,55 @@ class VoiceCache:
         self._keys.clear()
         self._bytes = 0
 
-    async def _key(self, voice: Voice | ClipVoice) -> str:
+    async def _key(self, engine: str, voice: Voice | ClipVoice) -> str:
         if isinstance(voice, ClipVoice):
-            return await self._run(lambda: content_key([digest_of(voice.audio)]))
+            return _key_of(engine, await self._run(lambda: content_key([digest_of(voice.audio)])))
         key = self._digests.peek(voice)
-        return key if key is not None else await self._run(lambda: self._digests.key(voice))
+        return _key_of(engine, key if key is not None else await self._run(lambda: self._digests.key(voice)))
 
-    def _start(
-        self, key: str, voice: Voice | ClipVoice, encode: Encode, loaded: LoadedVoice | None, client: str
-    ) -> _Flight:
-        flight = _Flight(asyncio.create_task(self._fly(key, voice, encode, loaded, client)))
-        self._flights[key] = flight
-        flight.task.add_done_callback(lambda done: self._landed(key, flight))
-        return flight
+    def _start(self, key: str, wanted: _Wanted, encode: Encode, loaded: LoadedVoice | None, client: str) -> _Encoding:
+        encoding = _Encoding(asyncio.create_task(self._encode(key, wanted, encode, loaded, client)))
+        self._encodings[key] = encoding
+        encoding.task.add_done_callback(lambda done: self._finish(key, encoding))
+        return encoding
 
-    async def _wait(self, key: str, flight: _Flight) -> _Landing:
-        """Wait for a flight as one of its owners; the last who leaves ends it."""
-        flight.owners += 1
+    async def _wait(self, key: str, encoding: _Encoding) -> _Outcome:
+        """Wait for an encoding; the last waiter that leaves cancels it."""
+        encoding.waiters += 1
         try:
-            return await asyncio.shield(flight.task)
+            return await asyncio.shield(encoding.task)
         finally:
-            flight.owners -= 1
-            if not flight.owners and not flight.task.done():
-                flight.task.cancel()
-                self._remove(key, flight)  # whoever comes now begins anew
+            encoding.waiters -= 1
+            if not encoding.waiters and not encoding.task.done():
+                encoding.task.cancel()
+                self._remove(key, encoding)  # the next request starts anew
 
-    async def _fly(
-        self, key: str, voice: Voice | ClipVoice, encode: Encode, loaded: LoadedVoice | None, client: str
-    ) -> _Landing:
-        started, outcome = time.monotonic(), "failed"
+    async def _encode(
+        self, key: str, wanted: _Wanted, encode: Encode, loaded: LoadedVoice | None, client: str
+    ) -> _Outcome:
+        engine, voice = wanted
+        started, ended = time.monotonic(), "failed"
         held = len(voice.audio) if isinstance(voice, ClipVoice) else 0
         try:
             async with self._turns.take(client, held):
                 loaded = loaded or await self._load(voice)
-                if loaded.key != key:
-                    outcome = "replaced"
-                    return _Landing(moved=loaded)
-                # Cancelling the flight cancels the engine's future, and with it the work.
+                if _key_of(engine, loaded.key) != key:
+                    ended = "replaced"
+                    return _Outcome(newer=loaded)
+                # Cancelling this task cancels the engine's future, and with it the work.
                 state = await asyncio.wrap_future(encode(loaded.audio))
-            outcome = "done"
+            ended = "done"
         except Overloaded:
-            outcome = "refused"
+            ended = "refused"
             raise
         except asyncio.CancelledError:
-            outcome = "cancelled"
+            ended = "cancelled"
             raise
         finally:
             if self._observe is not None:
-                self._observe(outcome, time.monotonic() - started)
-        self._keep(key, state, voice)
-        return _Landing(state=state)
+                self._observe(ended, time.monotonic() - started)
+        self._keep(key, state, wanted)
+        return _Outcome(state=state)
 
     async def _load(self, voice: Voice | ClipVoice) -> LoadedVoice:
         """Read and decode in the executor; what is being decoded ends when this is cancelled."""
@@ -232,47 +236,62 @@ class VoiceCache:
         finally:
             stop.set()
 
-    def _landed(self, key: str, flight: _Flight) -> None:
-        self._remove(key, flight)
-        if not flight.task.cancelled():
-            flight.task.exception()  # marked as seen: those who waited may all have left
+    def _finish(self, key: str, encoding: _Encoding) -> None:
+        self._remove(key, encoding)
+        if not encoding.task.cancelled():
+            encoding.task.exception()  # retrieved, since every waiter may have left
 
-    def _remove(self, key: str, flight: _Flight) -> None:
-        if self._flights.get(key) is flight:
-            del self._flights[key]
+    def _remove(self, key: str, encoding: _Encoding) -> None:
+        if self._encodings.get(key) is encoding:
+            del self._encodings[key]
 
     async def _run(self, work: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)
 
-    def _use(self, key: str, entry: _Entry, voice: Voice | ClipVoice) -> VoiceState:
+    def _use(self, key: str, entry: _Entry, wanted: _Wanted) -> VoiceState:
         self._entries.move_to_end(key)
-        self._own(key, entry, voice)
+        self._own(key, entry, wanted)
         return entry.state
 
-    def _keep(self, key: str, state: VoiceState, voice: Voice | ClipVoice) -> None:
+    def _keep(self, key: str, state: VoiceState, wanted: _Wanted) -> None:
         nbytes = state.nbytes
         if nbytes > self.max_bytes:
+            engine, voice = wanted
             if isinstance(voice, Voice):
-                self.forget(voice.id)
+                self._disown((engine, voice.id))
             return
         entry = _Entry(state, nbytes)
         self._entries[key] = entry
         self._bytes += nbytes
-        self._own(key, entry, voice)
+        self._own(key, entry, wanted)
         while self._bytes > self.max_bytes:
             self._evictions += 1
             self._drop(next(iter(self._entries)))
 
-    def _own(self, key: str, entry: _Entry, voice: Voice | ClipVoice) -> None:
-        """Note that ``voice`` has this content now, and drop what it had before if nobody else has it."""
-        if isinstance(voice, ClipVoice) or self._keys.get(voice.id) == key:
+    def _own(self, key: str, entry: _Entry, wanted: _Wanted) -> None:
+        """Note that a voice has this content now, and drop what it had before if nobody else has it."""
+        engine, voice = wanted
+        if isinstance(voice, ClipVoice) or self._keys.get((engine, voice.id)) == key:
             return
-        self.forget(voice.id)
-        self._keys[voice.id] = key
-        entry.voices.add(voice.id)
+        self._disown((engine, voice.id))
+        self._keys[engine, voice.id] = key
+        entry.voices.add((engine, voice.id))
+
+    def _disown(self, owner: _Owner) -> None:
+        """Drop the state of a voice, unless another one has the same content."""
+        key = self._keys.pop(owner, None)
+        entry = self._entries.get(key) if key is not None else None
+        if key is not None and entry is not None:
+            entry.voices.discard(owner)
+            if not entry.voices:
+                self._drop(key)
 
     def _drop(self, key: str) -> None:
         entry = self._entries.pop(key)
         self._bytes -= entry.nbytes
-        for voice_id in entry.voices:
-            del self._keys[voice_id]
+        for owner in entry.voices:
+            del self._keys[owner]
+
+
+def _key_of(engine: str, content: str) -> str:
+    return f"{engine}/{content}"

@@ -27,7 +27,7 @@ from echo.voices.voice import Voice, VoiceKind
 #: What clients may upload; other formats are for files that the operator puts there.
 ACCEPTED = frozenset({Container.WAV, Container.MP3})
 
-#: Below these a clone is made but its maker is told: the released model's authors advise 10 s and more.
+#: Below these a clone is made with a warning: the released model's authors advise 10 s and more.
 _SHORT_SECONDS = 5.0
 _QUIET_PEAK = 0.05
 #: This much more than fits is decoded of a sample, to see whether it can be and whether something is lost.

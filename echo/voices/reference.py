@@ -95,11 +95,6 @@ def load_voice(voice: Voice | ClipVoice, decode: Decode = decode) -> LoadedVoice
     return LoadedVoice(key, check_reference(joiner.audio()))
 
 
-def read_voice(voice: Voice | ClipVoice, decode: Decode = decode) -> Audio:
-    """Return only the audio of `load_voice`."""
-    return load_voice(voice, decode).audio
-
-
 def read_clip(source: Path | bytes, max_seconds: float = MAX_SECONDS, decode: Decode = decode) -> Audio:
     """Decode one reference clip as mono at 44.1 kHz; raises BadRequest if it is undecodable, too short or silent."""
     data = source if isinstance(source, bytes) else read_file(source).data

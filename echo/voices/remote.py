@@ -56,18 +56,18 @@ class RemoteVoices:
         self._forget_s = forget_s
         self._observe = observe
         self._turns = Turns()
-        self._flights: dict[str, asyncio.Task[Outcome]] = {}
+        self._fetches: dict[str, asyncio.Task[Outcome]] = {}
         self._known: OrderedDict[str, tuple[float, Outcome]] = OrderedDict()
 
     async def fetch(self, voice_ids: Sequence[str], client: str = "") -> bool:
         """Fetch the first of some voices that is there; return whether one is.
 
-        Raises VoiceUnavailable where that cannot be told at the moment, and Overloaded where too many fetches wait.
+        Raises VoiceUnavailable where that is not known at the moment, and Overloaded where too many fetches wait.
         """
         for voice_id in voice_ids:
             outcome = self._remembered(voice_id)
             if outcome is None:
-                outcome = await asyncio.shield(self._flight(voice_id, client))
+                outcome = await asyncio.shield(self._shared_fetch(voice_id, client))
             if isinstance(outcome, EchoError):
                 raise copy(outcome)
             if outcome:
@@ -76,29 +76,29 @@ class RemoteVoices:
 
     async def close(self) -> None:
         """End all fetches and close the connections."""
-        flights = list(self._flights.values())
-        for flight in flights:
-            flight.cancel()
-        await asyncio.gather(*flights, return_exceptions=True)
+        fetches = list(self._fetches.values())
+        for fetch in fetches:
+            fetch.cancel()
+        await asyncio.gather(*fetches, return_exceptions=True)
         await self._downloader.close()
 
     def _remembered(self, voice_id: str) -> Outcome | None:
         until, outcome = self._known.get(voice_id, (0.0, None))
         return outcome if time.monotonic() < until else None
 
-    def _flight(self, voice_id: str, client: str) -> asyncio.Task[Outcome]:
-        flight = self._flights.get(voice_id)
-        if flight is None:
-            flight = self._flights[voice_id] = asyncio.create_task(self._fly(voice_id, client))
-            flight.add_done_callback(lambda done: self._flights.pop(voice_id, None))
-        return flight
+    def _shared_fetch(self, voice_id: str, client: str) -> asyncio.Task[Outcome]:
+        fetch = self._fetches.get(voice_id)
+        if fetch is None:
+            fetch = self._fetches[voice_id] = asyncio.create_task(self._fetch_in_turn(voice_id, client))
+            fetch.add_done_callback(lambda done: self._fetches.pop(voice_id, None))
+        return fetch
 
-    async def _fly(self, voice_id: str, client: str) -> Outcome:
+    async def _fetch_in_turn(self, voice_id: str, client: str) -> Outcome:
         """Fetch a voice; failures are returned, because several may wait for them."""
         try:
             async with self._turns.take(client):
                 name, outcome = await self._fetch(voice_id)
-        except EchoError as error:  # too many wait: true of this moment only
+        except EchoError as error:  # too many wait; not remembered
             return error
         except Exception:
             log.exception("voice %s could not be fetched", voice_id)
@@ -110,7 +110,7 @@ class RemoteVoices:
         return outcome
 
     async def _fetch(self, voice_id: str) -> tuple[str, Outcome]:
-        """Return how it ended, in a word, and what follows from it."""
+        """Return the name of the outcome for the metrics, and the outcome."""
         try:
             async with asyncio.timeout(self._timeout_s):
                 if (found := await self._download(voice_id)) is None:

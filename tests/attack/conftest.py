@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.attack.raw import speech
-from tests.e2e.server_process import ROOT, ServerProcess, eventually
+from tests.e2e.server_process import ServerProcess
+from tests.processes import copy_bundled_voices, eventually
 
 #: How long each attack goes on, in seconds: short in a normal run, a minute with ``make attack``.
 SECONDS = float(os.environ.get("ATTACK_SECONDS", "2"))
@@ -93,10 +93,7 @@ class Target:
 @pytest.fixture(scope="session")
 def voices_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The voices folder of the server under attack; tests may do to it what people do to folders."""
-    folder = tmp_path_factory.mktemp("voices")
-    for clip in (ROOT / "audio_prompts").glob("*.flac"):
-        shutil.copy(clip, folder)
-    return folder
+    return copy_bundled_voices(tmp_path_factory.mktemp("voices"))
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 
 from tests.attack.conftest import SECONDS, State, Target
 from tests.attack.raw import Raw, ask, request, speech
-from tests.e2e.server_process import eventually
+from tests.processes import eventually
 
 SPEECH = "/v1/audio/speech"
 MEGABYTE = b"a" * 2**20

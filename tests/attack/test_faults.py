@@ -14,7 +14,8 @@ import pytest
 import soundfile
 
 from api_server import DEVICE_STOPPED
-from tests.e2e.server_process import ServerProcess, eventually
+from tests.e2e.server_process import ServerProcess
+from tests.processes import eventually
 
 STOPPED = "The device has stopped; the server has to be started again."
 

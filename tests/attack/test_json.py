@@ -21,7 +21,7 @@ def test_bombs(target: Target) -> None:
         body = b'{"input": "Hello.", "text": "Hello.", "ignored": [' + unit * (SIZE // len(unit)) + b"0]}"
         for path in PATHS:
             answer = ask(target.port, request("POST", path, body))
-            assert 400 <= answer.status < 500, (path, unit)
+            assert answer.status in (400, 413), (path, unit)
             assert answer.json()
         assert target.alive
 
@@ -46,4 +46,4 @@ def test_values_of_any_type(target: Target, dice: random.Random) -> None:
         if dice.random() < 0.3:
             data[dice.randrange(len(data))] = dice.randrange(256)
         answer = ask(target.port, request("POST", dice.choice(PATHS[:3]), bytes(data)))
-        assert answer.status < 500, bytes(data)
+        assert answer.status in (200, 400, 404), bytes(data)

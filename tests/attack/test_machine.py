@@ -9,7 +9,8 @@ from pathlib import Path
 
 from tests.attack.conftest import PATIENCE, Target
 from tests.attack.raw import Raw, ask, request
-from tests.e2e.server_process import ROOT, ServerProcess, eventually
+from tests.e2e.server_process import ServerProcess
+from tests.processes import ROOT, eventually
 
 
 def test_descriptors_that_run_out(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.attack.conftest import LONG, SECONDS, Target
 from tests.attack.raw import Raw, ask, request, speech
-from tests.e2e.server_process import eventually
+from tests.processes import eventually
 
 
 def test_readers_that_read_nothing_leave_room_for_others(target: Target) -> None:

@@ -8,7 +8,7 @@ import time
 
 from tests.attack.conftest import SECONDS, Target
 from tests.attack.raw import ask, speech
-from tests.e2e.server_process import ROOT
+from tests.processes import ROOT
 
 NAMES = [
     "../../etc/passwd",

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from echo.engines.fake import FakeScript
+from echo.engines.fake import FakeEngine, FakeScript
 from echo.engines.table import EngineLoader
+from echo.runtime import Runtime
 from echo.settings import Settings
+from tests.contract import far_end
 from tests.contract.cloning import clone_home, clone_server, cloning, home
 from tests.contract.docs.checkout import checkout, checkout_server
 from tests.contract.serving import Serve, Served, serving, write_voice
@@ -53,3 +55,16 @@ def serve(voices_dir: Path) -> Iterator[Serve]:
             return stack.enter_context(serving(Settings(**values), load_engine))
 
         yield start
+
+
+@pytest.fixture
+def engine() -> FakeEngine:
+    """The engine of ``runtime``."""
+    return FakeEngine()
+
+
+@pytest.fixture
+async def runtime(voices_dir: Path, engine: FakeEngine) -> AsyncIterator[Runtime]:
+    """A ready runtime with three voices, for sockets without a server."""
+    async with far_end.running(voices_dir, engine) as opened:
+        yield opened

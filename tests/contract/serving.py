@@ -35,7 +35,7 @@ def wait_until(condition: Callable[[], bool], patience_s: float = PATIENCE_S) ->
     """Wait for another thread to get there; fails when it never does."""
     deadline = time.monotonic() + patience_s
     while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
+        assert time.monotonic() < deadline, "timed out"
         time.sleep(0.002)
 
 
@@ -114,7 +114,7 @@ def serving(
     With ``load_engine`` the caller decides when it is ready; ``surfaces`` are wire formats to mount beside the others.
     """
     engine = FakeEngine()
-    fake = (lambda settings, gate: engine) if settings.engine == "echo" else None
+    fake = (lambda settings, gate: engine) if settings.engine_names == ("echo",) else None
     runtime = Runtime(settings, load_engine=load_engine or fake)
     app = create_app(settings, runtime, surfaces)
     config = configure(app, settings, runtime.metrics, lifespan="on", timeout_graceful_shutdown=1, access_log=False)
@@ -125,7 +125,7 @@ def serving(
         try:
             wait_until(lambda: server.started or not thread.is_alive())
             if load_engine is None:
-                wait_until(lambda: runtime.status is not Status.LOADING)
+                wait_until(lambda: runtime.status is not Status.LOADING, PATIENCE_S if fake else LOADING_S)
                 assert runtime.is_ready, runtime.failure
             yield Served(listener.getsockname()[1], runtime, engine)
         finally:

@@ -41,6 +41,15 @@ nonstream_num_steps = [1]
 """
 
 
+@pytest.fixture(scope="module", autouse=True)
+def nothing_older() -> Iterator[None]:
+    """Only what is made from here on is looked at: a test process holds millions of other objects."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.fixture
 def no_collector() -> Iterator[None]:
     """Only what nobody holds any more goes away."""

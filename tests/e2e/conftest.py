@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -11,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.server_process import ROOT, ServerProcess
+from tests.e2e.server_process import QUICK, ServerProcess
+from tests.processes import copy_bundled_voices
 
 Start = Callable[..., ServerProcess]
 
@@ -19,10 +19,7 @@ Start = Callable[..., ServerProcess]
 @pytest.fixture(scope="session")
 def voices_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A voices folder with the clips that come with the server; tests may add to it what they remove again."""
-    folder = tmp_path_factory.mktemp("voices")
-    for clip in (ROOT / "audio_prompts").glob("*.flac"):
-        shutil.copy(clip, folder)
-    return folder
+    return copy_bundled_voices(tmp_path_factory.mktemp("voices"))
 
 
 @pytest.fixture(scope="session")
@@ -44,11 +41,11 @@ def server(running: ServerProcess) -> Iterator[ServerProcess]:
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Start a server with settings of its own; it is gone at the end of the test."""
+    """Start a server with settings of its own, which warms up quickly; it is gone at the end of the test."""
     with ExitStack() as stack:
 
         def run(*arguments: str, **settings: object) -> ServerProcess:
-            return stack.enter_context(ServerProcess(tmp_path, *arguments, **settings))
+            return stack.enter_context(ServerProcess(tmp_path, *arguments, **{**QUICK, **settings}))
 
         yield run
 
@@ -59,7 +56,7 @@ class Held:
     def __init__(self, folder: Path) -> None:
         self._pipe = folder / "words.txt"
         os.mkfifo(self._pipe)
-        self.server = ServerProcess(folder, ECHO_UPPERCASE_WORDS_FILE=self._pipe)
+        self.server = ServerProcess(folder, ECHO_UPPERCASE_WORDS_FILE=self._pipe, **QUICK)
 
     def release(self) -> None:
         """Let it load."""

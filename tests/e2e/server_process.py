@@ -9,19 +9,18 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-ROOT = Path(__file__).resolve().parents[2]
-#: Far longer than anything here takes on a slow machine: whoever waits this long hangs.
-PATIENCE_S = 120.0
+from tests.processes import PATIENCE_S, ROOT, LoggedProcess, eventually
+
+#: Settings with which the warm-up takes a moment: for servers whose speech is not what a test is about.
+QUICK = {"ECHO_PRESETS_FILE": Path(__file__).with_name("quick_presets.toml")}
 
 _ADDRESS = re.compile(r"running on (http://127\.0\.0\.1:\d+)")
 
@@ -40,14 +39,6 @@ def clean_environment(**settings: object) -> dict[str, str]:
     """The environment without the settings of whoever runs the tests, with these, and without a network."""
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("ECHO_") and k not in ("HOST", "PORT")}
     return {**inherited, "HF_HUB_OFFLINE": "1", **{name: str(value) for name, value in settings.items()}}
-
-
-def eventually(condition: Callable[[], bool], what: str, pause_s: float = 0.02) -> None:
-    """Wait for another process to get there, asking every ``pause_s``; fails when it never does."""
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, f"waited in vain: {what}"
-        time.sleep(pause_s)
 
 
 class Listener:
@@ -69,7 +60,7 @@ class Listener:
         return b"".join(self._pieces)
 
 
-class ServerProcess:
+class ServerProcess(LoggedProcess):
     """``python api_server.py --port 0 …``; leaving the context ends it. ``settings`` are environment variables.
 
     ``session``: in a session and process group of its own, as a terminal would start it. ``descriptors`` limits how
@@ -86,12 +77,12 @@ class ServerProcess:
         descriptors: int | None = None,
         **settings: object,
     ) -> None:
-        self._stderr, self._stdout = folder / "stderr.log", folder / "stdout.log"
-        with self._stderr.open("wb") as stderr, self._stdout.open("wb") as stdout:
+        log, self._stdout = folder / "stderr.log", folder / "stdout.log"
+        with log.open("wb") as stderr, self._stdout.open("wb") as stdout:
             command = [sys.executable, str(self.program), "--port", "0", *arguments]
             if descriptors is not None:
                 command = ["sh", "-c", 'ulimit -n "$0" && exec "$@"', str(descriptors), *command]
-            self._process = subprocess.Popen(
+            process = subprocess.Popen(
                 command,
                 cwd=folder,  # not the checkout: it has to find its files from anywhere
                 env=clean_environment(**settings),
@@ -100,23 +91,9 @@ class ServerProcess:
                 stderr=stderr,
                 start_new_session=session,
             )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._process.poll() is None:
-            self._process.kill()
-            self._process.wait()
+        super().__init__(process, log)
 
     # -- the process
-
-    @property
-    def log(self) -> str:
-        """Everything said on standard error so far."""
-        return self._stderr.read_text(encoding="utf-8")
 
     @property
     def output(self) -> str:
@@ -126,10 +103,6 @@ class ServerProcess:
     @property
     def pid(self) -> int:
         return self._process.pid
-
-    @property
-    def running(self) -> bool:
-        return self._process.poll() is None
 
     def send_signal(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
@@ -144,10 +117,6 @@ class ServerProcess:
         assert self.wait() in (0, -number)
         assert "Finished server process" in self.log
         assert "Traceback" not in self.log
-
-    def wait_for_log(self, text: str) -> None:
-        eventually(lambda: text in self.log or not self.running, f"{text!r} in the log")
-        assert text in self.log, self.log
 
     @property
     def url(self) -> str:

@@ -9,15 +9,16 @@ from pathlib import Path
 import numpy as np
 
 from tests.e2e.listening import decoded
-from tests.e2e.server_process import PATIENCE_S, ROOT, clean_environment
+from tests.e2e.server_process import QUICK, clean_environment
+from tests.processes import PATIENCE_S, ROOT
 from tests.unit.voices.voice_files import encoded_as, tone
 
 
-def echo(folder: Path, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+def echo(folder: Path, *arguments: str, stdin: str = "", **settings: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "echo", *arguments],
         cwd=folder,
-        env=clean_environment(PYTHONPATH=ROOT),
+        env=clean_environment(PYTHONPATH=ROOT, **settings),
         input=stdin,
         capture_output=True,
         text=True,
@@ -41,7 +42,7 @@ def test_say_writes_a_file_and_shows_its_progress_on_standard_error(tmp_path: Pa
 def test_say_with_an_unknown_voice_fails_with_one_line_and_leaves_the_file_alone(tmp_path: Path) -> None:
     path = tmp_path / "speech.wav"
     path.write_bytes(b"what was there before")
-    done = echo(tmp_path, "--model", "tiny", "say", "Hello.", "--voice", "nobody", "-o", "speech.wav")
+    done = echo(tmp_path, "--model", "tiny", "say", "Hello.", "--voice", "nobody", "-o", "speech.wav", **QUICK)
     assert done.returncode == 1
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("echo-tts: ")]
     assert "nobody" in line
@@ -77,7 +78,7 @@ def test_voices_are_listed_without_loading_torch(tmp_path: Path) -> None:
 def test_say_speaks_like_a_clip_with_eight_channels_and_leaves_no_process(tmp_path: Path) -> None:
     clip = encoded_as("ipod", "aac", "7.1", np.repeat(tone(1.0, rate=48_000), 8))
     (tmp_path / "clip.m4a").write_bytes(clip)
-    done = echo(tmp_path, "say", "Hello.", "--voice", "clip.m4a", "--seed", "1", "-o", "out.wav")
+    done = echo(tmp_path, "say", "Hello.", "--voice", "clip.m4a", "--seed", "1", "-o", "out.wav", **QUICK)
     assert done.returncode == 0, done.stderr
     assert "ResourceWarning" not in done.stderr
     samples, rate = decoded((tmp_path / "out.wav").read_bytes())
@@ -85,7 +86,7 @@ def test_say_speaks_like_a_clip_with_eight_channels_and_leaves_no_process(tmp_pa
 
 
 def test_a_text_with_nothing_to_speak_is_a_short_silence(tmp_path: Path) -> None:
-    done = echo(tmp_path, "say", "*sighs*", "-o", "sigh.flac")
+    done = echo(tmp_path, "say", "*sighs*", "-o", "sigh.flac", **QUICK)
     assert done.returncode == 0, done.stderr
     samples, rate = decoded((tmp_path / "sigh.flac").read_bytes())
     assert len(samples) == rate // 10

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.e2e.server_process import PATIENCE_S, ROOT, ServerProcess, eventually
+from tests.e2e.server_process import ServerProcess
+from tests.processes import PATIENCE_S, ROOT, eventually
 from tests.unit.decoding.test_pool import children_of, running
 from tests.unit.voices.voice_files import SURROUND, encoded_as, tone
 
@@ -33,13 +34,11 @@ def inline(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
-#: Five minutes of silence but for its beginning, as small as a file gets, in eight channels: seconds of decoding.
-LONG = encoded_as(
-    "flac",
-    "flac",
-    "7.1",
-    np.repeat(np.concatenate([tone(1.0, rate=48_000), np.zeros(299 * 48_000, np.float32)]), 8),
-)
+@pytest.fixture(scope="module")
+def long_clip() -> bytes:
+    """Five minutes of near silence, as small as a file gets, in eight channels: seconds of decoding."""
+    mono = np.concatenate([tone(1.0, rate=48_000), np.zeros(299 * 48_000, np.float32)])
+    return encoded_as("flac", "flac", "7.1", np.repeat(mono, 8))
 
 
 @pytest.mark.parametrize("name", ["m4a", "opus", "alac", "webm", "aac"])
@@ -75,12 +74,12 @@ def test_a_first_voice_that_cannot_be_decoded_stops_nobody(start: Start, tmp_pat
     assert server.speak(TEXT, voice="b", **SHORT).status_code == 200
 
 
-def test_a_crash_in_a_decoder_costs_one_request_and_is_told_to_it(server: ServerProcess) -> None:
+def test_a_crash_in_a_decoder_costs_one_request_and_is_told_to_it(server: ServerProcess, long_clip: bytes) -> None:
     before = {pid: cpu_seconds(pid) for pid in children_of(server.pid)}
     crashed = server.metric("echo_decoded_clips_total", outcome="crashed")
     failed = server.metric("echo_voice_encodings_total", outcome="failed")
     with ThreadPoolExecutor(1) as others:
-        asked = others.submit(server.speak, TEXT, voice=inline(LONG), **SHORT)
+        asked = others.submit(server.speak, TEXT, voice=inline(long_clip), **SHORT)
         busy: list[int] = []
 
         def found() -> bool:
@@ -108,11 +107,11 @@ def cpu_seconds(pid: int) -> float:
     return 0.0
 
 
-def test_ten_who_send_a_long_clip_and_leave_keep_nobody_waiting(server: ServerProcess) -> None:
+def test_ten_who_send_a_long_clip_and_leave_keep_nobody_waiting(server: ServerProcess, long_clip: bytes) -> None:
     cancelled = server.metric("echo_voice_encodings_total", outcome="cancelled")
     leavers = []
     for number in range(10):  # each clip is another one, or they would share an encoding
-        clip = LONG[:-1] + bytes([number])
+        clip = long_clip[:-1] + bytes([number])
         leavers.append(server.post({"input": TEXT, "voice": inline(clip)}))
     eventually(lambda: server.metric("echo_voice_encodings_running") >= 2, "voices being read")
     for leaver in leavers:

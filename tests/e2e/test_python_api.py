@@ -12,19 +12,28 @@ import pytest
 import echo
 from echo import AudioFormat, Encoding, Speech
 from echo.errors import BadRequest, ConfigError, NotReady, VoiceNotFound
+from echo.types import Audio
 from tests.e2e.listening import decoded, from_wav
-from tests.e2e.server_process import ROOT, eventually
+from tests.processes import ROOT, eventually
 from tests.unit.decoding.test_pool import running
 from tests.unit.voices.voice_files import encoded_as, tone
 
 TEXT = "Spoken by a program, not by a server."
 CLIPS = ROOT / "audio_prompts"
+#: Little to speak, for where it does not matter what.
+PRESETS = Path(__file__).with_name("quick_presets.toml")
 
 
 @pytest.fixture(scope="module")
 def speech() -> Iterator[Speech]:
     with echo.load("tiny", voices_dir=(str(CLIPS),)) as loaded:
         yield loaded
+
+
+@pytest.fixture(scope="module")
+def spoken(speech: Speech) -> Audio:
+    """TEXT, whole, in the default voice, with the seed 1."""
+    return speech.speak(TEXT, seed=1)
 
 
 def open_requests(speech: Speech) -> int:
@@ -51,23 +60,23 @@ def test_nothing_to_speak_is_a_tenth_of_a_second_of_silence(speech: Speech, text
 
 
 @pytest.mark.parametrize("encoding", [Encoding.WAV, Encoding.MP3, Encoding.FLAC, Encoding.OPUS])
-def test_encode_yields_the_bytes_of_a_file(speech: Speech, encoding: Encoding) -> None:
+def test_encode_yields_the_bytes_of_a_file(speech: Speech, spoken: Audio, encoding: Encoding) -> None:
     data = b"".join(speech.encode(TEXT, AudioFormat(encoding=encoding), seed=1))
     samples, rate = decoded(data)
-    assert len(samples) / rate == pytest.approx(len(speech.speak(TEXT, seed=1)) / speech.sample_rate, abs=0.06)
+    assert len(samples) / rate == pytest.approx(len(spoken) / speech.sample_rate, abs=0.06)
 
 
-def test_a_wav_file_is_right_in_its_sizes(speech: Speech) -> None:
+def test_a_wav_file_is_right_in_its_sizes(speech: Speech, spoken: Audio) -> None:
     data = b"".join(speech.encode(TEXT, AudioFormat(encoding=Encoding.WAV), seed=1))
-    assert len(from_wav(data)) == len(speech.speak(TEXT, seed=1))
+    assert len(from_wav(data)) == len(spoken)
 
 
-def test_a_voice_is_a_name_or_a_path_or_the_bytes_of_a_clip(speech: Speech) -> None:
+def test_a_voice_is_a_name_or_a_path_or_the_bytes_of_a_clip(speech: Speech, spoken: Audio) -> None:
     path = CLIPS / "tiny_beth.flac"
     by_name = speech.speak(TEXT, voice="tiny_beth", seed=1)
     np.testing.assert_array_equal(speech.speak(TEXT, voice=path, seed=1), by_name)
     np.testing.assert_array_equal(speech.speak(TEXT, voice=path.read_bytes(), seed=1), by_name)
-    assert not np.array_equal(speech.speak(TEXT, seed=1), by_name)
+    assert not np.array_equal(spoken, by_name)
 
 
 def test_voices_and_engine_are_told(speech: Speech) -> None:
@@ -110,7 +119,7 @@ def test_a_model_that_is_not_there_is_told_at_once(tmp_path: Path) -> None:
 
 
 def test_after_close_it_does_not_speak_any_more() -> None:
-    speech = echo.load("tiny", voices_dir=(str(CLIPS),))
+    speech = echo.load("tiny", voices_dir=(str(CLIPS),), presets_file=PRESETS)
     speech.close()
     speech.close()
     with pytest.raises(NotReady):
@@ -119,7 +128,7 @@ def test_after_close_it_does_not_speak_any_more() -> None:
 
 def test_a_clip_is_decoded_in_another_process_that_ends_with_the_model() -> None:
     clip = encoded_as("ogg", "libopus", "7.1", np.repeat(tone(1.0, rate=48_000), 8))
-    with echo.load("tiny", voices_dir=(str(CLIPS),)) as loaded:
+    with echo.load("tiny", voices_dir=(str(CLIPS),), presets_file=PRESETS) as loaded:
         assert len(loaded.speak("Hello.", voice=clip, seed=1)) > 1000
         decoders = loaded._runtime.decoders.pids
         assert decoders

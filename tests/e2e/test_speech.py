@@ -11,7 +11,8 @@ import soundfile
 
 from echo.types import SAMPLE_RATE, Audio
 from tests.e2e.listening import from_wav, voiced_share, word_distance
-from tests.e2e.server_process import ROOT, ServerProcess
+from tests.e2e.server_process import ServerProcess
+from tests.processes import ROOT
 from train.evaluation.measure import CLICK_THRESHOLD, click_score, pitch_hz, rms, speech_span
 
 #: What the reference clips say.

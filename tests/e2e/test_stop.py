@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from tests.e2e.conftest import Held, Start
-from tests.e2e.server_process import ENDLESS, ServerProcess
+from tests.e2e.server_process import ENDLESS, ROOT, ServerProcess
 
 #: A few seconds of work after a first block that is cheap.
 LONG = {
@@ -27,7 +27,7 @@ LONG = {
 def test_an_open_stream_is_spoken_to_its_end_and_nothing_new_is_taken(start: Start, server: ServerProcess) -> None:
     with server.listen(LONG) as listener:
         undisturbed = listener.rest()
-    ending = start(ECHO_SHUTDOWN_GRACE_S=60).wait_ready()
+    ending = start(ECHO_SHUTDOWN_GRACE_S=60, ECHO_PRESETS_FILE=ROOT / "presets.toml").wait_ready()
     url = ending.url
     with ending.listen(LONG) as listener:
         heard = listener.some()

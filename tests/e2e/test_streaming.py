@@ -11,7 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.e2e.listening import from_pcm, from_wav
-from tests.e2e.server_process import ENDLESS, ServerProcess, eventually
+from tests.e2e.server_process import ENDLESS, ServerProcess
+from tests.processes import eventually
 
 
 @pytest.fixture(scope="module")

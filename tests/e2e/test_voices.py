@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.server_process import ROOT, ServerProcess
+from tests.e2e.server_process import ServerProcess
+from tests.processes import ROOT
 
 CLIPS = ROOT / "audio_prompts"
 TEXT = "This voice was not there before."

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
-from echo.audio.crossfade import CrossfadeJoiner, CrossfadeRules, join_chunks
+from echo.audio.crossfade import CrossfadeJoiner, CrossfadeRules
+from tests.reference.crossfade import join_chunks
 
 VECTORS = load_file(Path(__file__).parent / "vectors" / "chunk_join.safetensors")
 CHUNKS = [VECTORS[f"chunk{i}"][0] for i in range(3)]

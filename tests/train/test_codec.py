@@ -8,10 +8,6 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from echo.model.autoencoder.dac import Autoencoder
-from echo.model.files.weights import load_autoencoder, save_release
-from echo.model.network.config import DiTConfig
-from echo.model.network.dit import EchoDiT
 from echo.types import SAMPLE_RATE, SAMPLES_PER_LATENT
 from train.tiny.budget import Budget
 from train.tiny.codec import CodecOptions, CodecShape, load_codec, load_encoder, train_codec
@@ -27,6 +23,7 @@ from train.tiny.loop import Stage
 from train.tiny.pca import identity_pca
 from train.tiny.plots import read_curve
 
+from .small_release import released_and_loaded
 from .small_speech import two_speakers, write_corpus
 
 SHAPE = CodecShape(
@@ -226,24 +223,24 @@ def test_the_discriminators_take_part_at_the_end(material: Material) -> None:
     torch.manual_seed(1)
     options = replace(DECODER, gan_from=0.5, gan_windows=(512,))
     task = DecoderTask(trainable(SHAPE.config()), material, options, seed=1, held_out=[])
-    assert "judged" not in task.step(0, 0.4)
-    assert {"judged", "found_out", "features"} <= task.step(1, 0.5).keys()
+    assert "discriminators" not in task.step(0, 0.4)
+    assert {"discriminators", "adversarial", "features"} <= task.step(1, 0.5).keys()
 
 
 def test_discriminators_learn_to_tell_tones_from_noise(seeded: None) -> None:
-    critics = Discriminators((512,), channels=4)
-    optimizer = torch.optim.AdamW(critics.parameters(), lr=3e-3)
+    discriminators = Discriminators((512,), channels=4)
+    optimizer = torch.optim.AdamW(discriminators.parameters(), lr=3e-3)
     tones = 0.1 * torch.sin(torch.arange(8192) * torch.tensor([[0.02], [0.05]]))
     noise = 0.1 * torch.randn(2, 8192)
-    first = critics.judge(tones, noise).item()
+    first = discriminators.discriminator_loss(tones, noise).item()
     for _ in range(20):
         optimizer.zero_grad()
-        critics.judge(tones, noise).backward()
+        discriminators.discriminator_loss(tones, noise).backward()
         optimizer.step()
-    assert critics.judge(tones, noise).item() < 0.3 * first
+    assert discriminators.discriminator_loss(tones, noise).item() < 0.3 * first
     made = noise.clone().requires_grad_()
-    found_out, features = critics.fool(tones, made)
-    (found_out + features).backward()
+    adversarial, features = discriminators.decoder_losses(tones, made)
+    (adversarial + features).backward()
     assert made.grad is not None
     assert float(made.grad.abs().sum()) > 0
 
@@ -306,25 +303,11 @@ def test_codebooks_reproduce_clustered_latents_through_a_saved_release(tmp_path:
     assert fit_quantizer(model.quantizer, latents, seed=1) < 0.75
     finer = trainable(replace(SHAPE, codebooks=12, codebook_size=128).config())
     assert fit_quantizer(finer.quantizer, latents, seed=1) < 0.15
-    loaded = _through_release(weight_normed(model), tmp_path)
+    loaded = released_and_loaded(weight_normed(model), SHAPE.latent_dim, tmp_path)
     vectors = embedded(latents[None, :50], SHAPE.latent_dim)
     with torch.no_grad():
         own, read = (one.quantizer.semantic_quantizer(vectors)[0] for one in (model, loaded))
     assert torch.allclose(own, read, atol=1e-4)
-
-
-def _through_release(model: Autoencoder, folder: Path) -> Autoencoder:
-    dit = EchoDiT(
-        DiTConfig(
-            latent_size=80, model_size=32, num_layers=1, num_heads=2, intermediate_size=32, norm_eps=1e-5,
-            text_vocab_size=256, text_model_size=32, text_num_layers=1, text_num_heads=2, text_intermediate_size=32,
-            speaker_patch_size=4, speaker_model_size=32, speaker_num_layers=1, speaker_num_heads=2,
-            speaker_intermediate_size=32, timestep_embed_size=32, adaln_rank=8,
-        )
-    )  # fmt: skip
-    save_release(folder, dit, model, identity_pca(SHAPE.latent_dim))
-    path = folder / "fish-s1-dac-min" / "pytorch_model.safetensors"
-    return load_autoencoder(path, model.config, torch.device("cpu"), torch.float32)
 
 
 def test_the_pca_passes_latents_through() -> None:

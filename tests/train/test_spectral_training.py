@@ -11,13 +11,10 @@ import torch
 from numpy.typing import NDArray
 
 from echo.errors import ConfigError
-from echo.model.autoencoder import Autoencoder
 from echo.model.autoencoder.history import History
 from echo.model.autoencoder.spectral import SpectralDecoder
 from echo.model.files.hub import locate
-from echo.model.files.weights import load_echo, save_release
-from echo.model.network.config import DiTConfig
-from echo.model.network.dit import EchoDiT
+from tests.train.small_release import released_and_loaded
 from tests.train.small_speech import say
 from train.evaluation.decoding import chosen, decoded, decoder_of
 from train.tiny.budget import Budget
@@ -27,7 +24,6 @@ from train.tiny.codec_model import embedded, trainable, weight_normed
 from train.tiny.corpus import RATE, Recording, Split
 from train.tiny.latents import NARROW, WIDE, Analysis, analyse, mel_filters
 from train.tiny.loop import Stage
-from train.tiny.pca import identity_pca
 from train.tiny.spectral_training import SpectralOptions, SpectralPath, SpectralTask
 from train.tiny.start import ANALYSIS
 
@@ -136,9 +132,9 @@ def test_the_decoder_learns_and_a_resumed_run_ends_where_an_unbroken_one_does(
 def test_the_discriminators_take_part_from_where_they_are_told_to(material: Material) -> None:
     options = SpectralOptions(batch=1, length=8, skip=2, windows=(256,), gan_windows=(256,), gan_from=0.5, gan_every=2)
     one = task(material, options)
-    assert "judged" not in one.step(0, 0.4)
-    assert "judged" not in one.step(1, 0.6)
-    assert float(one.step(2, 0.6)["judged"].detach()) > 0.0
+    assert "discriminators" not in one.step(0, 0.4)
+    assert "discriminators" not in one.step(1, 0.6)
+    assert float(one.step(2, 0.6)["discriminators"].detach()) > 0.0
 
 
 def test_the_average_follows_the_weights(material: Material) -> None:
@@ -173,23 +169,10 @@ def test_a_released_decoder_sounds_as_it_did_in_training(material: Material, tmp
     weights = {key.removeprefix("path."): value for key, value in trained.items()}
     model.load_state_dict(weights, strict=False)
     released = weight_normed(model).requires_grad_(False).eval()
-    loaded = released_and_loaded(released, tmp_path)
+    loaded = released_and_loaded(released, SHAPE.latent_dim, tmp_path)
     z_q = embedded(material.latents[4:14].float()[None], SHAPE.latent_dim)
     with torch.no_grad():
         torch.testing.assert_close(loaded.decode_zq(z_q), model.decode_zq(z_q), atol=1e-5, rtol=0)
-
-
-def released_and_loaded(model: Autoencoder, folder: Path) -> Autoencoder:
-    dit = EchoDiT(
-        DiTConfig(
-            latent_size=80, model_size=32, num_layers=1, num_heads=2, intermediate_size=32, norm_eps=1e-5,
-            text_vocab_size=256, text_model_size=32, text_num_layers=1, text_num_heads=2, text_intermediate_size=32,
-            speaker_patch_size=4, speaker_model_size=32, speaker_num_layers=1, speaker_num_heads=2,
-            speaker_intermediate_size=32, timestep_embed_size=32, adaln_rank=8,
-        )
-    )  # fmt: skip
-    save_release(folder, dit, model, identity_pca(SHAPE.latent_dim))
-    return load_echo(str(folder), dtype=torch.float32).autoencoder
 
 
 def test_a_model_with_the_other_decoder_cannot_be_started_from(analysis: Analysis) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from echo import __version__, cli
+from echo.engines.remote.recipes import RECIPES
 from tests.unit.voices.voice_files import touch_clips
 
 
@@ -100,3 +101,20 @@ def test_a_device_that_does_not_exist_is_refused_before_a_model_is_loaded(
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("echo-tts: ECHO_DEVICE='abacus':")
     assert not (tmp_path / "a.wav").exists()
+
+
+def test_engines_are_listed_checked_and_removed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ECHO_CACHE_DIR", str(tmp_path))
+    assert cli.main(["engines", "list"]) == 0
+    assert [line.split()[0:2] for line in capsys.readouterr().out.splitlines()] == [[name, "not"] for name in RECIPES]
+    assert cli.main(["engines", "check", "kokoro"]) == 1
+    assert capsys.readouterr().out == "kokoro is not installed: python -m echo engines install kokoro\n"
+    assert cli.main(["engines", "check"]) == 0
+    assert cli.main(["engines", "remove", "kokoro"]) == 0
+    assert "kokoro is not installed" in capsys.readouterr().out
+    assert cli.main(["engines", "install", "espeak"]) == 1
+    assert "espeak: there is no such engine; there are kokoro" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        cli.main(["engines", "list", "--index-url", "x"])

@@ -1,11 +1,12 @@
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from echo.errors import BadRequest, ConfigError
-from echo.presets import Presets, chunk_rules, load_presets
+from echo.presets import PresetFile, Presets, chunk_rules, load_presets
 from echo.settings import HOME
 from echo.types import ChunkRules, SpeechOptions
 
@@ -170,3 +171,34 @@ def test_the_embedded_model_keeps_its_blocks_unless_asked() -> None:
     found = presets(family="tiny", max_latents=256, max_layers=7)
     assert not found.plan(SpeechOptions(), streaming=True).sized
     assert found.plan(SpeechOptions(), preset="sized", streaming=False).sized
+
+
+def options_of(**tables: dict[str, object]) -> PresetFile:
+    return PresetFile("presets.toml", {"echo": {"default": {}, "low": {}}, "other": tables})
+
+
+def test_an_engine_without_blocks_has_values_of_its_own_options_as_presets() -> None:
+    presets = options_of(default={"pitch": 1.0, "calm": True}, deep={"pitch": 0.5}).resolve_options(
+        "other", "default", dict
+    )
+    assert presets.get(None).options == {"pitch": 1.0, "calm": True}
+    assert presets.get("deep").options == {"pitch": 0.5, "calm": True}
+    with pytest.raises(BadRequest, match="known ones are default, deep"):
+        presets.get("low")
+    assert presets.plan(SpeechOptions(), streaming=True).blocks
+
+
+def test_an_engine_without_presets_takes_the_names_of_all_others_for_the_default() -> None:
+    presets = options_of().resolve_options("other", "low", dict)
+    assert presets.get("low").options == presets.get(None).options == {}
+    with pytest.raises(BadRequest, match="known ones are default"):
+        presets.get("loud")
+
+
+def test_a_preset_with_an_option_that_the_engine_lacks_is_named() -> None:
+    def check(table: Mapping[str, object]) -> None:
+        if "volume" in table:
+            raise BadRequest("volume: there is none.", param="volume")
+
+    with pytest.raises(ConfigError, match=r"\[other\.wrong\]: volume: there is none"):
+        options_of(wrong={"volume": 11}).resolve_options("other", "default", check)

@@ -36,6 +36,7 @@ from echo.types import (
 from echo.voices.cache import VoiceCache
 from echo.voices.library import VoiceLibrary
 from echo.voices.turns import Turns
+from echo.voices.voice import ClipVoice, Voice
 
 SENTENCE = "This is one sentence of the text. "
 SHORT_CHUNKS = ChunkRules(target_s=2, min_s=1, max_s=4)
@@ -56,7 +57,7 @@ async def speech(
             voices=VoiceLibrary([folder]),
             cache=VoiceCache(2**20, executor=workers),
             presets=load_presets(
-                HOME / "presets.toml", "echo", "default", nonstream_steps=None, max_latents=640, max_layers=24
+                HOME / "presets.toml", "echo", "exact", nonstream_steps=None, max_latents=640, max_layers=24
             ),
             admission=Admission(1 + queue, max_wait_s=max_wait_s),
             rules=ServiceRules(**{"text": TextRules(), "chunks": SHORT_CHUNKS, "join": JoinRules(), **rules}),
@@ -73,6 +74,12 @@ async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(5):
         while not condition():  # noqa: ASYNC110 - the engine's thread has no event to wait for
             await asyncio.sleep(0.002)
+
+
+def outcomes(service: SpeechService) -> dict[str, float]:
+    """Return how many requests have ended, and how."""
+    samples = service._metrics.requests.collect()[0].samples
+    return {each.labels["outcome"]: each.value for each in samples if each.name == "echo_requests_total"}
 
 
 async def test_text_becomes_pcm() -> None:
@@ -158,6 +165,25 @@ async def test_cancelling_the_opening_frees_everything() -> None:
             await task
         assert service.admission.open == 0
         await until(lambda: len(script.cancelled) == 1)
+
+
+@pytest.mark.parametrize("slow", ["resolve", "encoded"])
+async def test_a_listener_who_leaves_before_the_engine_has_the_text_counts_as_cancelled(slow: str) -> None:
+    asked = asyncio.Event()
+
+    async def wait(voice: object, client: str = "") -> None:
+        asked.set()
+        await asyncio.Event().wait()
+
+    async with speech() as service:
+        setattr(service, slow, wait)
+        opening = asyncio.create_task(service.open(request()))
+        await asyncio.wait_for(asked.wait(), 5)
+        opening.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await opening
+        assert service.admission.open == 0
+        assert outcomes(service) == {"cancelled": 1}
 
 
 async def test_a_failure_before_the_first_frame_is_raised_by_open() -> None:
@@ -332,6 +358,23 @@ async def test_an_emotion_reaches_the_engine_with_its_clip_encoded() -> None:
     for utterance in script.spoken:
         assert utterance.emotion == emotion
         assert utterance.emotion_voice not in (None, utterance.voice)
+
+
+async def test_the_clip_of_an_emotion_is_found_before_a_slot_is_taken() -> None:
+    async with speech() as service:
+        resolve = service.resolve
+
+        async def noting(ref: VoiceRef, client: str = "") -> Voice | ClipVoice | None:
+            held[ref.name] = service.admission.open
+            return await resolve(ref, client)
+
+        held: dict[str | None, int] = {}
+        service.resolve = noting  # type: ignore[method-assign]
+        await service.collect(request(emotion=Emotion(clip=VoiceRef(name="tiny_dan"))))
+        assert held == {"tiny_anna": 0, "tiny_dan": 0}
+        with pytest.raises(VoiceNotFound):
+            await service.open(request(emotion=Emotion(clip=VoiceRef(name="nobody"))))
+        assert service.admission.open == 0
 
 
 async def test_clips_that_have_been_found_already_are_a_voice() -> None:

@@ -31,12 +31,13 @@ from echo.text import SpeakRules
 from echo.types import (
     Audio,
     AudioFormat,
+    Emotion,
     Encoding,
     SpeechRequest,
     Utterance,
     VoiceRef,
 )
-from tests.unit.test_service import speech, until
+from tests.unit.test_service import outcomes, speech, until
 
 TEXT = "Well, it has stopped raining. Shall we go for a walk? I would like that, if you have time."
 F32 = AudioFormat(encoding=Encoding.F32)
@@ -270,6 +271,7 @@ async def test_closing_ends_the_wait_for_a_voice_that_is_being_read(slow: str, c
         else:
             assert kinds(await reader) == ["PassageStarted"]
         assert service.admission.open == 0
+        assert outcomes(service) == {"cancelled": 1}
 
 
 @pytest.mark.parametrize(
@@ -293,6 +295,18 @@ async def test_an_unknown_voice_fails_each_passage_and_holds_nothing() -> None:
     failures = [event for event in events if isinstance(event, PassageFailed)]
     assert failures
     assert all(isinstance(event.error, VoiceNotFound) for event in failures)
+
+
+async def test_an_emotion_reaches_the_engine_with_its_clip_encoded() -> None:
+    async with speech(script := FakeScript()) as service:
+        emotion = Emotion(clip=VoiceRef(name="tiny_dan"), alpha=0.5)
+        session = service.session(request(text=TEXT, emotion=emotion), SENTENCES)
+        session.end()
+        await everything(session)
+    assert len(script.spoken) > 1
+    for utterance in script.spoken:
+        assert utterance.emotion == emotion
+        assert utterance.emotion_voice not in (None, utterance.voice)
 
 
 async def test_a_failed_passage_costs_only_itself() -> None:
@@ -399,6 +413,7 @@ TEXTS = [
 ]
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     text=st.sampled_from(TEXTS),
@@ -430,6 +445,7 @@ def test_any_split_gives_the_words_of_the_text(
     asyncio.run(run())
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(steps=st.integers(0, 12), seed=st.integers(0, 1000))
 def test_a_cancel_at_any_moment_says_a_beginning_of_the_text_and_frees_everything(steps: int, seed: int) -> None:
@@ -458,6 +474,7 @@ def test_a_cancel_at_any_moment_says_a_beginning_of_the_text_and_frees_everythin
     asyncio.run(run())
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(order=st.lists(st.integers(0, 2), min_size=3, max_size=30))
 def test_sessions_do_not_mix(order: list[int]) -> None:

@@ -43,13 +43,13 @@ _RATE = 22_050
 
 def with_latents_loudness(samples: Audio, analysis: Analysis) -> Audio:
     """The recording, its loudness per mel band changed to what its latents tell."""
-    told = analysis.mel(analysis.latents(samples))
+    wanted = analysis.mel(analysis.latents(samples))
     own = analysis.analyse(samples).mel
     signal = torch.zeros(len(own) * SUB_HOP)
     signal[: len(samples)] = torch.as_tensor(samples)
     window = torch.hann_window(_FFT)
     spectrum = torch.stft(signal, _FFT, SUB_HOP, window=window, return_complex=True)
-    gain = _per_bin(told.clamp(min=0.0) - own, analysis)
+    gain = _per_bin(wanted.clamp(min=0.0) - own, analysis)
     spectrum[:, : len(gain)] *= gain.T.exp()
     made: Audio = torch.istft(spectrum, _FFT, SUB_HOP, window=window, length=len(signal)).numpy()
     return made[: len(samples)]
@@ -74,7 +74,7 @@ def from_source(latents: Tensor, analysis: Analysis, *, follow: float) -> Audio:
     wanted = (power + 1e-12).log() * 0.5
     wanted = torch.cat((wanted[:1], wanted[:-1]))
     gain = _per_bin(wanted - heard, analysis)[:, : _FFT // 2]
-    known = mel_filters(analysis.bands)[: _FFT // 2].sum(1) > 0  # above the last band nothing is told
+    known = mel_filters(analysis.bands)[: _FFT // 2].sum(1) > 0  # the latents have nothing above the last band
     sound: Audio = decoder.sound((mixed * gain.exp() * known)[None], History(), oversampling=1)[0].detach().numpy()
     return sound
 

@@ -45,7 +45,7 @@ class Part(Protocol):
 
 
 class Listener(Protocol):
-    """Writes down what it hears."""
+    """Transcribes speech."""
 
     def words(self, samples: Audio) -> list[str]:
         """The words of mono audio at the corpus's rate."""

@@ -74,7 +74,7 @@ class PhoneNet(nn.Module):
 
 
 class PhoneRecogniser:
-    """Writes down the sounds it hears."""
+    """Transcribes speech into sounds."""
 
     def __init__(self, net: PhoneNet, about: dict[str, str] | None = None) -> None:
         self._net = net.eval().requires_grad_(False)

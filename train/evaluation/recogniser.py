@@ -22,7 +22,7 @@ _NO_WORD = re.compile(r"[^a-z' ]+")
 
 
 class Recogniser:
-    """Writes down what it hears. Slow: half a second for five seconds of clean speech, more for unclear speech."""
+    """Transcribes speech. Slow: half a second for five seconds of clean speech, more for unclear speech."""
 
     def __init__(self) -> None:
         self._decoder = Decoder(loglevel="FATAL")

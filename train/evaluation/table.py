@@ -87,11 +87,11 @@ def described(record: Mapping[str, Any], file: str) -> str:
             f"(set {found['digest']})"
         )
     dirty = " with local changes" if record["dirty"] else ""
-    told = (
+    caption = (
         f"*Generated from `train/tiny/results/{file}`: {about}; {where['device']}, {where['cpu_cores']} cores, "
         f"torch {where['torch']}, {record['date'][:10]}, commit {record['commit']}{dirty}.*"
     )
-    return f"{told}\n\n{lines}"
+    return f"{caption}\n\n{lines}"
 
 
 def voices(record: Mapping[str, Any]) -> str:

@@ -100,16 +100,16 @@ class DecoderTask:
         self._optimizers = optim.make_optimizers(
             self._trained, is_matrix, lr=options.lr, muon_lr=options.muon_lr, weight_decay=0.0, betas=(0.8, 0.98)
         )
-        self._critics = Discriminators(options.gan_windows).to(self._device)
-        self._critics_optimizers = optim.make_optimizers(
-            self._critics, lambda name, parameter: False, lr=options.gan_lr, weight_decay=0.0, betas=(0.8, 0.98)
+        self._discriminators = Discriminators(options.gan_windows).to(self._device)
+        self._discriminator_optimizers = optim.make_optimizers(
+            self._discriminators, lambda name, parameter: False, lr=options.gan_lr, weight_decay=0.0, betas=(0.8, 0.98)
         )
 
     def parts(self) -> Mapping[str, tuple[nn.Module, Mapping[str, torch.optim.Optimizer]]]:
         """The decode path with its hint heads, and the discriminators."""
         return {
             "decoder": (self._trained, self._optimizers),
-            "critics": (self._critics, self._critics_optimizers),
+            "critics": (self._discriminators, self._discriminator_optimizers),
         }
 
     def step(self, number: int, progress: float) -> dict[str, Tensor]:
@@ -128,16 +128,16 @@ class DecoderTask:
         terms["hint"] = self._hints(layers, segments, options.skip)
         loss = loss + (options.hint + (options.hint_end - options.hint) * progress) * terms["hint"]
         if progress >= options.gan_from:
-            terms["found_out"], terms["features"] = self._critics.fool(real, made)
-            loss = loss + options.gan * terms["found_out"] + options.features * terms["features"]
+            terms["adversarial"], terms["features"] = self._discriminators.decoder_losses(real, made)
+            loss = loss + options.gan * terms["adversarial"] + options.features * terms["features"]
         loss.backward()  # type: ignore[no-untyped-call]
         share = optim.decay(progress, options.power) * optim.warm_up(number, options.warm_up)
         terms["gradient"] = advance(self._trained, self._optimizers, share=share, clip=options.clip)
         if progress >= options.gan_from:
-            self._critics.zero_grad(set_to_none=True)
-            terms["judged"] = self._critics.judge(real, made)
-            terms["judged"].backward()  # type: ignore[no-untyped-call]
-            advance(self._critics, self._critics_optimizers, share=1.0, clip=options.clip)
+            self._discriminators.zero_grad(set_to_none=True)
+            terms["discriminators"] = self._discriminators.discriminator_loss(real, made)
+            terms["discriminators"].backward()  # type: ignore[no-untyped-call]
+            advance(self._discriminators, self._discriminator_optimizers, share=1.0, clip=options.clip)
         return {"loss": loss} | terms
 
     @torch.no_grad()

@@ -33,7 +33,7 @@ class DecoderWeights:
     """Weights of the decoder's losses.
 
     log        distance of log power
-    mel        distance of log power in mel bands, which leave out the grain of hiss, as nothing can estimate_demand it
+    mel        distance of log power in mel bands: averages, since the noise within a band cannot be predicted
     complex    distance of compressed spectra with phase, where voiced
     magnitude  the same without phase, everywhere
     wave       distance of samples, where voiced

@@ -62,7 +62,7 @@ class QuickSnake(Snake):
     """The activation with a hand-written gradient."""
 
     def forward(self, x: Tensor, history: History) -> Tensor:
-        """Same shape out."""
+        """[batch, channels, frames] -> the same."""
         return cast(Tensor, _Snake.apply(x, self.alpha))  # type: ignore[no-untyped-call]
 
 

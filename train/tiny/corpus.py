@@ -232,7 +232,7 @@ def _settle_sources(
         if found.get("cast", "flite") != cast_name:
             raise ValueError(f"{folder} was begun with the cast {found.get('cast', 'flite')}; go on with that")
         return
-    Studio().require(speakers)  # a missing synthesiser is told before any work is done
+    Studio().require(speakers)  # a missing synthesiser is reported before any work is done
     examples, definitions = sentences()
     content = {"seed": seed, "cast": cast_name, "examples": list(examples), "definitions": list(definitions)}
     with atomic_write(sources) as path:

@@ -30,7 +30,7 @@ class SpectrogramDiscriminator(nn.Module):
         self.out = nn.Conv2d(widths[-1], 1, 3, padding=1)
 
     def forward(self, audio: Tensor) -> list[Tensor]:
-        """Audio ``[b, n]`` -> activations of every layer, the judgement last (1 = real, 0 = made)."""
+        """Audio ``[b, n]`` -> activations of every layer, the classification last (1 = real, 0 = made)."""
         frames = spectrum(audio, self._window)[:, 1 : self._bins]
         power = frames.real.square() + frames.imag.square() + 1e-7
         frames = frames * power.pow(-0.35)
@@ -49,18 +49,20 @@ class Discriminators(nn.Module):
         super().__init__()
         self.each = nn.ModuleList(SpectrogramDiscriminator(window, channels, rate=rate) for window in windows)
 
-    def judge(self, real: Tensor, made: Tensor) -> Tensor:
-        """The discriminators' own loss (least squares)."""
+    def discriminator_loss(self, real: Tensor, made: Tensor) -> Tensor:
+        """Least-squares loss of the discriminators themselves."""
         losses = [(one(real)[-1] - 1.0).square().mean() + one(made.detach())[-1].square().mean() for one in self.each]
         return torch.stack(losses).mean()
 
-    def fool(self, real: Tensor, made: Tensor) -> tuple[Tensor, Tensor]:
-        """The decoder's losses: (that it was found out, how far it is from the real layers' activations)."""
-        found, far = [], []
+    def decoder_losses(self, real: Tensor, made: Tensor) -> tuple[Tensor, Tensor]:
+        """The decoder's losses: (adversarial, feature matching)."""
+        adversarial, features = [], []
         for one in self.each:
             with torch.no_grad():
                 wanted = one(real)
             got = one(made)
-            found.append((got[-1] - 1.0).square().mean())
-            far += [(a - b).abs().mean() / (b.abs().mean() + 1e-3) for a, b in zip(got[:-1], wanted[:-1], strict=True)]
-        return torch.stack(found).mean(), torch.stack(far).mean()
+            adversarial.append((got[-1] - 1.0).square().mean())
+            features += [
+                (a - b).abs().mean() / (b.abs().mean() + 1e-3) for a, b in zip(got[:-1], wanted[:-1], strict=True)
+            ]
+        return torch.stack(adversarial).mean(), torch.stack(features).mean()

@@ -57,22 +57,22 @@ class Heads(nn.Module):
 
     def terms(self, batch: Inputs, outputs: Outputs, targets: Targets, *, width: float) -> dict[str, Tensor]:
         """Return the unweighted losses by name, ``flow`` first."""
-        told = batch.text_mask[:, :1].float()  # rows whose text was dropped cannot know
+        has_text = batch.text_mask[:, :1].float()  # rows whose text was dropped do not count
         timed = (targets.centres >= 0) & batch.text_mask
         state = outputs.text_state
         terms = {"flow": flow(outputs.velocity, targets)}
         if outputs.alignments:
             where, weight = places(targets, timed, width)
-            weight = weight * told
+            weight = weight * has_text
             parts = [attention(scores, batch.text_mask, where, weight) for scores in outputs.alignments]
             terms["attention"] = torch.stack(parts).mean()
         terms["ctc"] = self._ctc(state, batch, targets)
-        terms["phone"] = self._phone(outputs.hidden, targets, told)
+        terms["phone"] = self._phone(outputs.hidden, targets, has_text)
         terms["time"] = self._time(state, targets.centres, timed)
         return terms
 
     def _ctc(self, state: Tensor, batch: Inputs, targets: Targets) -> Tensor:
-        told = batch.text_mask[:, 0]
+        has_text = batch.text_mask[:, 0]
         logits = self.ctc(state).float().unflatten(-1, (OUTPUTS_PER_BYTE, self._phones + 1)).flatten(1, 2)
         lengths = OUTPUTS_PER_BYTE * batch.text_mask.sum(1)
         losses = F.ctc_loss(
@@ -84,12 +84,12 @@ class Heads(nn.Module):
             zero_infinity=True,
         )
         per_phone = losses / targets.sounds.clamp(min=1)
-        return torch.where(told, per_phone, 0.0).sum() / told.sum().clamp(min=1)
+        return torch.where(has_text, per_phone, 0.0).sum() / has_text.sum().clamp(min=1)
 
-    def _phone(self, hidden: Tensor, targets: Targets, told: Tensor) -> Tensor:
+    def _phone(self, hidden: Tensor, targets: Targets, has_text: Tensor) -> Tensor:
         logits = self.phone(hidden).float().unflatten(-1, (2, self._phones))
         losses = F.cross_entropy(logits.flatten(0, 2), targets.labels.flatten(), reduction="none")
-        weight = targets.frame_weight * told
+        weight = targets.frame_weight * has_text
         return weighted_mean(losses.view_as(targets.labels).mean(-1), weight)
 
     def _time(self, state: Tensor, centres: Tensor, timed: Tensor) -> Tensor:

@@ -1,4 +1,7 @@
-"""EchoDiT for training: ``echo.model.network.dit`` over padded batches, with the checkpoint's parameter names."""
+"""EchoDiT for training: the layers of ``echo.model.network`` over padded batches, and the checkpoint's parameter names.
+
+The server runs rows of different lengths without padding and keeps keys between its steps; training has neither.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,14 @@ from dataclasses import dataclass
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from echo.model.network.attention import JointAttention, Source
 from echo.model.network.config import DiTConfig
-from echo.model.network.modulation import timestep_embedding
-from train.tiny.dit_layers import EncoderBlock, FeedForward, GatedAttention, Norm, attend, half, rotary, rotated
+from echo.model.network.layers import MLP, RMSNorm, Rotary
+from echo.model.network.modulation import LowRankAdaLN, modulate, timestep_embedding
+from echo.types import MAX_LATENTS
+from train.tiny.dit_layers import EncoderBlock, attend, project
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,7 +68,7 @@ class TextEncoder(nn.Module):
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()
         size, heads = config.text_model_size, config.text_num_heads
-        self._head_dim = size // heads
+        self._rotary = Rotary(size // heads)
         self.text_embedding = nn.Embedding(config.text_vocab_size, size)
         self.blocks = nn.ModuleList(
             EncoderBlock(size, heads, config.text_intermediate_size, config.norm_eps)
@@ -73,9 +78,9 @@ class TextEncoder(nn.Module):
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Ids and mask ``[rows, n]`` -> states ``[rows, n, text_model_size]``."""
         x: Tensor = self.text_embedding(ids)
-        angles = rotary(torch.arange(ids.shape[1], device=ids.device), self._head_dim)
+        rotary = _repeated(self._rotary(0, ids.shape[1], ids.device), ids.shape[0])
         for block in self.blocks:
-            x = block(x, angles, mask[:, None])
+            x = block(x, rotary, mask[:, None])
         return x
 
 
@@ -85,7 +90,7 @@ class LatentEncoder(nn.Module):
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()
         size, heads = config.speaker_model_size, config.speaker_num_heads
-        self._head_dim = size // heads
+        self._rotary = Rotary(size // heads)
         self.in_proj = nn.Linear(config.latent_size * config.speaker_patch_size, size)
         self.blocks = nn.ModuleList(
             EncoderBlock(size, heads, config.speaker_intermediate_size, config.norm_eps)
@@ -95,50 +100,11 @@ class LatentEncoder(nn.Module):
     def forward(self, patches: Tensor) -> Tensor:
         """``[rows, n, patch * latent_size]`` -> ``[rows, n, speaker_model_size]``."""
         x: Tensor = self.in_proj(patches) / 6.0  # as the reference model, after the bias
-        angles = rotary(torch.arange(patches.shape[1], device=patches.device), self._head_dim)
+        rotary = _repeated(self._rotary(0, patches.shape[1], patches.device), patches.shape[0])
         causal = torch.ones(1, patches.shape[1], patches.shape[1], dtype=torch.bool, device=patches.device).tril()
         for block in self.blocks:
-            x = block(x, angles, causal)
+            x = block(x, rotary, causal)
         return x
-
-
-class JointAttention(GatedAttention):
-    """Attention over own latents, spoken latents, text and speaker."""
-
-    def __init__(self, config: DiTConfig) -> None:
-        super().__init__(config.model_size, config.num_heads, config.norm_eps)
-        for source, width in (
-            ("text", config.text_model_size),
-            ("speaker", config.speaker_model_size),
-            ("latent", config.speaker_model_size),
-        ):
-            for part in ("wk", "wv"):
-                self.add_module(f"{part}_{source}", nn.Linear(width, config.model_size, bias=False))
-
-    def context(self, source: str, state: Tensor, angles: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Keys and values ``[rows, heads, n, d]`` of an encoder's state ``[rows, n, m]``."""
-        k = self.k_norm(self.project(f"wk_{source}", state))
-        if angles is not None:
-            k = rotated(k, angles, heads=half(self.heads))
-        return k.transpose(1, 2), self.project(f"wv_{source}", state).transpose(1, 2)
-
-
-class AdaLN(nn.Module):
-    """Adaptive norm of low rank."""
-
-    def __init__(self, size: int, rank: int) -> None:
-        super().__init__()
-        for part in ("shift", "scale", "gate"):
-            self.add_module(f"{part}_down", nn.Linear(size, rank, bias=False))
-            self.add_module(f"{part}_up", nn.Linear(rank, size))
-
-    def forward(self, condition: Tensor) -> Tensor:
-        """Condition ``[rows, 3 M]`` -> ``[rows, 3, M]``: shift, 1 + scale, tanh(gate)."""
-        shift, scale, gate = (
-            self.get_submodule(f"{part}_up")(self.get_submodule(f"{part}_down")(F.silu(value))) + value
-            for part, value in zip(("shift", "scale", "gate"), condition.chunk(3, dim=-1), strict=True)
-        )
-        return torch.stack((shift, 1 + scale, torch.tanh(gate)), dim=1)
 
 
 class Block(nn.Module):
@@ -147,29 +113,27 @@ class Block(nn.Module):
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()
         self.eps = config.norm_eps
-        self.attention = JointAttention(config)
-        self.mlp = FeedForward(config.model_size, config.intermediate_size)
-        self.attention_adaln = AdaLN(config.model_size, config.adaln_rank)
-        self.mlp_adaln = AdaLN(config.model_size, config.adaln_rank)
+        self.attention = JointAttention(config, blockwise=True)
+        self.mlp = MLP(config.model_size, config.intermediate_size)
+        self.attention_adaln = LowRankAdaLN(config.model_size, config.adaln_rank)
+        self.mlp_adaln = LowRankAdaLN(config.model_size, config.adaln_rank)
+
+    def context(self, source: Source, state: Tensor, rotary: Tensor | None = None) -> Tensor:
+        """Keys and values ``[2, rows, heads, n, d]`` of an encoder's state ``[rows, n, m]``; rotary as ``project``."""
+        kv = self.attention.context(state.flatten(0, 1), source, rotary)
+        return kv.reshape(*kv.shape[:2], *state.shape[:2], kv.shape[-1]).transpose(1, 2)
 
     def forward(
-        self, h: Tensor, condition: Tensor, angles: Tensor, context: list[tuple[Tensor, Tensor]], mask: Tensor
+        self, h: Tensor, condition: Tensor, rotary: Tensor, context: list[Tensor], mask: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Return ``h [rows, size, M]`` and the queries ``[rows, heads, size, d]``; mask as ``attend``."""
-        attention = self.attention
         shift, scale, gate = self.attention_adaln(condition)[:, :, None].unbind(1)
-        y = self._modulate(h, shift, scale)
-        q = rotated(attention.q_norm(attention.project("wq", y)), angles, heads=half(attention.heads)).transpose(1, 2)
-        k = rotated(attention.k_norm(attention.project("wk", y)), angles, heads=half(attention.heads)).transpose(1, 2)
-        v = attention.project("wv", y).transpose(1, 2)
-        keys = torch.cat([k, *(pair[0] for pair in context)], dim=2)
-        values = torch.cat([v, *(pair[1] for pair in context)], dim=2)
-        h = h + gate * attention.finish(attend(q, keys, values, mask), y)
+        q, k, v, attention_gate = project(self.attention, modulate(h, shift, scale, self.eps), rotary)
+        keys = torch.cat([k, *(kv[0] for kv in context)], dim=2)
+        values = torch.cat([v, *(kv[1] for kv in context)], dim=2)
+        h = h + gate * self.attention.finish(attend(q, keys, values, mask).transpose(1, 2), attention_gate)
         shift, scale, gate = self.mlp_adaln(condition)[:, :, None].unbind(1)
-        return h + gate * self.mlp(self._modulate(h, shift, scale)), q
-
-    def _modulate(self, h: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-        return F.rms_norm(h.float(), h.shape[-1:], eps=self.eps) * scale + shift
+        return h + gate * self.mlp(modulate(h, shift, scale, self.eps)), q
 
 
 class TrainableDiT(nn.Module):
@@ -185,12 +149,13 @@ class TrainableDiT(nn.Module):
         self.alignment_layers = alignment_layers
         self.hidden_layer = hidden_layer
         size = config.model_size
+        self._rotary = Rotary(config.head_dim)
         self.text_encoder = TextEncoder(config)
-        self.text_norm = Norm(config.text_model_size, config.norm_eps)
+        self.text_norm = RMSNorm(config.text_model_size, config.norm_eps)
         self.speaker_encoder = LatentEncoder(config)
-        self.speaker_norm = Norm(config.speaker_model_size, config.norm_eps)
+        self.speaker_norm = RMSNorm(config.speaker_model_size, config.norm_eps)
         self.latent_encoder = LatentEncoder(config)
-        self.latent_norm = Norm(config.speaker_model_size, config.norm_eps)
+        self.latent_norm = RMSNorm(config.speaker_model_size, config.norm_eps)
         self.cond_module = nn.Sequential(
             nn.Linear(config.timestep_embed_size, size, bias=False),
             nn.SiLU(),
@@ -200,23 +165,23 @@ class TrainableDiT(nn.Module):
         )
         self.in_proj = nn.Linear(config.latent_size, size)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
-        self.out_norm = Norm(size, config.norm_eps)
+        self.out_norm = RMSNorm(size, config.norm_eps)
         self.out_proj = nn.Linear(size, config.latent_size)
 
     def forward(self, batch: Inputs) -> Outputs:
         """Predict the velocity of a batch; see ``Inputs`` and ``Outputs``."""
         rows, size = batch.x.shape[:2]
-        angles = rotary(batch.start[:, None] + torch.arange(size, device=batch.x.device), self.config.head_dim)
-        states = {"text": self.text_norm(self.text_encoder(batch.ids, batch.text_mask))}
+        positions = self._rotary.table(MAX_LATENTS, batch.x.device)
+        rotary = positions[(batch.start[:, None] + torch.arange(size, device=batch.x.device)).flatten()]
+        states = {Source.TEXT: self.text_norm(self.text_encoder(batch.ids, batch.text_mask))}
         masks = [batch.text_mask.new_ones(rows, size), batch.text_mask]
-        patch_angles: dict[str, Tensor] = {}
+        patch_rotary: dict[Source, Tensor] = {}
         if batch.prefix is not None and batch.prefix_mask is not None:
-            states["latent"] = self.latent_norm(self.latent_encoder(batch.prefix))
-            patch = self.config.speaker_patch_size
-            places = torch.arange(batch.prefix.shape[1], device=batch.x.device) * patch
-            patch_angles["latent"] = rotary(places, self.config.head_dim)
+            states[Source.LATENT] = self.latent_norm(self.latent_encoder(batch.prefix))
+            patches = positions[:: self.config.speaker_patch_size][: batch.prefix.shape[1]]
+            patch_rotary[Source.LATENT] = _repeated(patches, rows)
             masks.append(batch.prefix_mask)
-        states["speaker"] = self.speaker_norm(self.speaker_encoder(batch.speaker))
+        states[Source.SPEAKER] = self.speaker_norm(self.speaker_encoder(batch.speaker))
         masks.append(batch.speaker_mask)
         mask = torch.cat(masks, dim=1)[:, None]
 
@@ -224,13 +189,16 @@ class TrainableDiT(nn.Module):
         h: Tensor = self.in_proj(batch.x).float()  # the residual stream stays exact under autocast
         hidden, alignments = h, []
         for i, block in enumerate(cast("Iterable[Block]", self.blocks)):
-            context = [
-                block.attention.context(source, state, patch_angles.get(source)) for source, state in states.items()
-            ]
-            h, q = block(h, condition, angles, context, mask)
+            context = [block.context(source, state, patch_rotary.get(source)) for source, state in states.items()]
+            h, q = block(h, condition, rotary, context, mask)
             if i in self.alignment_layers:
                 alignments.append((q @ context[0][0].mT).float() * self.config.head_dim**-0.5)
             if i == self.hidden_layer:
                 hidden = h
         velocity: Tensor = self.out_proj(self.out_norm(h))
-        return Outputs(velocity.float(), states["text"], hidden, alignments)
+        return Outputs(velocity.float(), states[Source.TEXT], hidden, alignments)
+
+
+def _repeated(rotary: Tensor, rows: int) -> Tensor:
+    """The positions of one row, for every row of a batch."""
+    return rotary.repeat(rows, *[1] * (rotary.dim() - 1))

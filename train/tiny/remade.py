@@ -112,10 +112,10 @@ def _led_back(model: TrainableDiT, inputs: Inputs, targets: Targets, generator: 
     low, high = LEVEL
     level = (low + (high - low) * torch.rand(len(clean), generator=generator)).to(clean.device)
     x = clean + level[:, None, None] * targets.velocity
-    untold = torch.zeros_like(inputs.text_mask)
+    no_text = torch.zeros_like(inputs.text_mask)
     for step in range(_STEPS):
         now = replace(inputs, x=x, t=level * (1 - step / _STEPS))
         velocity = model(now).velocity
-        velocity = velocity + PARAMS.cfg_scale_text * (velocity - model(replace(now, text_mask=untold)).velocity)
+        velocity = velocity + PARAMS.cfg_scale_text * (velocity - model(replace(now, text_mask=no_text)).velocity)
         x = x - (level / _STEPS)[:, None, None] * velocity
     return x

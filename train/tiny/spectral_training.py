@@ -85,8 +85,8 @@ class SpectralPath(nn.Module):
     def forward(self, latents: Tensor, source: Tensor) -> Tensor:
         """Latents ``[b, n, 80]`` that the network sees, and those of the source -> audio ``[b, n · 1024]``, late."""
         history = Fresh()
-        seen, told = embedded(latents, self.latent_dim), embedded(source, self.latent_dim)
-        return self.decoder.sound(self.decoder.spectra(seen, told, history), history, oversampling=1)
+        noisy, clean = embedded(latents, self.latent_dim), embedded(source, self.latent_dim)
+        return self.decoder.sound(self.decoder.spectra(noisy, clean, history), history, oversampling=1)
 
 
 class SpectralTask:
@@ -122,9 +122,9 @@ class SpectralTask:
         self._optimizers = optim.make_optimizers(
             self._path, lambda name, parameter: False, lr=options.lr, weight_decay=0.0, betas=(0.8, 0.99)
         )
-        self._critics = Discriminators(options.gan_windows, rate=RATE).to(self._device)
-        self._critics_optimizers = optim.make_optimizers(
-            self._critics, lambda name, parameter: False, lr=options.gan_lr, weight_decay=0.0, betas=(0.8, 0.98)
+        self._discriminators = Discriminators(options.gan_windows, rate=RATE).to(self._device)
+        self._discriminator_optimizers = optim.make_optimizers(
+            self._discriminators, lambda name, parameter: False, lr=options.gan_lr, weight_decay=0.0, betas=(0.8, 0.98)
         )
 
     def parts(self) -> Mapping[str, tuple[nn.Module, Mapping[str, torch.optim.Optimizer]]]:
@@ -132,7 +132,7 @@ class SpectralTask:
         return {
             "decoder": (nn.ModuleDict({"path": self._average}), {}),
             "trained": (self._path, self._optimizers),
-            "critics": (self._critics, self._critics_optimizers),
+            "critics": (self._discriminators, self._discriminator_optimizers),
         }
 
     def step(self, number: int, progress: float) -> dict[str, Tensor]:
@@ -148,16 +148,16 @@ class SpectralTask:
         loss = weigh(terms, options.weights)
         judged = progress >= options.gan_from and number % options.gan_every == 0
         if judged:
-            terms["found_out"], terms["features"] = self._critics.fool(real, made)
-            loss = loss + options.gan * terms["found_out"] + options.features * terms["features"]
+            terms["adversarial"], terms["features"] = self._discriminators.decoder_losses(real, made)
+            loss = loss + options.gan * terms["adversarial"] + options.features * terms["features"]
         loss.backward()  # type: ignore[no-untyped-call]
         share = optim.decay(progress, options.power) * optim.warm_up(number, options.warm_up)
         terms["gradient"] = advance(self._path, self._optimizers, share=share, clip=options.clip)
         if judged:
-            self._critics.zero_grad(set_to_none=True)
-            terms["judged"] = self._critics.judge(real, made)
-            terms["judged"].backward()  # type: ignore[no-untyped-call]
-            advance(self._critics, self._critics_optimizers, share=1.0, clip=options.clip)
+            self._discriminators.zero_grad(set_to_none=True)
+            terms["discriminators"] = self._discriminators.discriminator_loss(real, made)
+            terms["discriminators"].backward()  # type: ignore[no-untyped-call]
+            advance(self._discriminators, self._discriminator_optimizers, share=1.0, clip=options.clip)
         self._follow(number)
         return {"loss": loss} | terms
 

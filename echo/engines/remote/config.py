@@ -11,11 +11,15 @@ from typing import Annotated, Any
 
 import msgspec
 
+from echo.engines.remote.recipes import RECIPES
 from echo.errors import ConfigError
 from echo.settings import HOME
 
 #: What runs in the engine's environment.
 CHILD = HOME / "engines" / "child.py"
+
+#: In an environment that ``python -m echo engines install`` has made: the engine's table.
+INSTALLED = "engine.toml"
 
 _NAME = r"^[a-z0-9][a-z0-9._-]*$"
 _Positive = Annotated[float, msgspec.Meta(ge=0)]
@@ -57,22 +61,34 @@ class RemoteConfig(msgspec.Struct, frozen=True, kw_only=True):
     adapter: Path
 
 
-def read_engines(path: Path) -> dict[str, RemoteConfig]:
-    """Read engines.toml; without such a file there are none.
+def read_engines(path: Path, installed: Path | None = None) -> dict[str, RemoteConfig]:
+    """Read engines.toml, and the tables of the engines in ``installed``; a table of the file replaces one of those.
 
-    Relative paths start at the file's folder. Raises ConfigError naming table and key.
+    Without file and folder there are none. Relative paths start at the file's folder. Raises ConfigError naming table
+    and key.
     """
+    found = _installed(installed) if installed is not None else {}
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        return {}
+        return found
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"ECHO_ENGINES_FILE={path}: the file cannot be read as TOML: {error}.") from error
     try:
         named = msgspec.convert(tables, dict[Annotated[str, msgspec.Meta(pattern=_NAME)], EngineTable])
     except msgspec.ValidationError as error:
         raise ConfigError(f"{path}: {_where(tables, str(error))}.") from error
-    return {name: _resolve(name, table, path.parent) for name, table in named.items()}
+    return found | {name: _resolve(name, table, path.parent) for name, table in named.items()}
+
+
+def _installed(folder: Path) -> dict[str, RemoteConfig]:
+    found = {}
+    for file in sorted(folder.glob(f"*/{INSTALLED}")):
+        table = msgspec.toml.decode(file.read_bytes(), type=EngineTable)
+        model = str((file.parent / table.model).absolute()) if table.model else ""
+        name = file.parent.name
+        found[name] = _resolve(name, msgspec.structs.replace(table, model=model), file.parent)
+    return found
 
 
 def check_memory(engines: Iterable[RemoteConfig], capacity_gb: Callable[[str], float]) -> None:
@@ -110,8 +126,14 @@ def _interpreter(name: str, table: EngineTable, folder: Path) -> Path:
     path = (folder / Path(table.python).expanduser()).absolute()  # not resolved: an environment's is a link
     path = path / "bin" / "python" if path.is_dir() else path
     if not path.is_file():
-        raise ConfigError(f"engines.toml: {name}: python: there is no {path}; make the engine's environment first.")
+        raise ConfigError(
+            f"engines.toml: {name}: python: there is no {path}; make the engine's environment first{_command(table)}."
+        )
     return path
+
+
+def _command(table: EngineTable) -> str:
+    return f": python -m echo engines install {table.adapter}" if table.adapter in RECIPES else ""
 
 
 def _where(tables: dict[str, Any], message: str) -> str:

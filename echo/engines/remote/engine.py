@@ -11,10 +11,10 @@ from echo.engines.base import Engine
 from echo.engines.remote.config import RemoteConfig
 from echo.engines.remote.messages import Ready
 from echo.engines.remote.supervisor import RemoteRules, Supervisor
-from echo.engines.remote.voice import RemoteVoice
+from echo.engines.remote.voice import NamedVoice, RemoteVoice
 from echo.errors import BadRequest
 from echo.stream import FrameStream
-from echo.types import SAMPLE_RATE, Audio, ChunkRules, EngineInfo, Utterance, VoiceState, Workload
+from echo.types import SAMPLE_RATE, Audio, ChunkRules, EngineInfo, EngineOption, Utterance, VoiceState, Workload
 
 #: Bytes of the longest character in UTF-8.
 _CHARACTER = 4
@@ -31,7 +31,7 @@ class RemoteEngine(Engine):
     ) -> None:
         self._supervisor = Supervisor(config, rules or RemoteRules(idle_stop=config.table.idle_stop_s), environment)
         self._ready = self._supervisor.first_ready.result()
-        self._info = describe(self._ready)
+        self._info = describe(self._ready, config.name)
 
     @property
     @override
@@ -49,8 +49,9 @@ class RemoteEngine(Engine):
 
     @override
     def prepare(self, utterance: Utterance) -> Utterance:
-        if isinstance(utterance.voice, RemoteVoice):
-            utterance.voice.key  # noqa: B018 - computed here, not where others wait
+        for voice in (utterance.voice, utterance.emotion_voice):
+            if isinstance(voice, RemoteVoice):
+                voice.key  # noqa: B018 - computed here, not where others wait
         return utterance
 
     @override
@@ -74,6 +75,14 @@ class RemoteEngine(Engine):
             most = len(audio) if limits.clip_max_s is None else round(limits.clip_max_s * SAMPLE_RATE)
             encoded.set_result(RemoteVoice(audio[:most].copy() if most < len(audio) else audio))
         return encoded
+
+    @override
+    def own_voice(self, name: str) -> VoiceState | None:
+        if not self._ready.capabilities.named or not self._ready.voices:
+            return None
+        # A name, or a mixture of names, as the engine's adapter understands it: a*0.6+b*0.4.
+        parts = {part.partition("*")[0].strip() for part in name.split("+")}
+        return NamedVoice(name) if parts <= set(self._ready.voices) else None
 
     @override
     def speak(self, utterance: Utterance) -> FrameStream:
@@ -105,18 +114,28 @@ class RemoteEngine(Engine):
         self._supervisor.close()
 
 
-def describe(ready: Ready) -> EngineInfo:
-    """Return what the server needs to know of an engine that has said what it is."""
-    limits = ready.limits
+def describe(ready: Ready, family: str) -> EngineInfo:
+    """Return what the server needs to know of an engine that has said what it is; ``family`` names its presets."""
+    limits, can = ready.limits, ready.capabilities
     rules = ChunkRules()
     target = rules.target_s if limits.max_s is None else min(rules.target_s, limits.max_s)
     return EngineInfo(
         name=ready.name,
-        preset_family="echo",
+        preset_family=family,
         sample_rate=ready.sample_rate,
         device=ready.device,
         backend=f"{ready.name} {ready.version}".strip(),
         license=ready.license,
+        blocks=False,
+        options=tuple(
+            EngineOption(name=option.name, kind=option.type, least=option.min, most=option.max, default=option.default)
+            for option in ready.options
+        ),
+        clones=can.clone,
+        voices=ready.voices if can.named else (),
+        streams=can.stream,
+        languages=can.languages,
+        emotions=frozenset(can.emotion),
         concurrent=limits.concurrent,
         chunk_rules=ChunkRules(
             target_s=target,

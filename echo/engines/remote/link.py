@@ -1,4 +1,4 @@
-"""One engine process and its three threads: what it says, what is said to it, and what it prints."""
+"""One engine process and its three threads: messages from it, messages to it, and its output for the log."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ class ChildLink:
             self._socket.shutdown(socket.SHUT_RDWR)
 
     def end(self, patience_s: float) -> str:
-        """Wait for the end of the process, kill it where that takes too long, and say in words how it ended."""
+        """Wait for the end of the process, kill it when that takes too long, and describe how it ended."""
         try:
             self._process.wait(patience_s)
         except subprocess.TimeoutExpired:

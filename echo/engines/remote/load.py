@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 
 import torch
 
@@ -17,14 +18,18 @@ from echo.vad import SilenceGate
 _GB = 2**30
 
 
-def load_remote(config: RemoteConfig, settings: Settings, gate: SilenceGate | None) -> RemoteEngine:
+def load_remote(
+    config: RemoteConfig, settings: Settings, gate: SilenceGate | None, together: Sequence[RemoteConfig] = ()
+) -> RemoteEngine:
     """Start an engine and wait until it is ready; raises ConfigError or LoadError.
+
+    ``together`` are all engines of the server whose memory has to fit.
 
     Its speech is not checked for silences: an engine that streams by tokens could not take back what it has sent.
     """
     if sys.platform == "win32":
-        raise ConfigError(f"ECHO_ENGINE={config.name}: engines in processes of their own need Linux or macOS.")
-    check_memory([config], device_memory_gb)
+        raise ConfigError(f"{config.name}: engines in processes of their own need Linux or macOS.")
+    check_memory(together or [config], device_memory_gb)
     rules = RemoteRules(
         idle_stop=config.table.idle_stop_s,
         stall=settings.device_timeout_s or RemoteRules().stall,

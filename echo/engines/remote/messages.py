@@ -44,7 +44,8 @@ class Forget(_Message, frozen=True, kw_only=True, tag="forget"):
 class Speak(_Message, frozen=True, kw_only=True, tag="speak"):
     """A text to speak, with a voice that was sent (``key``), one of the engine's own (``name``), or its default one.
 
-    ``credit`` is the number of samples that may be sent before more is granted.
+    ``emotion_key`` is that of a clip that was sent, whose emotion the speech is to have. ``credit`` is the number of
+    samples that may be sent before more is granted.
     """
 
     id: int
@@ -53,6 +54,7 @@ class Speak(_Message, frozen=True, kw_only=True, tag="speak"):
     credit: int
     key: str | None = None
     name: str | None = None
+    emotion_key: str | None = None
     options: dict[str, Any] = {}
 
 

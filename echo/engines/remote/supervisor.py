@@ -14,6 +14,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -38,10 +39,10 @@ from echo.engines.remote.messages import (
     Voice,
     Voiced,
 )
-from echo.engines.remote.voice import RemoteVoice
+from echo.engines.remote.voice import NamedVoice, RemoteVoice
 from echo.errors import BadRequest, EchoError, EngineFailed, LoadError, NotReady, Overloaded, TooLarge
 from echo.stream import FrameStream
-from echo.types import SAMPLE_RATE, AudioFrame, Utterance, Workload
+from echo.types import SAMPLE_RATE, AudioFrame, Utterance, VoiceState, Workload
 
 log = logging.getLogger(__name__)
 
@@ -237,7 +238,7 @@ class Supervisor:
             while True:
                 if event is not None and event.link is self._link:  # not of a process that was given up
                     if isinstance(event, Gone):
-                        self._fall(event.reason, ending=event.closed)
+                        self._give_up_process(event.reason, ending=event.closed)
                     else:
                         self._receive(event.message)
                 event = self._inbox.get_nowait()
@@ -252,14 +253,14 @@ class Supervisor:
             job.stream.finish()
         match self._state:
             case _State.DOWN:
-                self._refuse_the_impatient(now)
+                self._refuse_overdue(now)
                 if now >= self._retry_at:
                     self._start(now)
             case _State.IDLE:
                 if self._jobs.waiting:
                     self._start(now)
             case _State.LOADING:
-                self._refuse_the_impatient(now)
+                self._refuse_overdue(now)
                 self._watch(now)
             case _State.READY:
                 self._serve(now)
@@ -279,7 +280,7 @@ class Supervisor:
                 post=self._inbox.put,
             )
         except OSError as error:
-            self._fall(f"its process cannot be started: {error}")
+            self._give_up_process(f"its process cannot be started: {error}")
             return
         table = self._config.table
         engine = {
@@ -288,7 +289,7 @@ class Supervisor:
         self._link.send(Hello(engine={"name": self._config.name, "adapter": str(self._config.adapter), **engine}))
 
     def _serve(self, now: float) -> None:
-        """Give the process its jobs, their credit, and the news that nobody listens any more."""
+        """Send the process new jobs, credit and cancellations."""
         link, ready = self._link, self._ready
         assert link is not None
         assert ready is not None
@@ -313,33 +314,46 @@ class Supervisor:
             self._stop(link)
 
     def _cancel(self, job: Job) -> None:
-        """Tell the process, once, that nobody waits for a job; it is done when the process says so."""
+        """Send the process one cancellation; the job ends when the process confirms it."""
         if not job.cancel_sent and self._link is not None:
             job.cancel_sent = True
             self._link.send(Cancel(id=job.id))
 
     def _speak(self, link: ChildLink, job: Job) -> None:
-        voice = job.utterance.voice
-        key = None
-        if isinstance(voice, RemoteVoice):
-            key = voice.key
-            if key not in link.voices:
-                link.voices.add(key)
-                link.send(Voice(id=next(self._ids), key=key, rate=SAMPLE_RATE, pcm=voice.samples.tobytes()))
         utterance = job.utterance
-        # Chunks of a request differ in their noise, and repeat with its seed.
-        seed = utterance.seed + utterance.chunk
-        link.send(Speak(id=job.id, text=job.text, seed=seed, credit=job.granted, key=key))
+        voice = utterance.voice
+        link.send(
+            Speak(
+                id=job.id,
+                text=job.text,
+                # Chunks of a request differ in their noise, and repeat with its seed.
+                seed=utterance.seed + utterance.chunk,
+                credit=job.granted,
+                key=self._send_voice(link, voice),
+                name=voice.name if isinstance(voice, NamedVoice) else None,
+                emotion_key=self._send_voice(link, utterance.emotion_voice),
+                options={**utterance.options, **emotion_options(utterance)},
+            )
+        )
+
+    def _send_voice(self, link: ChildLink, voice: VoiceState | None) -> str | None:
+        """Send a clip that the process does not have, and return its key; None for what is no clip."""
+        if not isinstance(voice, RemoteVoice):
+            return None
+        if voice.key not in link.voices:
+            link.voices.add(voice.key)
+            link.send(Voice(id=next(self._ids), key=voice.key, rate=SAMPLE_RATE, pcm=voice.samples.tobytes()))
+        return voice.key
 
     def _watch(self, now: float) -> None:
-        """Ask whether the process lives, and kill one that does not answer or does not get on."""
+        """Ping the process, and kill it when it does not answer or makes no step."""
         link = self._link
         if link is None:  # just stopped
             return
         if self._unanswered_since is not None and now - self._unanswered_since > self._rules.pong:
-            self._fall(f"it has not answered for {now - self._unanswered_since:.0f} s")
+            self._give_up_process(f"it has not answered for {now - self._unanswered_since:.0f} s")
         elif self._jobs.active and now - self._moved_at > self._rules.stall:
-            self._fall(f"it has made no step for {now - self._moved_at:.0f} s")
+            self._give_up_process(f"it has made no step for {now - self._moved_at:.0f} s")
         elif self._unanswered_since is None and now - self._pinged_at >= self._rules.ping:
             self._pings += 1
             self._pinged_at = self._unanswered_since = now
@@ -356,7 +370,7 @@ class Supervisor:
             case Loading():
                 log.info("%s: loading: %s", self._config.name, message.stage)
             case Ready():
-                self._welcome(message, now)
+                self._accept_ready(message, now)
             case Voiced():
                 log.debug("%s: voice %s is encoded, %d bytes", self._config.name, message.key[:8], message.nbytes)
             case Samples():
@@ -368,13 +382,13 @@ class Supervisor:
             case Failure():
                 self._fail(message)
 
-    def _welcome(self, ready: Ready, now: float) -> None:
+    def _accept_ready(self, ready: Ready, now: float) -> None:
         first = self._ready is None
         if ready.protocol != PROTOCOL or ready.sample_rate < 1 or ready.limits.concurrent < 1:
-            self._fall(f"it speaks protocol {ready.protocol} at {ready.sample_rate} Hz")
+            self._give_up_process(f"it speaks protocol {ready.protocol} at {ready.sample_rate} Hz")
             return
         if self._ready is not None and ready.sample_rate != self._ready.sample_rate:
-            self._fall(f"its rate has changed from {self._ready.sample_rate} to {ready.sample_rate} Hz")
+            self._give_up_process(f"its rate has changed from {self._ready.sample_rate} to {ready.sample_rate} Hz")
             return
         self._load_s = now - self._began
         self._worked_at = self._ready_at = now
@@ -390,7 +404,7 @@ class Supervisor:
         if job is None or self._ready is None:
             return
         if len(message.pcm) % 4 or message.seq != job.frames:
-            self._fall(f"frame {message.seq} of job {message.id} is not the one that follows, or no float32")
+            self._give_up_process(f"frame {message.seq} of job {message.id} is not the one that follows, or no float32")
             return
         samples = np.frombuffer(message.pcm, np.dtype("<f4")).astype(np.float32)
         if not np.isfinite(samples).all():
@@ -437,12 +451,12 @@ class Supervisor:
                 self._out_of_memory = self._out_of_memory + 1 if message.code == "out_of_memory" else 0
                 job.stream.finish(_refusal(message.code))
         if message.fatal or self._out_of_memory > 1:
-            self._fall(f"{message.code}: {message.message}", ending=message.fatal)
+            self._give_up_process(f"{message.code}: {message.message}", ending=message.fatal)
 
-    def _fall(self, reason: str, *, ending: bool = False) -> None:
-        """The process is of no use any more: what it was doing fails, and it starts again later.
+    def _give_up_process(self, reason: str, *, ending: bool = False) -> None:
+        """Fail what the process was working on, and start it again later.
 
-        ``ending``: it is about to end by itself, and its exit status may say more.
+        ``ending``: it is about to end by itself, and its exit status may tell more.
         """
         now = self._clock()
         link, self._link = self._link, None
@@ -473,7 +487,7 @@ class Supervisor:
         else:
             log.info("%s: it starts again in %.1f s", self._config.name, wait)
 
-    def _refuse_the_impatient(self, now: float) -> None:
+    def _refuse_overdue(self, now: float) -> None:
         if self._down_since is None:
             return
         with self._lock:
@@ -514,8 +528,23 @@ class Supervisor:
             self._state = state
 
 
+def emotion_options(utterance: Utterance) -> dict[str, Any]:
+    """Return how an utterance is to sound, by the names of the job's fields; the clip apart."""
+    emotion = utterance.emotion
+    if emotion is None:
+        return {}
+    found = {
+        "emo_vector": list(emotion.vector) if emotion.vector is not None else None,
+        "emo_alpha": emotion.alpha,
+        "use_emo_text": emotion.from_text,
+        "emo_text": emotion.text,
+        "use_random": emotion.random,
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
 def _refusal(code: str) -> EchoError:
-    """Return what a client is told; the process's own words stay in the log."""
+    """Return the error for the client; the process's own message stays in the log."""
     match code:
         case "voice_rejected" | "voice_unknown":
             return BadRequest("voice: this engine cannot use the clip.", param="voice")

@@ -1,4 +1,4 @@
-"""The voice of a remote engine: the clip itself, which the engine's process encodes when it is first spoken with."""
+"""The voices of a remote engine: its own by name, and clips, which its process encodes when they are first used."""
 
 from __future__ import annotations
 
@@ -7,6 +7,14 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from echo.types import Audio
+
+
+@dataclass(frozen=True)
+class NamedVoice:
+    """A voice that the engine has of its own, or a mixture of such, as its adapter reads the name."""
+
+    name: str
+    nbytes: int = 0
 
 
 @dataclass(frozen=True, eq=False)

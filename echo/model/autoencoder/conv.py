@@ -74,7 +74,7 @@ class Snake(nn.Module):
         self.alpha = nn.Parameter(torch.ones(1, channels, 1))
 
     def forward(self, x: Tensor, history: History) -> Tensor:
-        """Same shape out; remembers nothing."""
+        """[batch, channels, frames] -> the same; keeps no history."""
         return self.activate(x)
 
     def activate(self, x: Tensor) -> Tensor:
@@ -109,7 +109,7 @@ class ResidualUnit(nn.Module):
         )
 
     def forward(self, x: Tensor, history: History) -> Tensor:
-        """Same shape out."""
+        """[batch, channels, frames] -> the same."""
         return cast(Tensor, self.block(x, history)).add_(x)
 
 
@@ -125,7 +125,7 @@ class ConvNeXtBlock(nn.Module):
         self.gamma = nn.Parameter(torch.ones(channels))
 
     def forward(self, x: Tensor, history: History) -> Tensor:
-        """Same shape out."""
+        """[batch, channels, frames] -> the same."""
         h = self.norm(self.dwconv(x, history).transpose(1, 2))
         h = self.gamma * self.pwconv2(F.gelu(self.pwconv1(h)))
         return x + cast(Tensor, h).transpose(1, 2)

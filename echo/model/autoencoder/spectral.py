@@ -115,9 +115,9 @@ class SpectralDecoder(nn.Module):
 
     def _loudness(self, z_q: Tensor, history: History) -> Tensor:
         """[batch, latent_dim, n] -> [batch, frames, bins]; a frame's middle lies in the sub-frame before its own."""
-        told: Tensor = self.direct(z_q.to(self.direct.weight.dtype).transpose(1, 2))
-        told = told.reshape(told.shape[0], -1, self.config.fft // 2)
-        return history.prepend(told, 1, dim=1)[:, :-1]
+        levels: Tensor = self.direct(z_q.to(self.direct.weight.dtype).transpose(1, 2))
+        levels = levels.reshape(levels.shape[0], -1, self.config.fft // 2)
+        return history.prepend(levels, 1, dim=1)[:, :-1]
 
     def _excitation(self, z_q: Tensor, history: History) -> tuple[Tensor, Tensor]:
         """Spectra of pulses and noise, each [batch, frames, bins]."""
@@ -162,10 +162,10 @@ class SpectralDecoder(nn.Module):
     def _borders(self, z_q: Tensor, source: SourceConfig, history: History) -> tuple[Tensor, Tensor]:
         """Voicing and octaves above the reference, [batch, frames] each, at the ends of frames.
 
-        The latents tell them at some of these places; those between are means, of the pitch weighed by the voicing.
+        The latents hold them at some of these places. The others are interpolated, the pitch weighted by the voicing.
         """
-        told = torch.stack((z_q[:, source.voicing], z_q[:, source.pitch])).transpose(2, 3).flatten(2)
-        voicing, pitch = told[0].clamp(0.0, 1.0), told[1]
+        values = torch.stack((z_q[:, source.voicing], z_q[:, source.pitch])).transpose(2, 3).flatten(2)
+        voicing, pitch = values[0].clamp(0.0, 1.0), values[1]
         between = self.config.frames_per_latent // len(source.voicing)
         before = history.prepend(torch.stack((voicing, pitch), 1), 1)
         shares = torch.arange(1, between + 1, device=z_q.device) / between

@@ -57,7 +57,7 @@ class LayerScale(nn.Module):
         self.gamma = nn.Parameter(torch.ones(dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Same shape out."""
+        """[..., dim] -> the same."""
         return x * self.gamma
 
 
@@ -120,7 +120,7 @@ class WindowTransformer(nn.Module):
         self.register_buffer("freqs_cis", self.computed_table())
 
     def computed_table(self, device: torch.device | str | None = None) -> Tensor:
-        """The rotary table [block_size, head_dim / 2, 2] in bfloat16, on the default device unless told."""
+        """The rotary table [block_size, head_dim / 2, 2] in bfloat16, on ``device``, by default torch's own."""
         positions = torch.arange(self.config.block_size, device="cpu")
         table = rotary_table(positions, self.config.head_dim, self.config.rope_base)
         return table.to(torch.get_default_device() if device is None else device)

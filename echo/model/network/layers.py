@@ -99,7 +99,7 @@ class MLP(Fused):
 class Rotary:
     """Cosines and sines of the rotary angles ``p * 10000^(-2k/d)``, computed once per device.
 
-    A turn is a cosine and a sine, or on a CPU a complex number, with which rotating takes a tenth of the time there.
+    A position has cosines and sines, or on a CPU complex numbers, with which rotating takes a tenth of the time there.
 
     Deliberately no module and no buffer: the tables are in no checkpoint and must survive a model that was
     built on the meta device.
@@ -112,11 +112,11 @@ class Rotary:
         self._tables: dict[torch.device, Tensor] = {}
 
     def __call__(self, start: int, count: int, device: torch.device, stride: int = 1) -> Tensor:
-        """Turns at positions start, start + stride, ...: ``[count, 2, d/2]`` f32, or ``[count, d/2]`` complex."""
+        """Table rows of positions start, start + stride, ...: ``[count, 2, d/2]`` f32, or ``[count, d/2]`` complex."""
         return self.table(start + count * stride, device)[start : start + count * stride : stride]
 
     def table(self, end: int, device: torch.device) -> Tensor:
-        """Turns at all positions from 0 on, at least to ``end``."""
+        """Table of all positions from 0 on, at least to ``end``."""
         table = self._tables.get(device)
         if table is None or table.shape[0] < end:
             # The released model uses 640 positions; power-of-two growth covers whatever else is asked.

@@ -5,16 +5,13 @@ from __future__ import annotations
 import asyncio
 import base64
 import itertools
-import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from starlette.types import Message
 from starlette.websockets import WebSocket
 
 from compat.chatterbox.requests import RequestSocket
@@ -23,61 +20,26 @@ from echo.engines.fake import FakeEngine
 from echo.errors import BadRequest
 from echo.runtime import Runtime
 from echo.session import SpeechSession
-from echo.settings import Settings
-from tests.contract.serving import PATIENCE_S
+from tests.contract import far_end
+from tests.contract.far_end import running, until
+from tests.contract.serving import PATIENCE_S, Gate
 
 TEXT = "Well, the rain has stopped at last. Shall we go for a walk? I would like that, if you have the time. Good"
 WORDS = TEXT.split()
 
 
-class Client:
-    """The far end of a socket: what it sends, and what came back."""
+class Client(far_end.Client):
+    """A client of one of the sockets."""
 
-    def __init__(self) -> None:
-        self.answers: list[dict[str, Any]] = []
-        self.closed: int | None = None
-        self._changed = asyncio.Event()
-        self._frames: asyncio.Queue[Message] = asyncio.Queue()
-        self._frames.put_nowait({"type": "websocket.connect"})
+    async def talk(self, kind: type[TurnSocket] | type[RequestSocket], runtime: Runtime, idle_s: float = 60) -> None:
+        async def application(socket: WebSocket) -> None:
+            await socket.accept()
+            await kind(socket, runtime, idle_s).serve()
 
-    def send(self, **message: object) -> None:
-        self._frames.put_nowait({"type": "websocket.receive", "text": json.dumps(message)})
-
-    def leave(self) -> None:
-        self._frames.put_nowait({"type": "websocket.disconnect", "code": 1001})
-
-    async def serve(self, kind: type[TurnSocket] | type[RequestSocket], runtime: Runtime, idle_s: float = 60) -> None:
-        socket = WebSocket({"type": "websocket", "path": "/", "headers": []}, self._frames.get, self._answer)
-        await socket.accept()
-        await kind(socket, runtime, idle_s).serve()
+        await self.serve(application)
 
     async def until(self, kind: str, count: int = 1) -> None:
-        async with asyncio.timeout(PATIENCE_S):
-            while sum(answer.get("type") == kind for answer in self.answers) < count:
-                self._changed.clear()
-                await self._changed.wait()
-
-    async def _answer(self, message: Message) -> None:
-        if message["type"] == "websocket.send":
-            self.answers.append(json.loads(message["text"]))
-        elif message["type"] == "websocket.close":
-            self.closed = message["code"]
-        self._changed.set()
-
-
-@asynccontextmanager
-async def running(voices_dir: Path) -> AsyncIterator[tuple[Runtime, FakeEngine]]:
-    engine = FakeEngine()
-    runtime = Runtime(Settings(voices_dir=(str(voices_dir),)), load_engine=lambda settings, gate: engine)
-    async with runtime:
-        await runtime.ready()
-        yield runtime, engine
-
-
-async def settled(runtime: Runtime) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while runtime.service.admission.open:  # noqa: ASYNC110 - nothing tells of it
-            await asyncio.sleep(0.002)
+        await until(lambda: sum(message.get("type") == kind for message in self.messages) >= count)
 
 
 def said(engine: FakeEngine) -> list[str]:
@@ -88,24 +50,24 @@ def test_any_split_of_a_text_is_spoken_once_and_whole(voices_dir: Path) -> None:
     async def check(cuts: list[int]) -> None:
         engine.script.spoken.clear()
         client = Client()
-        serving = asyncio.create_task(client.serve(TurnSocket, runtime))
-        client.send(type="init", voice_id="anna")
+        serving = asyncio.create_task(client.talk(TurnSocket, runtime))
+        client.say(type="init", voice_id="anna")
         edges = [0, *sorted(cuts), len(TEXT)]
         for start, end in itertools.pairwise(edges):
-            client.send(type="text", content=TEXT[start:end])
+            client.say(type="text", content=TEXT[start:end])
             await asyncio.sleep(0)
-        client.send(type="end")
+        client.say(type="end")
         await client.until("complete")
         client.leave()
         await serving
         assert said(engine) == WORDS
-        audio = [answer for answer in client.answers if answer["type"] == "audio"]
+        audio = [answer for answer in client.messages if answer["type"] == "audio"]
         assert [answer["chunk_index"] for answer in audio] == list(range(len(audio)))
         assert all(len(base64.b64decode(answer["audio"])) == 160 for answer in audio)
 
     with asyncio.Runner() as runner:
-        opened = running(voices_dir)
-        runtime, engine = runner.run(opened.__aenter__())
+        opened = running(voices_dir, engine := FakeEngine())
+        runtime = runner.run(opened.__aenter__())
 
         @settings(max_examples=25, deadline=None)
         @given(cuts=st.lists(st.integers(0, len(TEXT)), max_size=10))
@@ -123,35 +85,35 @@ def test_any_moment_of_a_cancel_or_hang_up_leaves_nothing(voices_dir: Path) -> N
         engine.script.spoken.clear()
         client = Client()
         tasks = asyncio.all_tasks()
-        serving = asyncio.create_task(client.serve(TurnSocket, runtime))
+        serving = asyncio.create_task(client.talk(TurnSocket, runtime))
         for number, moment in enumerate(moments, 1):
-            client.send(type="init", voice_id="anna")
-            client.send(type="text", content=TEXT)
+            client.say(type="init", voice_id="anna")
+            client.say(type="text", content=TEXT)
             if moment % 2:
-                client.send(type="end")
+                client.say(type="end")
             for _ in range(moment):
                 await asyncio.sleep(0.001)
-            client.send(type="cancel")
+            client.say(type="cancel")
             await client.until("cancelled", number)
-        before = len(client.answers)
-        assert client.answers[-1] == {"type": "cancelled"}
+        before = len(client.messages)
+        assert client.messages[-1] == {"type": "cancelled"}
         if leave:
-            client.send(type="init", voice_id="anna")
-            client.send(type="text", content=TEXT)
+            client.say(type="init", voice_id="anna")
+            client.say(type="text", content=TEXT)
             await asyncio.sleep(0.001)
         client.leave()
         async with asyncio.timeout(PATIENCE_S):
             await serving
-        await settled(runtime)
+        await until(lambda: runtime.service.admission.open == 0)
         if not leave:
-            assert len(client.answers) == before  # a cancelled turn says no more
+            assert len(client.messages) == before  # a cancelled turn says no more
         assert asyncio.all_tasks() - {serving} <= tasks
         for utterance in engine.script.spoken:  # always a part of the text, never half a word
             assert f" {utterance.text.removeprefix('[S1] ')} " in f" {TEXT} "
 
     with asyncio.Runner() as runner:
-        opened = running(voices_dir)
-        runtime, engine = runner.run(opened.__aenter__())
+        opened = running(voices_dir, engine := FakeEngine())
+        runtime = runner.run(opened.__aenter__())
         engine.script.block_s = 0.002
 
         @settings(max_examples=20, deadline=None)
@@ -166,43 +128,62 @@ def test_any_moment_of_a_cancel_or_hang_up_leaves_nothing(voices_dir: Path) -> N
 
 
 @pytest.mark.parametrize("kind", [TurnSocket, RequestSocket])
-async def test_a_silent_client_is_let_go(voices_dir: Path, kind: type[TurnSocket] | type[RequestSocket]) -> None:
-    async with running(voices_dir) as (runtime, _):
-        client = Client()
-        await client.serve(kind, runtime, idle_s=0.01)
-        assert client.closed == 1000
-        assert client.answers == []
+async def test_a_silent_client_is_let_go(runtime: Runtime, kind: type[TurnSocket] | type[RequestSocket]) -> None:
+    client = Client()
+    await client.talk(kind, runtime, idle_s=0.01)
+    assert client.close_code == 1000
+    assert client.messages == []
 
 
-async def test_a_client_that_is_spoken_to_is_not_idle(voices_dir: Path) -> None:
-    async with running(voices_dir) as (runtime, engine):
-        engine.script.block_s = 0.3
-        client = Client()
-        client.send(type="init", voice_id="anna")
-        client.send(type="text", content="Hello there, you.")
-        client.send(type="end")
-        await client.serve(TurnSocket, runtime, idle_s=0.1)
-        assert [answer["type"] for answer in client.answers][-1] == "complete"
-        assert client.closed == 1000
+async def test_what_waits_on_a_connection_is_small(runtime: Runtime, engine: FakeEngine) -> None:
+    client, gate = Client(), Gate()
+    engine.script.render = gate
+    serving = asyncio.create_task(client.talk(RequestSocket, runtime))
+    client.say(text="Hello.", voice_id="anna")
+    await asyncio.to_thread(gate.reached.wait, PATIENCE_S)
+    tracemalloc.start()
+    try:
+        for _ in range(20):
+            client.say(text="long " * 100_000, voice_id="anna")
+            await asyncio.sleep(0.01)
+        assert client.unread == 0
+        assert tracemalloc.get_traced_memory()[0] < 2_000_000  # they were 10 MB
+    finally:
+        tracemalloc.stop()
+        gate.open()
+    await until(lambda: sum("error" in message for message in client.messages) == 20)
+    assert "text: 499999 characters; at most 4096 are allowed." in client.messages[-1]["error"]
+    client.leave()
+    await serving
 
 
-async def test_a_turn_that_is_dropped_before_it_has_begun_is_closed(voices_dir: Path) -> None:
-    async with running(voices_dir) as (runtime, _):
-        service, opened = runtime.service, []
+async def test_a_client_that_is_spoken_to_is_not_idle(runtime: Runtime, engine: FakeEngine) -> None:
+    engine.script.block_s = 0.3
+    client = Client()
+    client.say(type="init", voice_id="anna")
+    client.say(type="text", content="Hello there, you.")
+    client.say(type="end")
+    await client.talk(TurnSocket, runtime, idle_s=0.1)
+    assert [answer["type"] for answer in client.messages][-1] == "complete"
+    assert client.close_code == 1000
 
-        def session(*arguments: Any, **options: Any) -> SpeechSession:
-            opened.append(SpeechSession(service, *arguments, **options))
-            return opened[-1]
 
-        service.session = session  # type: ignore[method-assign]
-        client = Client()
-        client.send(type="init", voice_id="anna")
-        client.send(type="cancel")
-        client.send(type="init", voice_id="anna")
-        client.send(type="init", voice_id="bob")
-        client.leave()
-        await client.serve(TurnSocket, runtime)
-        assert len(opened) == 3
-        for each in opened:
-            with pytest.raises(BadRequest):
-                each.feed("after the end")
+async def test_a_turn_that_is_dropped_before_it_has_begun_is_closed(runtime: Runtime) -> None:
+    service, opened = runtime.service, []
+
+    def session(*arguments: Any, **options: Any) -> SpeechSession:
+        opened.append(SpeechSession(service, *arguments, **options))
+        return opened[-1]
+
+    service.session = session  # type: ignore[method-assign]
+    client = Client()
+    client.say(type="init", voice_id="anna")
+    client.say(type="cancel")
+    client.say(type="init", voice_id="anna")
+    client.say(type="init", voice_id="bob")
+    client.leave()
+    await client.talk(TurnSocket, runtime)
+    assert len(opened) == 3
+    for each in opened:
+        with pytest.raises(BadRequest):
+            each.feed("after the end")

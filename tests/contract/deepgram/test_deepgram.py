@@ -1,9 +1,8 @@
-"""WS /v1/speak, message by message, and through pipecat's service."""
+"""WS /v1/speak, message by message."""
 
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, cast
@@ -15,29 +14,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from tests.contract.docs.audio import spoken_seconds
-from tests.contract.docs.pages import Page, aimed
 from tests.contract.serving import PATIENCE_S, Gate, Serve, Served, wait_until
-
-with warnings.catch_warnings():
-    # pipecat's own affairs: Python 3.13 has no audioop any more, and a class of its own that it is about to remove.
-    warnings.filterwarnings("ignore", "'audioop' is deprecated", DeprecationWarning)
-    warnings.filterwarnings("ignore", "`AudioContextTTSService` is deprecated", DeprecationWarning)
-    from loguru import logger
-    from pipecat.frames.frames import (
-        ErrorFrame,
-        Frame,
-        InterruptionFrame,
-        LLMFullResponseEndFrame,
-        LLMFullResponseStartFrame,
-        LLMTextFrame,
-        TTSAudioRawFrame,
-        TTSStoppedFrame,
-    )
-    from pipecat.services.deepgram.tts import DeepgramTTSService
-    from pipecat.tests.utils import SleepFrame, run_test
-
-PAGE = Page("pipecat")
-HEADING = "Deepgram"
 
 
 class Socket:
@@ -239,59 +216,3 @@ def test_any_messages_in_any_order_are_answered_and_the_last_turn_is_spoken(
         assert audio
         assert flushed["sequence_id"] == flushes
         assert spoken(server)[before:] == ["The last turn"]
-
-
-# -- pipecat ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def quiet() -> Iterator[None]:
-    """Leave pipecat's log out of the output."""
-    logger.disable("pipecat")
-    yield
-    logger.enable("pipecat")
-
-
-async def hear(server: Served, frames: Iterator[Frame]) -> list[Frame]:
-    """Run a pipeline around the service of the page; what comes out, errors excluded."""
-    names: dict[str, Any] = {}
-    exec(aimed(PAGE.block(HEADING, "python"), server), names)
-    assert isinstance(names["tts"], DeepgramTTSService)
-    names["tts"]._stop_frame_timeout_s = PATIENCE_S
-    down, up = await run_test(names["tts"], frames_to_send=cast(Any, frames), start_timeout=PATIENCE_S)
-    assert not [frame for frame in [*up, *down] if isinstance(frame, ErrorFrame)]
-    return list(down)
-
-
-def answer(*tokens: str) -> list[Frame]:
-    return [LLMFullResponseStartFrame(), *(LLMTextFrame(token) for token in tokens), LLMFullResponseEndFrame()]
-
-
-async def test_pipecat_speaks_turn_after_turn(checkout: Served, quiet: None) -> None:
-    frames = iter([*answer("Hel", "lo there", ". How", " are you?"), *answer("And once more.")])
-    down = await hear(checkout, frames)
-    audio = [frame for frame in down if isinstance(frame, TTSAudioRawFrame)]
-    assert {frame.sample_rate for frame in audio} == {24_000}
-    seconds = sum(len(frame.audio) / 2 / 24_000 for frame in audio)
-    assert seconds == pytest.approx(spoken_seconds(checkout), abs=0.6)
-    assert len([frame for frame in down if isinstance(frame, TTSStoppedFrame)]) == 2
-    assert spoken(checkout) == ["Hello there.", "How are you?", "And once more."]
-
-
-async def test_pipecat_interrupts(checkout: Served, quiet: None) -> None:
-    checkout.script.render = gate = Gate(block=1)
-    long = "This sentence goes on and on so that it takes several blocks to be spoken by anybody at all."
-
-    def conversation() -> Iterator[Frame]:
-        yield from answer(long)
-        while not gate.reached.is_set():
-            yield SleepFrame(0.01)
-        yield InterruptionFrame()
-        yield from answer("I am listening.")
-        while len(checkout.script.spoken) < 2 and not gate.expired:
-            yield SleepFrame(0.01)
-        gate.open()
-
-    await hear(checkout, conversation())
-    assert not gate.expired
-    assert spoken(checkout)[-1] == "I am listening."

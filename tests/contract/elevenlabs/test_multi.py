@@ -328,6 +328,17 @@ def test_auto_mode_does_not_speak_half_a_word(server: Served, auto: Socket) -> N
     assert spoken(server) == ["Hello there.", "And this"]
 
 
+@pytest.mark.parametrize("word", ["don't", "well-known", "$5", "and/or"])
+def test_auto_mode_does_not_speak_half_a_word_at_a_mark_within_it(server: Served, auto: Socket, word: str) -> None:
+    cut = next(at for at, char in enumerate(word, 1) if not char.isalnum())
+    auto.send(text=f"It is {word[:cut]}", context_id="c")
+    auto.send(text=f"{word[cut:]} now. ", context_id="c")
+    auto.send(context_id="c", flush=True)
+    auto.send(context_id="c", close_context=True)
+    assert aligned(auto.until_final("c")).text == f"It is {word} now. "
+    assert len(spoken(server)) == 1
+
+
 # -- times -----------------------------------------------------------------------------------------------------------
 
 

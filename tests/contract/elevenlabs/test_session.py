@@ -6,13 +6,10 @@ import asyncio
 import itertools
 import json
 import zlib
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.websockets import WebSocket
@@ -20,7 +17,6 @@ from starlette.websockets import WebSocket
 from compat.elevenlabs import multi_stream_input, stream_input
 from echo.engines.fake import FakeEngine
 from echo.runtime import Runtime
-from echo.settings import Settings
 from echo.types import Audio, Utterance
 from tests.contract.elevenlabs.calls import aligned, audio_of
 from tests.contract.far_end import Client
@@ -57,9 +53,6 @@ def words_of(pcm: bytes, known: list[str]) -> list[str]:
 class Talker(Client):
     """A client of one of the sockets."""
 
-    def say(self, **fields: object) -> None:
-        self.send(json.dumps(fields))
-
     async def multi(self, runtime: Runtime, query: bytes = b"output_format=pcm_44100") -> None:
         async def application(socket: WebSocket) -> None:
             await multi_stream_input(socket, "anna", runtime)
@@ -71,19 +64,6 @@ class Talker(Client):
             await stream_input(socket, "anna", runtime)
 
         await self.serve(application, query)
-
-
-@pytest.fixture
-def engine() -> FakeEngine:
-    return FakeEngine()
-
-
-@pytest.fixture
-async def runtime(voices_dir: Path, engine: FakeEngine) -> AsyncIterator[Runtime]:
-    opened = Runtime(Settings(voices_dir=(str(voices_dir),)), load_engine=lambda settings, gate: engine)
-    async with opened:
-        await opened.ready()
-        yield opened
 
 
 async def test_nothing_is_left_behind_when_the_client_leaves(runtime: Runtime, engine: FakeEngine) -> None:

@@ -223,9 +223,9 @@ def test_the_default_engine_is_echo_and_is_imported_only_when_it_is_loaded() -> 
     code = """
 import sys
 from echo.errors import EchoError
-from echo.engines.table import find_engine
+from echo.engines.table import find_engines
 from echo.settings import Settings
-load = find_engine(Settings().engine)
+(load,) = find_engines(Settings().engine_names)
 assert "torch" not in sys.modules
 try:
     load(Settings(model_repo="./not-there", device="cpu"), None)

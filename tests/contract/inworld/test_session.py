@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.websockets import WebSocket
@@ -16,7 +13,6 @@ from starlette.websockets import WebSocket
 from compat.inworld.socket import Session
 from echo.engines.fake import FakeEngine
 from echo.runtime import Runtime
-from echo.settings import Settings
 from tests.contract.far_end import Client
 from tests.contract.serving import PATIENCE_S, Gate
 
@@ -31,19 +27,6 @@ class InworldClient(Client):
             await Session(socket, runtime, idle_s).serve()
 
         await self.serve(application)
-
-
-@pytest.fixture
-def engine() -> FakeEngine:
-    return FakeEngine()
-
-
-@pytest.fixture
-async def runtime(voices_dir: Path, engine: FakeEngine) -> AsyncIterator[Runtime]:
-    opened = Runtime(Settings(voices_dir=(str(voices_dir),)), load_engine=lambda settings, gate: engine)
-    async with opened:
-        await opened.ready()
-        yield opened
 
 
 async def test_a_silent_client_is_let_go(runtime: Runtime) -> None:

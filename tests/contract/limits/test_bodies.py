@@ -177,22 +177,25 @@ def loop_watched(served: Served) -> Iterator[Callable[[], float]]:
 
 
 @pytest.mark.parametrize(
-    "value",
+    ("start", "piece", "count", "end"),
     [
-        b"[" + b"[]," * (13 * 2**20) + b"[]]",
-        b"[" * (39 * 2**20),
-        b'"' * (39 * 2**20),
-        b" " * (39 * 2**20),
-        b"9" * (39 * 2**20),
-        b'"' + b'\\"' * (19 * 2**20) + b'"',
-        b'"' + b"\\" * (39 * 2**20) + b'"',
-        b'"' + b"\\u0041" * (6 * 2**20) + b'"',
-        b'"' + "\N{GRINNING FACE}".encode() * (9 * 2**20) + b'"',
-        b"[" + b'"aaaaaaaaaaaa",' * (2 * 2**20) + b'"a"]',
+        (b"[", b"[],", 13 * 2**20, b"[]]"),
+        (b"", b"[", 39 * 2**20, b""),
+        (b"", b'"', 39 * 2**20, b""),
+        (b"", b" ", 39 * 2**20, b""),
+        (b"", b"9", 39 * 2**20, b""),
+        (b'"', b'\\"', 19 * 2**20, b'"'),
+        (b'"', b"\\", 39 * 2**20, b'"'),
+        (b'"', b"\\u0041", 6 * 2**20, b'"'),
+        (b'"', "\N{GRINNING FACE}".encode(), 9 * 2**20, b'"'),
+        (b"[", b'"aaaaaaaaaaaa",', 2 * 2**20, b'"a"]'),
     ],
     ids=["lists", "depth", "quotes", "blanks", "digits", "escapes", "backslashes", "unicode", "emoji", "strings"],
 )
-def test_json_that_would_grow_is_refused_and_nobody_waits(server: Served, value: bytes) -> None:
+def test_json_that_would_grow_is_refused_and_nobody_waits(
+    server: Served, start: bytes, piece: bytes, count: int, end: bytes
+) -> None:
+    value = start + piece * count + end
     body = b'{"input": "Hello.", "response_format": "pcm", "ignored": ' + value + b"}"
     with loop_watched(server) as longest:
         answer = ask(server.port, request("POST", SPEECH, body))
@@ -230,4 +233,5 @@ def test_a_number_of_many_digits_is_refused(server: Served, place: str, digits: 
         value = f"[{number}]" if place == "list" else number
         name = "num_steps" if place == "list" else place
         answer = ask(server.port, request("POST", SPEECH, f'{{"input": "Hello.", "{name}": {value}}}'.encode()))
-    assert 400 <= answer.status < 500 or (place == "page" and answer.status == 200)
+    # A list may have pages of any size, as far as Python reads it as a number.
+    assert answer.status == (200 if place == "page" and digits < 5000 else 400)

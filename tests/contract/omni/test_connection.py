@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,11 +33,8 @@ LONG = Patience(config_s=60, idle_s=60)
 class Client(far_end.Client):
     """A client of the socket."""
 
-    def say(self, type: str, **fields: object) -> None:
-        self.send(json.dumps({"type": type, **fields}))
-
     def config(self, **fields: object) -> None:
-        self.say(**{**CONFIG, **fields})  # type: ignore[arg-type]
+        self.say(**{**CONFIG, **fields})
 
     @property
     def kinds(self) -> list[str]:
@@ -57,19 +54,6 @@ class Client(far_end.Client):
             await self.serve(application)
 
 
-@pytest.fixture
-def engine() -> FakeEngine:
-    return FakeEngine()
-
-
-@pytest.fixture
-async def runtime(voices_dir: Path, engine: FakeEngine) -> AsyncIterator[Runtime]:
-    opened = Runtime(Settings(voices_dir=(str(voices_dir),)), load_engine=lambda settings, gate: engine)
-    async with opened:
-        await opened.ready()
-        yield opened
-
-
 async def test_a_client_that_configures_nothing_is_let_go(runtime: Runtime) -> None:
     client = Client()
     await client.talk(runtime, Patience(config_s=0.01, idle_s=60))
@@ -82,7 +66,7 @@ async def test_a_client_that_falls_silent_is_let_go(runtime: Runtime, text: str)
     client = Client()
     before = asyncio.all_tasks()
     client.config()
-    client.say("input.text", text=text)
+    client.say(type="input.text", text=text)
     await client.talk(runtime, Patience(config_s=60, idle_s=0.05))
     assert client.kinds == ["session.configured", "error"]
     assert client.close_code == 1000
@@ -93,8 +77,8 @@ async def test_a_client_that_listens_is_not_idle(runtime: Runtime, engine: FakeE
     engine.script.render = gate = Gate()
     client = Client()
     client.config()
-    client.say("input.text", text="Hello there.")
-    client.say("input.done")
+    client.say(type="input.text", text="Hello there.")
+    client.say(type="input.done")
     asyncio.get_running_loop().call_later(0.2, gate.open)
     await client.talk(runtime, Patience(config_s=60, idle_s=0.02))
     assert "session.done" in client.kinds
@@ -106,8 +90,8 @@ async def test_nothing_is_left_behind_when_the_client_leaves(runtime: Runtime, e
     client = Client()
     before = asyncio.all_tasks()
     client.config()
-    client.say("input.text", text="Hello there.")
-    client.say("input.done")
+    client.say(type="input.text", text="Hello there.")
+    client.say(type="input.done")
     serving = asyncio.create_task(client.talk(runtime))
     await asyncio.to_thread(gate.reached.wait, PATIENCE_S)
     client.leave()
@@ -220,7 +204,7 @@ async def test_any_messages_in_any_order_give_the_texts_that_were_not_cancelled(
             for _ in range(step.turns):
                 await asyncio.sleep(0)
         if writing:
-            client.say("input.done")
+            client.say(type="input.done")
         while client.kinds.count("session.done") < len(texts):  # noqa: ASYNC110 - answers set no event
             await asyncio.sleep(0.001)
         client.leave()

@@ -17,7 +17,7 @@ import pytest
 
 from tests.contract.docs.audio import decoded, spoken_seconds
 from tests.contract.docs.pages import Page, aimed
-from tests.contract.serving import PATIENCE_S, Served, serving, write_voice
+from tests.contract.serving import PATIENCE_S, Served, serving, wait_until, write_voice
 
 OMNI, AGENT = Page("omni"), Page("agent")
 
@@ -156,3 +156,35 @@ def test_the_loop_listens_while_the_model_still_writes(
         run(AGENT.block("The loop", "python").replace("127.0.0.1:11434", f"127.0.0.1:{port}"), checkout)
     assert heard == [True]
     assert spoken(checkout) == ["Well,", "this is the rest."]
+
+
+def test_the_loop_reads_on_while_the_player_plays(
+    checkout: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pings would wait behind audio that nobody reads, and the connection be taken for dead."""
+    player = tmp_path / "bin" / "ffplay"
+    player.parent.mkdir()
+    player.write_text("#!/bin/sh\nuntil [ -e play ]; do sleep 0.1; done\ncat > heard.pcm\n")
+    player.chmod(0o755)
+    monkeypatch.setenv("PATH", str(player.parent), prepend=":")
+    lines = iter(["Tell me a story.", ""])
+    monkeypatch.setattr("builtins.input", lambda prompt: next(lines))
+    sentences = [f"This is sentence number {number} of the story. " for number in range(70)]
+    sent: list[bool] = []
+
+    def play() -> None:
+        try:
+            wait_until(lambda: len(checkout.script.spoken) == len(sentences), 3 * PATIENCE_S)
+            checkout.wait_idle()
+            sent.append(True)
+        finally:
+            Path("play").touch()
+
+    with LanguageModel(sentences).serving() as port:
+        playing = threading.Thread(target=play)
+        playing.start()
+        run(AGENT.block("The loop", "python").replace("127.0.0.1:11434", f"127.0.0.1:{port}"), checkout)
+        playing.join()
+    assert sent
+    seconds = (tmp_path / "heard.pcm").stat().st_size / 2 / 44_100
+    assert seconds == pytest.approx(spoken_seconds(checkout), rel=0.2)

@@ -334,7 +334,7 @@ def test_voices_are_listed_in_every_form(server: Served, slash: str) -> None:
     names = ["anna", "bob", "Old Man"]
     listed = get(server, "/v1/voices" + slash)
     assert listed["object"] == "list"
-    assert listed["data"] == [{"object": "voice", "id": name, "name": name} for name in names]
+    assert listed["data"] == [{"object": "voice", "id": name, "name": name, "models": ["echo-tts"]} for name in names]
     assert listed["voices"] == [{"voice_id": name, "name": name, "category": "premade"} for name in names]
     own = [{"id": name, "name": name, "value": name, "label": name} for name in names]
     assert get(server, "/v1/audio/voices" + slash) == {"voices": own, "uploaded_voices": []}

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 from tests.contract.docs.pages import Page, aimed
-from tests.contract.serving import PATIENCE_S, Served
+from tests.contract.serving import PATIENCE_S, Gate, Served
 
 with warnings.catch_warnings():
     # pipecat's own affairs: Python 3.13 has no audioop any more, and a class of its own that it is about to remove.
@@ -132,3 +132,23 @@ async def listen(
 def answer(*tokens: str) -> list[Frame]:
     """The frames of a language model's answer."""
     return [LLMFullResponseStartFrame(), *(LLMTextFrame(token) for token in tokens), LLMFullResponseEndFrame()]
+
+
+def interrupted(server: Served, gate: Gate, frames: Iterable[Frame], passages: int = 2) -> Iterator[Frame]:
+    """An answer that is interrupted when the engine waits at ``gate``, and another after it.
+
+    The gate is opened when the engine has been given that many passages, those of the second answer included.
+    """
+    yield from frames
+    while not gate.reached.is_set():
+        yield SleepFrame(0.01)
+    yield InterruptionFrame()
+    yield from answer("I am listening.")
+    while len(server.script.spoken) < passages and not gate.expired:
+        yield SleepFrame(0.01)
+    gate.open()
+
+
+def spoken(server: Served) -> list[str]:
+    """The texts that the engine was given, without their tags."""
+    return [utterance.text.removeprefix("[S1] ") for utterance in server.script.spoken]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,15 +12,14 @@ from tests.contract.docs.pages import aimed
 from tests.contract.pipecat.hearing import (
     PAGE,
     AggregatedTextFrame,
-    Frame,
     Heard,
-    InterruptionFrame,
-    SleepFrame,
     TTSSpeakFrame,
     TTSStoppedFrame,
     answer,
     hear,
+    interrupted,
     run_test,
+    spoken,
 )
 from tests.contract.serving import PATIENCE_S, Gate, Served, serving
 
@@ -70,10 +68,7 @@ async def test_every_word_comes_with_its_time(checkout: Served, heading: str) ->
 async def test_an_answer_is_spoken_sentence_by_sentence(checkout: Served) -> None:
     heard = await hear(SOCKET, checkout, *answer("Hel", "lo there", ". How", " are you", " today?"))
     assert not heard.errors
-    assert [utterance.text.removeprefix("[S1] ") for utterance in checkout.script.spoken] == [
-        "Hello there.",
-        "How are you today?",
-    ]
+    assert spoken(checkout) == ["Hello there.", "How are you today?"]
     assert [frame.text for frame in heard.words] == WORDS
     times = [frame.pts for frame in heard.words if frame.pts is not None]
     # The second sentence's times start at 0 again; pipecat adds those of the first.
@@ -87,25 +82,14 @@ async def test_one_connection_serves_many_turns(checkout: Served) -> None:
     heard = await hear(SOCKET, checkout, *turns)
     assert not heard.errors
     assert len(checkout.script.spoken) == 6
-    spoken = " ".join(frame.text for frame in heard.words)
-    assert all(f"turn {turn}." in spoken for turn in range(6))
+    said = " ".join(frame.text for frame in heard.words)
+    assert all(f"turn {turn}." in said for turn in range(6))
 
 
 async def test_after_an_interruption_the_next_answer_is_spoken_at_once(checkout: Served) -> None:
     checkout.script.render = gate = Gate(block=1)
     long = "This sentence goes on and on, so that it takes several blocks to be spoken by anybody at all."
-
-    def conversation() -> Iterator[Frame]:
-        yield from answer(long)
-        while not gate.reached.is_set():
-            yield SleepFrame(0.01)
-        yield InterruptionFrame()
-        yield from answer("I am listening.")
-        while len(checkout.script.spoken) < 2 and not gate.expired:
-            yield SleepFrame(0.01)
-        gate.open()
-
-    heard = await hear(SOCKET, checkout, later=conversation())
+    heard = await hear(SOCKET, checkout, later=interrupted(checkout, gate, answer(long)))
     assert not gate.expired
     assert not heard.errors
     words = [frame.text for frame in heard.words]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 
 import pytest
 
@@ -12,17 +11,16 @@ from tests.contract.docs.audio import spoken_seconds
 from tests.contract.pipecat.hearing import (
     ElevenLabsDialogueTTSService,
     ElevenLabsTTSService,
-    Frame,
-    InterruptionFrame,
     LLMFullResponseStartFrame,
     LLMTextFrame,
-    SleepFrame,
     TextAggregationMode,
     TTSSpeakFrame,
     TTSStoppedFrame,
     answer,
     hear,
+    interrupted,
     listen,
+    spoken,
 )
 from tests.contract.serving import Gate, Served, wait_until
 
@@ -32,10 +30,6 @@ LONG = (
     "This sentence goes on and on, so that it takes several blocks to be spoken by anybody at all, and it goes "
     "on still, until at last it ends here."
 )
-
-
-def spoken(server: Served) -> list[str]:
-    return [utterance.text.removeprefix("[S1] ") for utterance in server.script.spoken]
 
 
 async def cancelled(server: Served, text: str) -> None:
@@ -75,19 +69,8 @@ async def test_many_turns_use_one_connection(checkout: Served) -> None:
 
 async def test_an_interruption_while_the_answer_is_still_being_written(checkout: Served) -> None:
     checkout.script.render = gate = Gate(block=1)
-
-    def conversation() -> Iterator[Frame]:
-        yield LLMFullResponseStartFrame()
-        yield LLMTextFrame(LONG + " And so")
-        while not gate.reached.is_set():
-            yield SleepFrame(0.01)
-        yield InterruptionFrame()
-        yield from answer("I am listening.")
-        while len(checkout.script.spoken) < 2 and not gate.expired:
-            yield SleepFrame(0.01)
-        gate.open()
-
-    heard = await hear(SOCKET, checkout, later=conversation())
+    frames = [LLMFullResponseStartFrame(), LLMTextFrame(LONG + " And so")]
+    heard = await hear(SOCKET, checkout, later=interrupted(checkout, gate, frames))
     assert not gate.expired
     assert not heard.errors
     assert spoken(checkout) == [LONG, "I am listening."]
@@ -97,18 +80,8 @@ async def test_an_interruption_while_the_answer_is_still_being_written(checkout:
 
 async def test_an_interruption_while_the_rest_is_playing(checkout: Served) -> None:
     checkout.script.render = gate = Gate(block=1)
-
-    def conversation() -> Iterator[Frame]:
-        yield from answer("Well.", " " + LONG)
-        while not gate.reached.is_set():
-            yield SleepFrame(0.01)
-        yield InterruptionFrame()  # the second close of a turn that has been ended
-        yield from answer("I am listening.")
-        while len(checkout.script.spoken) < 3 and not gate.expired:
-            yield SleepFrame(0.01)
-        gate.open()
-
-    heard = await hear(SOCKET, checkout, later=conversation())
+    frames = answer("Well.", " " + LONG)
+    heard = await hear(SOCKET, checkout, later=interrupted(checkout, gate, frames, passages=3))
     assert not gate.expired
     assert not heard.errors
     assert spoken(checkout) == ["Well.", LONG, "I am listening."]

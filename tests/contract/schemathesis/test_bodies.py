@@ -34,8 +34,10 @@ STATUSES = {"/preload": 422, "/warmup": 422}
 #: Uploads, whose bodies are forms.
 FORMS = {"/create_and_store_latents", "/v1/audio/voices"}
 
+#: What a call may get: done, or a mistake of the client's that its formats have a status for.
+ANSWERS = {200, 400, 403, 404, 413, 422}
+
 few = settings(max_examples=40, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
-every_route = pytest.mark.parametrize(("method", "path"), ROUTES, ids=[" ".join(route) for route in ROUTES])
 
 
 @pytest.fixture(scope="module")
@@ -48,41 +50,42 @@ def call(client: httpx.Client, method: str, path: str, body: bytes, kind: str = 
     """Send a body and check that the answer is one that the client can make something of."""
     path = path.replace("{voice}", "anna").replace("{voice_id}", "anna").replace("{workspace}", "fuzz")
     answer = client.request(method, path, content=body, headers={"Content-Type": kind})
-    assert answer.status_code < 500, answer.text
+    assert answer.status_code in ANSWERS, f"{method} {path}: {answer.text}"
     if answer.status_code >= 400:
         family = next((prefix for prefix in SHAPES if f"{path}/".startswith(prefix + "/")), "")
-        assert SHAPES.get(family, "detail") in answer.json()
+        assert SHAPES.get(family, "detail") in answer.json(), f"{method} {path}"
     return answer
 
 
-@every_route
+@pytest.mark.parametrize(("method", "path"), ROUTES, ids=[" ".join(route) for route in ROUTES])
 def test_a_good_body_is_understood(fuzzed: Served, client: httpx.Client, method: str, path: str) -> None:
     answer = call(client, method, path, encoded(GOOD))
     expected = 400 if path in FORMS else 403 if method == "PATCH" else 404 if path.startswith("/calls") else 200
     assert answer.status_code == STATUSES.get(path, expected), answer.text
 
 
-@every_route
+def call_all(client: httpx.Client, body: bytes, kind: str = "application/json") -> None:
+    """Send one body to every route: to think of a body takes longer than to send it."""
+    for method, path in ROUTES:
+        call(client, method, path, body, kind)
+
+
 @few
 @given(body=raw, kind=st.sampled_from(["application/json", "text/plain", "application/x-www-form-urlencoded", ""]))
-def test_bytes(fuzzed: Served, client: httpx.Client, method: str, path: str, body: bytes, kind: str) -> None:
-    call(client, method, path, body, kind)
+def test_bytes(fuzzed: Served, client: httpx.Client, body: bytes, kind: str) -> None:
+    call_all(client, body, kind)
 
 
-@every_route
 @few
 @given(body=anything)
-def test_any_json(fuzzed: Served, client: httpx.Client, method: str, path: str, body: Any) -> None:
-    call(client, method, path, encoded(body))
+def test_any_json(fuzzed: Served, client: httpx.Client, body: Any) -> None:
+    call_all(client, encoded(body))
 
 
-@every_route
 @few
 @given(body=spoilt)
-def test_a_good_body_gone_wrong(
-    fuzzed: Served, client: httpx.Client, method: str, path: str, body: dict[str, Any]
-) -> None:
-    call(client, method, path, encoded(body))
+def test_a_good_body_gone_wrong(fuzzed: Served, client: httpx.Client, body: dict[str, Any]) -> None:
+    call_all(client, encoded(body))
 
 
 @few

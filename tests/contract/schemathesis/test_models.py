@@ -64,12 +64,16 @@ def refusal(read: Callable[[bytes], Any], data: bytes) -> BadRequest | None:
     return None
 
 
-@pytest.mark.parametrize("model", WIRE, ids=[f"{model.__module__}.{model.__name__}" for model in WIRE])
 @many
 @given(data=sent)
-def test_foreign_bodies(model: Any, data: bytes) -> None:
-    error = refusal(lambda text: model.parse(decode(text)), data)
-    assert error is None or (error.message and "pydantic" not in error.message)
+def test_foreign_bodies(data: bytes) -> None:
+    for model in WIRE:  # all in one test: to think of a body takes far longer than to read it
+        error = refusal(partial(read, model), data)
+        assert error is None or (error.message and "pydantic" not in error.message), model
+
+
+def read(model: Any, text: bytes) -> None:
+    model.parse(decode(text))
 
 
 @many

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+from collections.abc import Iterator, MutableMapping
 from copy import deepcopy
 from typing import Any
 
+import pytest
+import requests
 import schemathesis
 from hypothesis import HealthCheck, settings
 from schemathesis.checks import not_a_server_error
@@ -31,10 +33,18 @@ schema = schemathesis.openapi.from_dict(
 
 @schema.parametrize()
 @settings(max_examples=10, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
-def test_no_input_is_a_server_error(case: schemathesis.Case[Any], fuzzed: Served) -> None:
-    case.call_and_validate(base_url=fuzzed.url, checks=[not_a_server_error])
+def test_no_input_is_a_server_error(case: schemathesis.Case[Any], fuzzed: Served, session: requests.Session) -> None:
+    case.call_and_validate(base_url=fuzzed.url, checks=[not_a_server_error], session=session)
     if any([name_what_exists(part) for part in (case.body, case.query, case.path_parameters)]):
-        case.call_and_validate(base_url=fuzzed.url, checks=[not_a_server_error])
+        case.call_and_validate(base_url=fuzzed.url, checks=[not_a_server_error], session=session)
+
+
+@pytest.fixture(scope="module")
+def session() -> Iterator[requests.Session]:
+    """One connection for all calls."""
+    with requests.Session() as opened:
+        opened.trust_env = False  # proxies would be looked for before every call
+        yield opened
 
 
 def name_what_exists(part: Any) -> bool:

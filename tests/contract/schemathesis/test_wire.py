@@ -62,7 +62,14 @@ def status_of(server: Served, method: bytes, path: bytes, head: dict[bytes, byte
 @some
 @given(method=st.sampled_from([b"GET", b"POST", b"PATCH", b"DELETE", b"OPTIONS", b"HEAD", b"TRACE"]), path=paths)
 def test_paths(fuzzed: Served, method: bytes, path: bytes) -> None:
-    assert 200 <= status_of(fuzzed, method, path, {}, encoded(GOOD) if method == b"POST" else b"") < 500
+    assert status_of(fuzzed, method, path, {}, encoded(GOOD) if method == b"POST" else b"") in {
+        200,
+        400,
+        403,
+        404,
+        405,
+        422,
+    }
 
 
 @pytest.mark.parametrize(
@@ -71,7 +78,7 @@ def test_paths(fuzzed: Served, method: bytes, path: bytes) -> None:
 @some
 @given(head=headers)
 def test_headers(fuzzed: Served, path: bytes, head: dict[bytes, bytes]) -> None:
-    assert 200 <= status_of(fuzzed, b"POST", path, head, encoded(GOOD)) < 500
+    assert status_of(fuzzed, b"POST", path, head, encoded(GOOD)) in {200, 400, 403, 404}
 
 
 def test_headers_where_a_key_is_needed(serve: Serve) -> None:

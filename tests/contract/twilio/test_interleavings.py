@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import json
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from starlette.types import Message
 from starlette.websockets import WebSocket
 
 from compat.twilio.calls import Calls
@@ -21,61 +16,25 @@ from compat.twilio.playback import Playback
 from echo.engines.fake import FakeEngine
 from echo.errors import NotFound
 from echo.runtime import Runtime
-from echo.settings import Settings
+from tests.contract.far_end import Client, running, until
 from tests.contract.serving import PATIENCE_S
 
 SID = "MZ1"
 TEXT = "The rain has stopped. We can go now, I think. Or do you want to stay"
 
 
-class Far:
+class Far(Client):
     """Twilio's end."""
 
-    def __init__(self) -> None:
-        self.received: list[dict[str, Any]] = []
-        self.code: int | None = None
-        self._frames: asyncio.Queue[Message] = asyncio.Queue()
-        self._frames.put_nowait({"type": "websocket.connect"})
-
-    def send(self, **message: object) -> None:
-        self._frames.put_nowait({"type": "websocket.receive", "text": json.dumps(message)})
-
     def start(self, **parameters: str) -> None:
-        self.send(event="start", start={"streamSid": SID, "customParameters": parameters})
+        self.say(event="start", start={"streamSid": SID, "customParameters": parameters})
 
-    def leave(self) -> None:
-        self._frames.put_nowait({"type": "websocket.disconnect", "code": 1006})
+    async def call(self, runtime: Runtime, calls: Calls, **options: float) -> None:
+        async def application(socket: WebSocket) -> None:
+            await socket.accept()
+            await Line(socket, runtime, calls, **options).serve()
 
-    async def serve(self, runtime: Runtime, calls: Calls, **options: float) -> None:
-        socket = WebSocket(
-            {"type": "websocket", "path": "/ws/twilio", "headers": [], "client": ("127.0.0.1", 1), "state": {}},
-            self._frames.get,
-            self._take,
-        )
-        await socket.accept()
-        await Line(socket, runtime, calls, **options).serve()
-
-    async def _take(self, message: Message) -> None:
-        if message["type"] == "websocket.send":
-            self.received.append(json.loads(message["text"]))
-        elif message["type"] == "websocket.close":
-            self.code = message["code"]
-            self.leave()
-
-
-@asynccontextmanager
-async def running(voices_dir: Path) -> AsyncIterator[tuple[Runtime, FakeEngine]]:
-    engine = FakeEngine()
-    runtime = Runtime(Settings(voices_dir=(str(voices_dir),)), load_engine=lambda settings, gate: engine)
-    async with runtime:
-        await runtime.ready()
-        yield runtime, engine
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while not condition():  # noqa: ASYNC110 - nothing tells of it
-            await asyncio.sleep(0.001)
+        await self.serve(application)
 
 
 async def opened(calls: Calls) -> None:
@@ -90,14 +49,14 @@ async def opened(calls: Calls) -> None:
 
 def sequence(far: Far) -> list[str]:
     """What was sent, turns by the marks behind them: the last mark of each run of audio, and the clears."""
-    return [m["mark"]["name"].split(".")[0] if m["event"] == "mark" else m["event"] for m in far.received]
+    return [m["mark"]["name"].split(".")[0] if m["event"] == "mark" else m["event"] for m in far.messages]
 
 
 def test_any_order_of_acts(voices_dir: Path) -> None:
     async def check(acts: list[tuple[str, int]]) -> None:
         far, calls = Far(), Calls()
         before = asyncio.all_tasks()
-        serving = asyncio.create_task(far.serve(runtime, calls))
+        serving = asyncio.create_task(far.call(runtime, calls))
         far.start(voice_id="anna")
         await opened(calls)
         call = calls.find(SID)
@@ -106,16 +65,16 @@ def test_any_order_of_acts(voices_dir: Path) -> None:
             match act:
                 case "say":
                     said = call.say(TEXT[: 5 + number], end=number % 2 == 0)
-                    last[said] = len(far.received)
+                    last[said] = len(far.messages)
                 case "clear":
                     await call.clear()
                     cleared = said
-                    assert far.received[-1]["event"] == "clear"
+                    assert far.messages[-1]["event"] == "clear"
                     assert call.playback.played_s == call.playback.sent_s
                 case "mark":
-                    marks = [m for m in far.received if m["event"] == "mark"]
+                    marks = [m for m in far.messages if m["event"] == "mark"]
                     for mark in marks[-number:]:
-                        far.send(**mark)
+                        far.say(**mark)
             for _ in range(number % 7):
                 await asyncio.sleep(0.001)
             names = sequence(far)
@@ -130,7 +89,7 @@ def test_any_order_of_acts(voices_dir: Path) -> None:
                 for name in list(call.playback._marks):
                     call.playback.returned(name)
                 await asyncio.sleep(0.001)
-        audio = b"".join(base64.b64decode(m["media"]["payload"]) for m in far.received if m["event"] == "media")
+        audio = b"".join(base64.b64decode(m["media"]["payload"]) for m in far.messages if m["event"] == "media")
         assert len(audio) % 160 == 0
         assert round(call.playback.sent_s * 8000) == len(audio)
         far.leave()
@@ -140,8 +99,8 @@ def test_any_order_of_acts(voices_dir: Path) -> None:
         assert asyncio.all_tasks() - {serving} <= before
 
     with asyncio.Runner() as runner:
-        context = running(voices_dir)
-        runtime, engine = runner.run(context.__aenter__())
+        context = running(voices_dir, engine := FakeEngine())
+        runtime = runner.run(context.__aenter__())
         engine.script.block_s = 0.001
 
         @settings(max_examples=25, deadline=None)
@@ -159,78 +118,72 @@ def test_any_order_of_acts(voices_dir: Path) -> None:
             runner.run(context.__aexit__(None, None, None))
 
 
-async def test_what_is_said_during_an_interruption_is_spoken_after_it(voices_dir: Path) -> None:
-    async with running(voices_dir) as (runtime, engine):
-        far, calls = Far(), Calls()
-        serving = asyncio.create_task(far.serve(runtime, calls))
-        far.start(voice_id="anna", text="The first turn is here.")
-        await opened(calls)
-        call = calls.find(SID)
-        engine.script.block_s = 0.05
-        await asyncio.sleep(0)
-        clearing = asyncio.create_task(call.clear())
-        await asyncio.sleep(0)
-        assert call.say("The second one.", end=True) == 2
-        await clearing
-        await until(lambda: "2" in sequence(far))
-        assert sequence(far).index("clear") < sequence(far).index("media")
-        far.leave()
-        await serving
+async def test_what_is_said_during_an_interruption_is_spoken_after_it(runtime: Runtime, engine: FakeEngine) -> None:
+    far, calls = Far(), Calls()
+    serving = asyncio.create_task(far.call(runtime, calls))
+    far.start(voice_id="anna", text="The first turn is here.")
+    await opened(calls)
+    call = calls.find(SID)
+    engine.script.block_s = 0.05
+    await asyncio.sleep(0)
+    clearing = asyncio.create_task(call.clear())
+    await asyncio.sleep(0)
+    assert call.say("The second one.", end=True) == 2
+    await clearing
+    await until(lambda: "2" in sequence(far))
+    assert sequence(far).index("clear") < sequence(far).index("media")
+    far.leave()
+    await serving
 
 
-async def test_a_call_that_never_starts_is_let_go(voices_dir: Path) -> None:
-    async with running(voices_dir) as (runtime, _):
-        far = Far()
-        far.send(event="connected")
-        await far.serve(runtime, Calls(), start_s=0.02)
-        assert far.code == 1008
+async def test_a_call_that_never_starts_is_let_go(runtime: Runtime) -> None:
+    far = Far()
+    far.say(event="connected")
+    await far.call(runtime, Calls(), start_s=0.02)
+    assert far.close_code == 1008
 
 
-async def test_a_line_that_has_gone_silent_is_lost(voices_dir: Path) -> None:
-    async with running(voices_dir) as (runtime, _):
-        far, calls = Far(), Calls()
-        far.start(voice_id="anna", text=TEXT)
-        await far.serve(runtime, calls, idle_s=0.2)
-        assert far.code == 1000
-        assert runtime.service.admission.open == 0
+async def test_a_line_that_has_gone_silent_is_lost(runtime: Runtime) -> None:
+    far, calls = Far(), Calls()
+    far.start(voice_id="anna", text=TEXT)
+    await far.call(runtime, calls, idle_s=0.2)
+    assert far.close_code == 1000
+    assert runtime.service.admission.open == 0
 
 
-async def test_a_line_that_plays_nothing_is_closed(voices_dir: Path) -> None:
+async def test_a_line_that_plays_nothing_is_closed(runtime: Runtime) -> None:
     """It would hold a slot for as long as it likes."""
-    async with running(voices_dir) as (runtime, _):
-        far, calls = Far(), Calls()
-        serving = asyncio.create_task(far.serve(runtime, calls))
-        far.start(voice_id="anna")
-        await opened(calls)
-        call = calls.find(SID)
-        call.playback = Playback(lead_s=0.5, stall_s=0.05)
-        call.say(TEXT * 3, end=True)
-        async with asyncio.timeout(PATIENCE_S):
-            await serving
-        assert far.code == 1008
-        assert runtime.service.admission.open == 0
-
-
-async def test_a_server_that_is_loading_asks_to_be_called_again(voices_dir: Path) -> None:
-    async with running(voices_dir) as (runtime, _):
-        runtime.drain()
-        far = Far()
-        far.start(voice_id="anna", text=TEXT)
-        await far.serve(runtime, Calls())
-        assert far.code == 1013
-
-
-async def test_a_busy_server_leaves_the_call_open(voices_dir: Path) -> None:
-    async with running(voices_dir) as (runtime, engine):
-        engine.script.refuse = True
-        far, calls = Far(), Calls()
-        serving = asyncio.create_task(far.serve(runtime, calls))
-        far.start(voice_id="anna", text=TEXT)
-        await opened(calls)
-        call = calls.find(SID)
-        await until(lambda: not call._turns)
-        engine.script.refuse = False
-        call.say("Now it works.", end=True)
-        await until(lambda: bool(far.received))
-        far.leave()
+    far, calls = Far(), Calls()
+    serving = asyncio.create_task(far.call(runtime, calls))
+    far.start(voice_id="anna")
+    await opened(calls)
+    call = calls.find(SID)
+    call.playback = Playback(lead_s=0.5, stall_s=0.05)
+    call.say(TEXT * 3, end=True)
+    async with asyncio.timeout(PATIENCE_S):
         await serving
+    assert far.close_code == 1008
+    assert runtime.service.admission.open == 0
+
+
+async def test_a_server_that_is_loading_asks_to_be_called_again(runtime: Runtime) -> None:
+    runtime.drain()
+    far = Far()
+    far.start(voice_id="anna", text=TEXT)
+    await far.call(runtime, Calls())
+    assert far.close_code == 1013
+
+
+async def test_a_busy_server_leaves_the_call_open(runtime: Runtime, engine: FakeEngine) -> None:
+    engine.script.refuse = True
+    far, calls = Far(), Calls()
+    serving = asyncio.create_task(far.call(runtime, calls))
+    far.start(voice_id="anna", text=TEXT)
+    await opened(calls)
+    call = calls.find(SID)
+    await until(lambda: not call._turns)
+    engine.script.refuse = False
+    call.say("Now it works.", end=True)
+    await until(lambda: bool(far.messages))
+    far.leave()
+    await serving

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.contract.worker.process import ROOT
+from tests.processes import ROOT
 
 REPOSITORY = "somebody/echo-tiny"
 

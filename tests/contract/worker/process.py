@@ -7,17 +7,11 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import httpx
 
-ROOT = Path(__file__).resolve().parents[3]
-#: Far longer than anything here takes on a slow machine: whoever waits this long hangs.
-PATIENCE_S = 120.0
+from tests.processes import PATIENCE_S, ROOT, LoggedProcess
 
 _FOREIGN = ("ECHO_", "RUNPOD_", "S3_", "HF_", "AUDIO_VOICES", "OUTPUT_AUDIO", "STREAM_")
 
@@ -29,22 +23,14 @@ def environment(folder: Path, **settings: object) -> dict[str, str]:
     return {**inherited, **{name: str(value) for name, value in {**own, **settings}.items()}}
 
 
-def eventually(condition: Callable[[], bool], what: str) -> None:
-    """Wait for another process to get there; fails when it never does."""
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, f"waited in vain: {what}"
-        time.sleep(0.02)
-
-
-class WorkerProcess:
+class WorkerProcess(LoggedProcess):
     """A running worker; leaving the context ends it. ``settings`` are environment variables."""
 
     def __init__(self, folder: Path, *arguments: str, **settings: object) -> None:
         folder.mkdir(exist_ok=True)
-        self._log = folder / "worker.log"
-        with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
+        path = folder / "worker.log"
+        with path.open("wb") as log:
+            process = subprocess.Popen(
                 [sys.executable, "-m", "worker", *arguments],
                 cwd=folder,
                 env=environment(folder, **settings),
@@ -52,26 +38,7 @@ class WorkerProcess:
                 stdout=log,
                 stderr=log,
             )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._process.poll() is None:
-            self._process.kill()
-            self._process.wait()
-
-    @property
-    def log(self) -> str:
-        """Everything said so far."""
-        return self._log.read_text(encoding="utf-8", errors="replace")
-
-    def wait_for(self, text: str) -> None:
-        """Wait for a line in the log."""
-        eventually(lambda: text in self.log or self._process.poll() is not None, f"{text!r} in {self.log}")
-        assert text in self.log, self.log
+        super().__init__(process, path)
 
     def stop(self) -> int:
         """End it as the platform does and return its status."""

@@ -14,7 +14,8 @@ import pytest
 from tests.contract.worker.examples import run_example
 from tests.contract.worker.hub import REPOSITORY, fill_cache
 from tests.contract.worker.platform import Platform, Run
-from tests.contract.worker.process import ROOT, WorkerProcess, eventually
+from tests.contract.worker.process import WorkerProcess
+from tests.processes import ROOT, eventually
 
 #: Few steps, as nobody listens.
 FEW = {"num_steps": 2}
@@ -49,7 +50,7 @@ def worker(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Iter
         "STREAM_HANDLER": 1,
     }
     with WorkerProcess(tmp_path_factory.mktemp("worker"), **settings) as process:
-        process.wait_for("takes jobs")
+        process.wait_for_log("takes jobs")
         assert "warmed up in" in process.log
         yield process
         assert process.stop() == 0

@@ -26,7 +26,8 @@ from tests.contract.worker.buckets import BUCKET, Wire, client, keys, storage_en
 from tests.contract.worker.ceph import ACCESS_KEY, SECRET_KEY, Ceph
 from tests.contract.worker.examples import answer_of, promised, run_example, shape
 from tests.contract.worker.hub import REPOSITORY, fill_cache
-from tests.contract.worker.process import ROOT, LocalServer
+from tests.contract.worker.process import LocalServer
+from tests.processes import ROOT
 from worker.jobs import Jobs
 from worker.speaker import Speaker
 from worker.storage import Storage, UploadFailed
@@ -196,7 +197,7 @@ def worker(ceph: Ceph, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loc
         "HF_HUB_CACHE": fill_cache(folder / "hub"),
     }
     with LocalServer(folder, **settings) as process:
-        process.wait_for("Uvicorn running")
+        process.wait_for_log("Uvicorn running")
         yield process
         process.stop()
         assert "Traceback" not in process.log

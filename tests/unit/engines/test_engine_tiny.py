@@ -63,7 +63,7 @@ def speak(engine: BlockEngine, *wanted: Utterance) -> list[Audio]:
 def wait_for(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 30
     while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
+        assert time.monotonic() < deadline, "timed out"
         time.sleep(0.002)
 
 

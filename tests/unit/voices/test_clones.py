@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 
 from echo.errors import BadRequest, EchoError, FeatureDisabled, Forbidden, QuotaExceeded, TooLarge, VoiceNotFound
 from echo.types import Audio
-from echo.voices import CloneStore, SamplesRejected, VoiceKind, VoiceLibrary, read_voice
+from echo.voices import CloneStore, SamplesRejected, VoiceKind, VoiceLibrary
 from echo.voices.clones import CloneQuota
-from tests.unit.voices.voice_files import clone_level_of, encoded, level, tone, touch_clips, wav_bytes
+from tests.unit.voices.voice_files import clone_level_of, encoded, level, read_voice, tone, touch_clips, wav_bytes
 
 steady = settings(derandomize=True, deadline=None, max_examples=120)
 

@@ -14,11 +14,11 @@ import pytest
 
 from echo.errors import BadRequest, VoiceNotFound
 from echo.types import VoiceRef
-from echo.voices import VoiceLibrary, read_voice
+from echo.voices import VoiceLibrary
 from echo.voices.content import read_file
 from echo.voices.files import open_file
 from echo.voices.metadata import read_metadata
-from tests.unit.voices.voice_files import level, level_of
+from tests.unit.voices.voice_files import level, level_of, read_voice
 
 T = TypeVar("T")
 

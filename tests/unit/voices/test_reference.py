@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from echo.errors import BadRequest, TooLarge, VoiceNotFound
-from echo.voices import ClipVoice, VoiceLibrary, decode_base64_voice, looks_like_base64_voice, read_clip, read_voice
+from echo.voices import ClipVoice, VoiceLibrary, decode_base64_voice, looks_like_base64_voice, read_clip
 from echo.voices.container import Container, sniff
 from echo.voices.inline import parse_audio_base64
 from echo.voices.reference import ClipJoiner, decode_clip, load_voice
-from tests.unit.voices.voice_files import FORMATS, encoded, level, level_of, tone, wav_bytes
+from tests.unit.voices.voice_files import FORMATS, encoded, level, level_of, read_voice, tone, wav_bytes
 
 SECOND = 44_100
 BUNDLED = Path(__file__).parents[3] / "audio_prompts"

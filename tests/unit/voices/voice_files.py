@@ -11,6 +11,8 @@ import av
 import numpy as np
 
 from echo.types import Audio
+from echo.voices import ClipVoice, Voice
+from echo.voices.reference import load_voice
 
 #: Suffix -> (container, codec) that FFmpeg writes it with.
 FORMATS = {
@@ -28,6 +30,10 @@ FORMATS = {
 def tone(seconds: float = 0.5, hertz: float = 440.0, level: float = 0.5, rate: int = 44_100) -> Audio:
     times = np.arange(round(seconds * rate)) / rate
     return (level * np.sin(2 * np.pi * hertz * times)).astype(np.float32)
+
+
+def read_voice(voice: Voice | ClipVoice) -> Audio:
+    return load_voice(voice).audio
 
 
 def wav_bytes(samples: Audio, rate: int = 44_100, channels: int = 1) -> bytes:

@@ -64,6 +64,7 @@ async def test_half_written_files_are_no_voices(tmp_path: Path) -> None:
         assert str(await heard(worker, "a.wav.tmp")).startswith("Unsupported speaker_voice extension '.tmp'")
 
 
+@pytest.mark.slow
 async def test_a_clip_is_read_up_to_five_minutes(tmp_path: Path) -> None:
     with working(tmp_path) as worker:
         write_clip(worker.voices / "long.wav", 303)
@@ -142,6 +143,7 @@ class Race:
             self.heard.append((before, time.monotonic(), steps))
 
 
+@pytest.mark.slow
 @settings(max_examples=6, deadline=None)
 @given(plan=st.lists(changes, min_size=5, max_size=10))
 def test_readers_racing_a_writer_hear_only_whole_and_present_files(

@@ -14,10 +14,10 @@ import av
 import numpy as np
 import pytest
 
-from echo.audio.crossfade import join_chunks
 from echo.engines.fake import FakeScript
 from echo.text.worker_chunks import chunk_by_chars_and_duration
 from echo.types import SAMPLE_RATE, Audio, EngineInfo, Utterance
+from tests.reference.crossfade import join_chunks
 from tests.unit.worker.workers import PATIENCE_S, Worker, pcm, until, working, write_clip
 from worker.deliver import pieces
 from worker.echo_job import echo_job
@@ -424,7 +424,7 @@ async def test_a_load_that_fails_is_tried_again_with_the_next_job(tmp_path: Path
             assert good is not None
             return good(settings, gate)
 
-        worker.speaker._runtime._load_engine = failing
+        worker.speaker._runtime._loaders = [failing]
         worker.speaker._load_engine = failing
         answer = await worker.whole(text="Hello.")
         assert answer["error"] == "The model could not be loaded; the worker's log says why."

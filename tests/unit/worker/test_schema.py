@@ -245,6 +245,7 @@ NAMES = st.sampled_from(
 )
 
 
+@pytest.mark.slow
 @given(data=st.dictionaries(NAMES | st.text(max_size=5), JSON | st.dictionaries(NAMES, JSON, max_size=3), max_size=6))
 def test_any_input_is_a_job_or_a_bad_request_that_names_its_field(data: dict[str, Any]) -> None:
     try:

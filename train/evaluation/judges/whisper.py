@@ -19,7 +19,7 @@ _BEAM = 5
 
 
 class Whisper:
-    """Writes down what it hears.
+    """Transcribes speech.
 
     Raises:
         JudgeMissing: A package is not installed.

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from compat.inworld.errors import Exhausted, UnknownContext, is_unspeakable, late_status, rpc_shape
+from compat.inworld.errors import Exhausted, UnknownContext, late_status, rpc_shape
 from echo import errors
 from echo.errors import BadRequest
 from routes.errors import describe
@@ -56,11 +56,3 @@ def test_an_unknown_context_reads_not_found_and_has_code_5() -> None:
 
 def test_a_full_socket_has_code_8() -> None:
     assert late_status(Exhausted("m"), "test")["code"] == 8
-
-
-def test_unspeakable_text_is_told_from_other_mistakes() -> None:
-    assert is_unspeakable(BadRequest("input: empty", param="input", code="missing_required_parameter"))
-    assert not is_unspeakable(BadRequest("input: its pauses add up to 900 s", param="input"))
-    assert not is_unspeakable(BadRequest("input: too long", param="input", code="string_above_max_length"))
-    assert not is_unspeakable(BadRequest("voice", param="voice"))
-    assert not is_unspeakable(errors.EngineFailed("m"))

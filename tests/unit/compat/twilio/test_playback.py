@@ -84,6 +84,25 @@ async def test_a_line_that_returns_no_marks_has_stalled() -> None:
     await playback.finished()
 
 
+async def test_a_line_that_plays_much_more_slowly_than_a_telephone_has_stalled() -> None:
+    now = 0.0
+    playback = Playback(lead_s=10.0, stall_s=5.0, clock=lambda: now)
+    marks = sent(playback, *[1.0] * 10)
+    for name in marks[:3]:  # one in five seconds, none of them too late
+        now += 4.9
+        waiting = asyncio.create_task(playback.room())
+        await asyncio.sleep(0)
+        playback.returned(name)
+        await waiting
+        marks += sent(playback, 1.0)
+    now += 0.4  # 15.1 s after the fourth was sent, when 9 s of audio were in front of it at most
+    with pytest.raises(Stalled):
+        await playback.room()
+    playback.returned(marks[3])
+    with pytest.raises(Stalled):
+        await playback.finished()
+
+
 async def test_all_is_heard_when_the_last_mark_is_back() -> None:
     playback = Playback()
     marks = sent(playback, 1.0, 1.0)

@@ -30,7 +30,20 @@ class Adapter:
             "version": "1.0",
             "sample_rate": RATE,
             "license": "MIT",
-            "capabilities": {"clone": options.get("clone", True), "stream": "token"},
+            "capabilities": {
+                "clone": options.get("clone", True),
+                "named": True,
+                "stream": "token",
+                "emotion": ["emo_vector", "emo_alpha", "emo_audio_prompt"],
+                "languages": ["en"],
+            },
+            "voices": ["low", "high"],
+            "options": [
+                {"name": "pitch", "type": "number", "min": 0, "max": 2, "default": 1},
+                {"name": "passes", "type": "integer", "min": 1},
+                {"name": "calm", "type": "boolean"},
+                {"name": "style", "type": "string"},
+            ],
             "limits": {
                 "max_chars": 300,
                 "clip_min_s": 0.5,
@@ -50,7 +63,7 @@ class Adapter:
             job.step()
             time.sleep(self.step_s)
             level = 0.5
-            match word:
+            match word.strip(".,").lower():
                 case "die":
                     os.kill(os.getpid(), signal.SIGKILL)
                     time.sleep(1000)  # it may take a moment until a signal is there
@@ -89,6 +102,14 @@ class Adapter:
                     level = job.voice[0]
                 case "seed":
                     level = job.seed / 1000
+                case "pitch":
+                    level = job.options.get("pitch", 1) / 10
+                case "options":
+                    print("OPTIONS", sorted(job.options.items()))
+                case "name":
+                    level = {None: 0.1, "low": 0.2, "high": 0.3}.get(job.name, 0.4)
+                case "emotion":
+                    level = job.options["emo_vector"][0] * job.options["emo_alpha"] * job.emotion[0]
                 case "encodings":
                     level = self.voices / 100
             yield np.full(WORD, level)

@@ -64,5 +64,5 @@ def level(engine: RemoteEngine, text: str, voice: VoiceState | None = None, **fi
 def wait_until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + PATIENCE_S
     while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
+        assert time.monotonic() < deadline, "timed out"
         time.sleep(0.01)

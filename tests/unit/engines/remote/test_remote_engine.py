@@ -12,7 +12,10 @@ import pytest
 from echo.engines.remote.engine import RemoteEngine
 from echo.engines.remote.supervisor import RemoteRules
 from echo.errors import BadRequest, EngineFailed, NotReady, TooLarge
+from echo.types import Emotion, EngineOption
 from tests.unit.engines.remote.processes import RATE, WORD, clip, level, running, utterance, wait_until
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -190,3 +193,33 @@ def test_closing_fails_what_is_left_and_ends_the_process() -> None:
             list(engine.speak(utterance("one")))
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
+
+
+def test_the_engine_says_what_it_can_do(engine: RemoteEngine) -> None:
+    info = engine.info
+    assert not info.blocks
+    assert (info.clones, info.streams, info.languages, info.voices) == (True, "token", ("en",), ("low", "high"))
+    assert info.emotions == {"emo_vector", "emo_alpha", "emo_audio_prompt"}
+    assert info.options[0] == EngineOption(name="pitch", kind="number", least=0, most=2, default=1)
+    assert [option.kind for option in info.options] == ["number", "integer", "boolean", "string"]
+
+
+def test_options_reach_the_engine(engine: RemoteEngine) -> None:
+    assert level(engine, "pitch") == pytest.approx(0.1)
+    assert level(engine, "pitch", options={"pitch": 1.5}) == pytest.approx(0.15)
+
+
+@pytest.mark.parametrize(("name", "expected"), [("low", 0.2), ("high", 0.3), ("low*0.6 + high*0.4", 0.4)])
+def test_a_voice_of_the_engines_own_goes_by_its_name(engine: RemoteEngine, name: str, expected: float) -> None:
+    assert level(engine, "name", engine.own_voice(name)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name", ["", "anna", "low+anna", "+", "low+"])
+def test_any_other_name_is_not_the_engines_own(engine: RemoteEngine, name: str) -> None:
+    assert engine.own_voice(name) is None
+
+
+def test_an_emotion_reaches_the_engine_with_its_clip(engine: RemoteEngine) -> None:
+    emotion = Emotion(vector=(0.8, *[0.0] * 7), alpha=0.5)
+    angry = engine.encode_voice(clip(0.5)).result()
+    assert level(engine, "emotion", emotion=emotion, emotion_voice=angry) == pytest.approx(0.8 * 0.5 * 0.5)

@@ -15,6 +15,8 @@ from echo.errors import EngineFailed, LoadError, Overloaded
 from echo.settings import engine_environment
 from tests.unit.engines.remote.processes import clip, config, level, running, utterance, wait_until
 
+pytestmark = pytest.mark.slow
+
 #: Found by what the process sends or that it ends; by its silence; by its making no step.
 AT_ONCE = RemoteRules(backoff=0.05)
 SILENT = RemoteRules(backoff=0.05, ping=0.2, pong=4.0)

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from echo.model.cuda.capture import CudaGraphs, uncaptured
 
+pytestmark = pytest.mark.slow
+
 DEVICE = torch.device("cuda", 0)
 
 

@@ -229,6 +229,7 @@ def test_on_a_cpu_nothing_changes_and_one_line_per_wanted_part_says_so(
     assert model.dit.captured is None
 
 
+@pytest.mark.slow
 def test_the_parts_of_the_blocks_and_the_decoder_are_compiled_and_weights_keep_their_names() -> None:
     model, blocks, decoder = small_model(), FakeCompile(), FakeCompile()
     keys = list(model.dit.state_dict()) + list(model.autoencoder.state_dict())

