@@ -4,7 +4,8 @@
 
 english, turbo  checkpoints as they are released, of 70 and 105 MB; Turbo's has a voice of its own
 facts.json      of each variant and setting, the tokens that the package and the adapter choose when only the likeliest
-                is possible, and the samples that the package makes of them; and how a long text is cut off
+                is possible, and the samples that the package makes of them; further how much speech in chunks differs
+                from speech as a whole, and how a long text is cut off
 """
 
 import functools
@@ -121,8 +122,9 @@ def load_adapter(path):
 class Job:
     """What the adapter sees of a job."""
 
-    def __init__(self, text):
-        self.text, self.truncated = text, False
+    def __init__(self, text, voice=None, **options):
+        self.text, self.voice, self.options = text, voice, options
+        self.seed, self.truncated = 0, False
 
     def step(self):
         pass
@@ -147,6 +149,28 @@ def compare(module, adapter, text, **options):
     return {"package": chosen, "adapter": ours, "samples": whole.shape[1]}
 
 
+def seams(module, adapter, **chunks):
+    """How much the mel frames of a text in chunks differ from those of the whole, in parts of the whole."""
+    voice, decoder = adapter.voice(CLIP, RATE), adapter.package.s3gen
+    vocode = decoder.hift_inference
+
+    def decoded(**options):
+        frames = []
+
+        def listen(mel, *source):
+            frames.append(mel[..., module.OVERLAP if source else 0 :])  # without what is decoded again
+            return vocode(mel, *source)
+
+        decoder.hift_inference = listen
+        for _ in adapter.speak(Job("Nothing is heard so well as this.", voice, **options)):
+            pass
+        decoder.hift_inference = vocode
+        return torch.cat(frames, dim=-1)
+
+    whole = decoded(chunk_size=100)
+    return float((decoded(**chunks) - whole).norm() / whole.norm())
+
+
 def main(folder, path):
     write_english(folder / "english")
     write_turbo(folder / "turbo")
@@ -163,6 +187,7 @@ def main(folder, path):
         facts[variant] = [
             compare(module, adapter, "Nothing is heard so well as this.", **options) for options in settings
         ]
+        facts[variant + " seams"] = seams(module, adapter, first_chunk_size=5, continuation_chunk_size=8)
     module.MAX_TOKENS = 10
     job = Job("It is cut off.")
     tokens = list(

@@ -56,7 +56,6 @@ def test_chunks_have_as_many_samples_as_the_whole(turbo: EngineProcess, checkpoi
     streamed = turbo.speak(TEXT, first_chunk_size=6, continuation_chunk_size=10)
     assert sum(streamed.sizes) == sum(whole.sizes)
     assert streamed.sizes[:3] == [2 * TOKEN, 10 * TOKEN, 10 * TOKEN]
-    assert np.corrcoef(whole.samples, streamed.samples)[0, 1] > 0.5
     assert np.isfinite(streamed.samples).all()
 
 
