@@ -1,6 +1,8 @@
 """The dependency rule of docs/house.md, checked on the imports themselves."""
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -116,8 +118,16 @@ def test_the_rules_name_modules_that_exist() -> None:
 
 
 def test_importing_the_package_needs_no_torch() -> None:
-    import subprocess
-    import sys
-
     code = "import sys, echo; sys.exit('torch' in sys.modules or 'fastapi' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_the_embedded_model_is_loaded_without_torchs_compiler() -> None:
+    code = """
+import sys
+from echo.engines.load import load_engine
+from echo.settings import load_settings
+load_engine(load_settings({}, model_repo="tiny", device="cpu"), None).close()
+sys.exit("torch._dynamo" in sys.modules)  # seconds of every start
+"""
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

@@ -7,7 +7,7 @@ from typing import cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils import parametrizations, parametrize
+from torch.nn.utils import parametrize
 
 from echo.model.autoencoder.history import History
 
@@ -133,7 +133,21 @@ class ConvNeXtBlock(nn.Module):
 
 def add_weight_norm(conv: nn.Conv1d | nn.ConvTranspose1d) -> None:
     """Split the weight into magnitude and direction, normalised over all dimensions but the first."""
-    parametrizations.weight_norm(conv, dim=0)
+    parametrize.register_parametrization(conv, "weight", _WeightNorm(), unsafe=True)
+
+
+class _WeightNorm(nn.Module):
+    """As torch's own, but that it computes nothing on the meta device, where that imports a compiler, for seconds."""
+
+    def forward(self, magnitude: Tensor, direction: Tensor) -> Tensor:
+        """[out, 1, 1] and [out, in, kernel] -> the weight [out, in, kernel]."""
+        return torch._weight_norm(direction, magnitude, 0)
+
+    def right_inverse(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """The weight [out, in, kernel] -> magnitude and direction."""
+        if weight.is_meta:
+            return torch.empty(weight.shape[0], 1, 1, dtype=weight.dtype, device=weight.device), weight
+        return torch.norm_except_dim(weight, 2, 0), weight
 
 
 def fold_weight_norm(module: nn.Module, dtype: torch.dtype) -> None:

@@ -18,6 +18,7 @@ from echo.model.autoencoder.conv import (
 )
 from echo.model.autoencoder.history import History
 from echo.model.autoencoder.transformer import WindowTransformer
+from echo.model.network.layers import embedding
 
 
 class VectorQuantizer(nn.Module):
@@ -29,7 +30,7 @@ class VectorQuantizer(nn.Module):
         self.out_proj = nn.Conv1d(codebook_dim, dim, 1)
         add_weight_norm(self.in_proj)
         add_weight_norm(self.out_proj)
-        self.codebook = nn.Embedding(codebook_size, codebook_dim)
+        self.codebook = embedding(codebook_size, codebook_dim)
 
     def nearest(self, residual: Tensor) -> Tensor:
         """[batch, dim, n] -> indices [batch, n] of the closest entries (the first one on ties)."""

@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch._dynamo.config as dynamo
-import torch.fx.experimental._config as shapes
 
 from echo.files import atomic_write
 
@@ -98,6 +96,9 @@ class Compiler:
         if self._sealed:
             stance: contextlib.AbstractContextManager[Any] = torch.compiler.set_stance(_RECOMPILES)
             return stance
+        import torch._dynamo.config as dynamo  # takes seconds, which who does not compile is spared
+        import torch.fx.experimental._config as shapes
+
         stack = contextlib.ExitStack()
         stack.enter_context(dynamo.patch(recompile_limit=_VARIANTS))
         # Else a size that happens to equal another (16 latents, 16 heads) would be taken for it, for ever.

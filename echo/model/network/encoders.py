@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from echo.model.network.attention import GatedAttention
 from echo.model.network.config import DiTConfig
-from echo.model.network.layers import MLP, RMSNorm, Rotary
+from echo.model.network.layers import MLP, RMSNorm, Rotary, embedding
 
 
 class SelfAttention(GatedAttention):
@@ -57,7 +57,7 @@ class TextEncoder(nn.Module):
         super().__init__()
         size, heads = config.text_model_size, config.text_num_heads
         self.rotary = Rotary(size // heads)
-        self.text_embedding = nn.Embedding(config.text_vocab_size, size)
+        self.text_embedding = embedding(config.text_vocab_size, size)
         self.blocks = nn.ModuleList(
             EncoderBlock(size, heads, config.text_intermediate_size, config.norm_eps)
             for _ in range(config.text_num_layers)

@@ -30,6 +30,15 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     return (F.rms_norm(x.float(), x.shape[-1:], eps=eps) * weight.float()).type_as(x)
 
 
+def embedding(count: int, size: int) -> nn.Embedding:
+    """A table of ``count`` vectors; not filled on the meta device, where drawing numbers imports a compiler first."""
+    table = torch.empty(count, size)
+    if not table.is_meta:
+        nn.init.normal_(table)
+    found: nn.Embedding = nn.Embedding.from_pretrained(table, freeze=False)  # type: ignore[no-untyped-call]  # torch's own
+    return found
+
+
 class Fused(nn.Module):
     """Base of modules whose projections of one input run as one matrix product.
 
