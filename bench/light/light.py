@@ -80,7 +80,8 @@ class Light:
         self._free = 0
         self._ceilings: dict[str, Ceilings] = {}
         if device.type == "cuda":
-            torch.cuda.set_device(device)
+            if device.index is not None:  # else it is the current one
+                torch.cuda.set_device(device)
             prepare_cuda()
 
     # -- the model

@@ -47,7 +47,9 @@ def random_rows(dit: EchoDiT, latents: int) -> Rows:
     draw = torch.Generator(dit.device).manual_seed(latents)
 
     def random_kv(keys: int) -> KV:
-        return dit.allocate(keys).normal_(generator=draw)
+        # Drawn elsewhere, because what is drawn in place depends on how a tensor lies in memory.
+        kv = dit.allocate(keys)
+        return kv.copy_(torch.randn(kv.shape, generator=draw, device=dit.device))
 
     count = latents // _SIZE
     voice, contexts = random_kv(_VOICE), list[RowContext]()
@@ -56,4 +58,4 @@ def random_rows(dit: EchoDiT, latents: int) -> Rows:
         contexts += dit.pack([[text, prefix], [prefix], [text, prefix]], _SIZE, [voice, voice, None])
     shape = (count, _SIZE, dit.config.latent_size)
     rows = list(torch.randn(shape, generator=draw, device=dit.device))
-    return Rows(rows, dit.modulation([0.9]), contexts[:count], [_SIZE] * count)
+    return Rows(rows, dit.modulation([0.9] * count), contexts[:count], [_SIZE] * count)

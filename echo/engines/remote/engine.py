@@ -31,7 +31,7 @@ class RemoteEngine(Engine):
     ) -> None:
         self._supervisor = Supervisor(config, rules or RemoteRules(idle_stop=config.table.idle_stop_s), environment)
         self._ready = self._supervisor.first_ready.result()
-        self._info = describe(self._ready, config.name)
+        self._info = describe(self._ready)
 
     @property
     @override
@@ -114,14 +114,14 @@ class RemoteEngine(Engine):
         self._supervisor.close()
 
 
-def describe(ready: Ready, family: str) -> EngineInfo:
-    """Return what the server needs to know of an engine that has said what it is; ``family`` names its presets."""
+def describe(ready: Ready) -> EngineInfo:
+    """Return what the server needs to know of an engine that has said what it is."""
     limits, can = ready.limits, ready.capabilities
     rules = ChunkRules()
     target = rules.target_s if limits.max_s is None else min(rules.target_s, limits.max_s)
     return EngineInfo(
         name=ready.name,
-        preset_family=family,
+        preset_family=ready.name,
         sample_rate=ready.sample_rate,
         device=ready.device,
         backend=f"{ready.name} {ready.version}".strip(),

@@ -35,7 +35,7 @@ def presets_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The server's own presets and two for the second engine."""
     file = tmp_path_factory.mktemp("presets") / "presets.toml"
     own = (Path(__file__).parents[3] / "presets.toml").read_text(encoding="utf-8")
-    file.write_text(own + "\n[other.default]\npitch = 1.2\n\n[other.deep]\npitch = 0.5\n", encoding="utf-8")
+    file.write_text(own + "\n[fake-tts.default]\npitch = 1.2\n\n[fake-tts.deep]\npitch = 0.5\n", encoding="utf-8")
     return file
 
 
@@ -135,7 +135,7 @@ def test_the_model_picks_the_engine(server: Served) -> None:
 
 
 def test_options_of_the_engine_reach_it_from_the_body_or_the_preset(server: Served) -> None:
-    assert spoken(server, "pitch") == pytest.approx(0.12, abs=1e-3)  # [other.default]
+    assert spoken(server, "pitch") == pytest.approx(0.12, abs=1e-3)  # [fake-tts.default]
     assert spoken(server, "pitch", preset="deep") == pytest.approx(0.05, abs=1e-3)
     assert spoken(server, "pitch", preset="deep", pitch=1.5) == pytest.approx(0.15, abs=1e-3)
     assert spoken(server, "pitch", extra_body={"pitch": 0.7}) == pytest.approx(0.07, abs=1e-3)
@@ -239,14 +239,14 @@ def test_a_preset_with_an_option_that_the_engine_lacks_stops_the_start(
 ) -> None:
     file = tmp_path / "presets.toml"
     own = Path(settings["ECHO_PRESETS_FILE"]).read_text(encoding="utf-8")
-    file.write_text(own + "\n[other.wrong]\nvolume = 11\n", encoding="utf-8")
+    file.write_text(own + "\n[fake-tts.wrong]\nvolume = 11\n", encoding="utf-8")
     runtime = Runtime(load_settings({**settings, "ECHO_PRESETS_FILE": str(file)}))
 
     async def start() -> None:
         async with runtime:
             await runtime.ready()
 
-    with pytest.raises(NotReady, match=r"\[other\.wrong\]: volume: the engine fake-tts has no such option"):
+    with pytest.raises(NotReady, match=r"\[fake-tts\.wrong\]: volume: the engine fake-tts has no such option"):
         asyncio.run(start())
 
 

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import torch
@@ -28,6 +28,8 @@ from echo.model.network.config import ECHO_TTS_BASE
 from echo.model.network.dit import EchoDiT
 from echo.model.network.layers import Rotary
 from echo.model.sampling import sampler as sampler_module
+
+M = TypeVar("M", bound=nn.Module)
 
 CUDA = torch.device("cuda", 0)
 #: ``c10::DeviceType``: CUDA and Meta.
@@ -155,15 +157,24 @@ def _on_host(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def released(device: torch.device = CUDA) -> LoadedEcho:
     """The released model without data, as the loader leaves it."""
-    with unset_fake_temporarily(), torch._C._DisableTorchDispatch(), torch.inference_mode(False):
-        with torch.device("meta"):
-            dit, autoencoder = EchoDiT(ECHO_TTS_BASE), Autoencoder(RELEASED)
-        autoencoder.fold_weight_norm()
-    _fill(dit, device, torch.bfloat16)
-    _fill(autoencoder, device, torch.float32)
-    latents, dim = ECHO_TTS_BASE.latent_size, RELEASED.latent_dim
-    pca = Pca(torch.empty(latents, dim, device=device), torch.empty(dim, device=device), 1.0)
-    return LoadedEcho(dit.fuse(), autoencoder, pca, {})
+    dit = without_data(lambda: EchoDiT(ECHO_TTS_BASE), device, torch.bfloat16).fuse()
+    autoencoder = without_data(lambda: Autoencoder(RELEASED).fold_weight_norm(), device, torch.float32)
+    return LoadedEcho(dit, autoencoder, pca_without_data(RELEASED.latent_dim, device), {})
+
+
+def without_data(build: Callable[[], M], device: torch.device, dtype: torch.dtype) -> M:
+    """A module whose parameters and tables are fake tensors."""
+    there = torch.device("meta")
+    with unset_fake_temporarily(), torch._C._DisableTorchDispatch(), torch.inference_mode(False), there:
+        module = build()
+    _fill(module, device, dtype)
+    return module
+
+
+def pca_without_data(dim: int, device: torch.device) -> Pca:
+    """A PCA of fake tensors."""
+    components = torch.empty(ECHO_TTS_BASE.latent_size, dim, device=device)
+    return Pca(components, torch.empty(dim, device=device), 1.0)
 
 
 def _fill(model: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
