@@ -7,7 +7,7 @@ MINUTES ?= 100
 DEVICE ?= auto
 CONFIG ?= train/tiny/config.toml
 FROM_NOTHING ?=
-# For test-engines: the folder of the foreign engines' environments.
+# For test-engines: the folder of the foreign engines' environments, called engines.
 ENGINES ?= runs/engines
 # Two processes with one thread of torch each: with two each, they wait for each other's cores most of the time.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
@@ -29,7 +29,9 @@ tests: $(VENV)/.dev
 test-fast: $(VENV)/.dev         ## the quick part of the tests: no training, no real compiling, no foreign clients
 	$(PYTEST) -p no:schemathesis -m "not slow" tests/unit tests/golden tests/contract/openai
 
-test-engines: $(VENV)/.dev $(ENGINES)/chatterbox/.ready $(ENGINES)/indextts/.ready  ## foreign engines, 15 minutes
+ENVIRONMENTS = $(ENGINES)/chatterbox/.ready $(ENGINES)/indextts/.ready $(ENGINES)/kokoro/engine.toml
+
+test-engines: $(VENV)/.dev $(ENVIRONMENTS)  ## the adapters in their engines' environments, twenty minutes
 	TEST_ENGINES=$(ENGINES) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/engines
 
 # The release of torch that the server's tests have, so that where that is for CPUs only, this one is too. The libraries
@@ -47,6 +49,9 @@ $(ENGINES)/indextts/.ready: constraints.txt
 	  torch torchaudio indextts2-inference==2.1.1 msgspec
 	rm -f $(ENGINES)/indextts/lib/python*/site-packages/torchaudio/lib/*.so
 	touch $@
+
+$(ENGINES)/kokoro/engine.toml: | $(VENV)/.dev
+	ECHO_CACHE_DIR=$(ENGINES)/.. $(BIN)/python -m echo engines install kokoro
 
 attack: $(VENV)/.dev           ## attack a running server on loopback, some ten minutes
 	ATTACK_SECONDS=30 $(BIN)/python -m pytest tests/attack
