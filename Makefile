@@ -46,7 +46,7 @@ $(ENGINES)/chatterbox/.ready: constraints.txt
 $(ENGINES)/indextts/.ready: constraints.txt
 	$(PYTHON) -m venv $(ENGINES)/indextts
 	$(ENGINES)/indextts/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
-	  torch torchaudio indextts2-inference==2.1.1 msgspec
+	  torch torchaudio indextts2-inference==2.1.1 'transformers<5.40' msgspec
 	rm -f $(ENGINES)/indextts/lib/python*/site-packages/torchaudio/lib/*.so
 	touch $@
 

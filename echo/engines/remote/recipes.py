@@ -61,7 +61,12 @@ RECIPES: Mapping[str, Recipe] = {
         ),
         Recipe(
             name="indextts",
-            packages=(*_TORCH, "indextts2-inference==2.1.1", "msgspec"),
+            packages=(
+                *_TORCH,
+                "indextts2-inference==2.1.1",
+                "transformers<5.40",  # what the keys of earlier tokens come in goes away there
+                "msgspec",
+            ),
             module="indextts.infer_v2",
             # Its text normaliser writes grammars beside the package, where the server may not be allowed to write.
             once="from indextts.utils.front import TextNormalizer; TextNormalizer().load()",
