@@ -29,7 +29,9 @@ tests: $(VENV)/.dev
 test-fast: $(VENV)/.dev         ## the quick part of the tests: no training, no real compiling, no foreign clients
 	$(PYTEST) -p no:schemathesis -m "not slow" tests/unit tests/golden tests/contract/openai
 
-test-engines: $(VENV)/.dev $(ENGINES)/chatterbox/.ready $(ENGINES)/kokoro/engine.toml  ## the adapters in their engines' environments, ten minutes
+ENVIRONMENTS = $(ENGINES)/chatterbox/.ready $(ENGINES)/indextts/.ready $(ENGINES)/kokoro/engine.toml
+
+test-engines: $(VENV)/.dev $(ENVIRONMENTS)  ## the adapters in their engines' environments, twenty minutes
 	TEST_ENGINES=$(ENGINES) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/engines
 
 # The release of torch that the server's tests have, so that where that is for CPUs only, this one is too. The libraries
@@ -39,6 +41,13 @@ $(ENGINES)/chatterbox/.ready: constraints.txt
 	$(ENGINES)/chatterbox/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
 	  torch torchaudio videopython-chatterbox==0.1.7.post2 'numpy<2' 'transformers<5.40' msgspec
 	rm -f $(ENGINES)/chatterbox/lib/python*/site-packages/torchaudio/lib/*.so
+	touch $@
+
+$(ENGINES)/indextts/.ready: constraints.txt
+	$(PYTHON) -m venv $(ENGINES)/indextts
+	$(ENGINES)/indextts/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+	  torch torchaudio indextts2-inference==2.1.1 'transformers<5.40' msgspec
+	rm -f $(ENGINES)/indextts/lib/python*/site-packages/torchaudio/lib/*.so
 	touch $@
 
 $(ENGINES)/kokoro/engine.toml: | $(VENV)/.dev

@@ -288,7 +288,10 @@ class Runtime:
         for streaming in (True, False):
             plan = sized_plan(service.presets.plan(SpeechOptions(), streaming=streaming), seconds)
             utterance = Utterance(text=chunk.text, plan=plan, seed=0, voice=voice)
-            await asyncio.to_thread(service.engine.warm_up, utterance)
+            try:
+                await asyncio.to_thread(service.engine.warm_up, utterance)
+            except BadRequest as error:  # no voice, or one that the engine cannot use: requests may bring another
+                log.warning("%s is not warmed up: %s", service.engine.info.name, error.message)
         await asyncio.to_thread(service.engine.finish_warm_up)
 
     async def _warm_up_voice(self, service: SpeechService) -> VoiceState | None:

@@ -168,7 +168,7 @@ class Adapter:
         values = checked(self.options, job.options)
         voice = job.voice or self._default
         if voice is None:
-            raise Refused("voice_rejected", "these weights come without a voice, so each request needs a clip")
+            raise Refused("voice_missing", "these weights come without a voice, so each request needs a clip")
         if not job.text.strip():
             raise Refused("failed", "the text is blank")
         tts = self.package

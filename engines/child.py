@@ -35,7 +35,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 class Refused(Exception):
-    """What an adapter raises: bad_option, voice_rejected, too_long or failed, and a line for the server's log."""
+    """What an adapter raises: bad_option, voice_missing, voice_rejected, too_long or failed, and a line for the log."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)

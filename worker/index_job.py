@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StrictStr
 
+from echo.errors import BadRequest
 from echo.steps import seed_or_drawn
 from echo.text.worker_chunks import chunk_by_chars
 from echo.types import Emotion, VoiceRef
@@ -62,11 +63,14 @@ INDEX_FIELDS = frozenset(IndexJob.model_fields) - frozenset(JobModel.model_field
 INDEX_ONLY = INDEX_FIELDS - frozenset(EchoParameters.model_fields)
 #: Those of them that ask for an emotion.
 EMOTIONS = ("emo_audio_prompt", "emo_vector", "emo_alpha", "use_emo_text", "emo_text", "use_random")
+#: Those that say which emotion, and not how it is used.
+_SOURCES = ("emo_audio_prompt", "emo_vector", "use_emo_text")
 
 
 def index_job(data: Mapping[str, Any]) -> Job:
     """Read an IndexTTS job; raises BadRequest that names the field."""
     job = validated(IndexJob, data)
+    _check_emotions(job)
     size = job.stream_max_chars_per_chunk if job.stream else job.max_chars_per_chunk
     return Job(
         chunks=tuple(chunk_by_chars(job.text, size if job.enable_chunking else 0)),
@@ -81,6 +85,13 @@ def index_job(data: Mapping[str, Any]) -> Job:
         emotion_clip=job.emo_audio_prompt,
         warnings=tuple(f"{name}: unknown, ignored" for name in unknown(data, IndexJob, besides=frozenset({"action"}))),
     )
+
+
+def _check_emotions(job: IndexJob) -> None:
+    """Raise BadRequest for a second emotion, of which IndexTTS would ignore one."""
+    asked = [name for name in _SOURCES if name in job.emotions]
+    if len(asked) > 1:
+        raise BadRequest(f"{asked[1]} and {asked[0]} exclude each other.", param=asked[1])
 
 
 def _emotion(job: IndexJob) -> Emotion:

@@ -97,14 +97,20 @@ class Jobs:
         return {"status": "healthy" if well else "unhealthy", "checks": checks}
 
     async def warm_up(self) -> None:
-        """Load the model and speak once as a job does, into a file that nobody gets; raises EchoError."""
+        """Load the model and speak once as a job does, into a file that nobody gets; raises EchoError.
+
+        An engine that speaks with no voice but the jobs' is only loaded.
+        """
         job = await self._parse(_WARM_UP)
         service = await self._speaker.service()
         async with aclosing(self._samples(job, service)) as samples:
             with open_output(FILE_FORMAT, service.engine.info.sample_rate) as output:
-                async for part in samples:
-                    output.push(part)
-                output.finish()
+                try:
+                    async for part in samples:
+                        output.push(part)
+                    output.finish()
+                except BadRequest as error:
+                    log.warning("not warmed up: %s", error.message)
 
     async def _file(self, job: Job, *, as_piece: bool) -> Answer:
         if self.storage is None and not self._worker.inline_audio:

@@ -100,10 +100,21 @@ class EngineProcess:
         self._send(Voice(id=next(self._ids), key=key, rate=rate, pcm=pcm.astype("<f4").tobytes()))
         return self._until(Voiced)
 
-    def begin(self, text: str, key: str | None = None, seed: int = 0, credit: int = ALL, **options: Any) -> int:
+    def begin(
+        self,
+        text: str,
+        key: str | None = None,
+        seed: int = 0,
+        credit: int = ALL,
+        emotion_key: str | None = None,
+        **options: Any,
+    ) -> int:
         """Send a text, and return the number of the job."""
         number = next(self._ids)
-        self._send(Speak(id=number, text=text, seed=seed, credit=credit, key=key, options=options))
+        message = Speak(
+            id=number, text=text, seed=seed, credit=credit, key=key, emotion_key=emotion_key, options=options
+        )
+        self._send(message)
         return number
 
     def cancel(self, number: int) -> None:

@@ -60,6 +60,9 @@ class Installer:
             self._pip(interpreter, ["--no-deps", *recipe.alone])
         self._say(f"{name}: looking whether {recipe.module} can be imported")
         _run([str(interpreter), "-c", f"import {recipe.module}"], self._say)
+        if recipe.once:
+            self._say(f"{name}: preparing what its first start would need a minute for")
+            _run([str(interpreter), "-c", recipe.once], self._say)
         if name == "kokoro":
             self._kokoro(interpreter, target)
         table = f'adapter = "{name}"\npython = "."\n' + ('model = "model"\n' if not recipe.hub else "")

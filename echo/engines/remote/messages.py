@@ -175,7 +175,8 @@ class Done(_Message, frozen=True, kw_only=True, tag="done"):
 class Failure(_Message, frozen=True, kw_only=True, tag="error"):
     """A job has failed, or with no ``id`` the engine; after a ``fatal`` one the process ends.
 
-    Codes: bad_option, voice_unknown, voice_rejected, too_long, out_of_memory, failed. The message is for the log.
+    Codes: bad_option, voice_missing, voice_unknown, voice_rejected, too_long, out_of_memory, failed. The message is for
+    the log.
     """
 
     id: int | None = None

@@ -16,6 +16,7 @@ class Recipe:
     module      whose import shows that the environment works
     size        of the environment on the disk, in words
     license     of code and weights, in words
+    once        Python that is run once, because the package does at its first start what takes a minute; empty: none
     hub         where the engine's package takes its weights from at the first start; empty: they come with ``install``
     """
 
@@ -25,6 +26,7 @@ class Recipe:
     size: str
     license: str
     alone: tuple[str, ...] = ()
+    once: str = ""
     hub: str = ""
 
 
@@ -57,6 +59,21 @@ RECIPES: Mapping[str, Recipe] = {
             license="MIT",
             hub="ResembleAI/chatterbox",
         ),
+        Recipe(
+            name="indextts",
+            packages=(
+                *_TORCH,
+                "indextts2-inference==2.1.1",
+                "transformers<5.40",  # what the keys of earlier tokens come in goes away there
+                "msgspec",
+            ),
+            module="indextts.infer_v2",
+            # Its text normaliser writes grammars beside the package, where the server may not be allowed to write.
+            once="from indextts.utils.front import TextNormalizer; TextNormalizer().load()",
+            size="5.7 GB, with CUDA",
+            license="bilibili Model Use License Agreement, for code and weights; its terms are in the package",
+            hub="IndexTeam/IndexTTS-2",
+        ),
     )
 }
-"""By name. The IndexTTS engines are left out until the server has an adapter for them."""
+"""By name."""

@@ -397,6 +397,7 @@ class Supervisor:
             self._ready, self._state = ready, _State.READY
         log.info("%s: %s %s is ready after %.1f s", self._config.name, ready.name, ready.version, self._load_s)
         if first:
+            log.info("%s: it is under this licence: %s", self._config.name, ready.license)
             self.first_ready.set_result(ready)
 
     def _deliver(self, message: Samples, now: float) -> None:
@@ -548,6 +549,8 @@ def _refusal(code: str) -> EchoError:
     match code:
         case "voice_rejected" | "voice_unknown":
             return BadRequest("voice: this engine cannot use the clip.", param="voice")
+        case "voice_missing":
+            return BadRequest("voice: must be given; this engine has none of its own.", param="voice")
         case "too_long":
             return TooLarge("The text is too long for this engine.")
         case "bad_option":

@@ -158,7 +158,7 @@ def test_without_credit_nothing_is_computed(english: EngineProcess) -> None:
     [
         (" \n", "anna", "failed"),
         ("a" * 2100, "anna", "too_long"),
-        (TEXT, None, "voice_rejected"),  # the checkpoint has no voice of its own
+        (TEXT, None, "voice_missing"),  # the checkpoint has no voice of its own
     ],
 )
 def test_a_text_that_cannot_be_spoken_is_refused(english: EngineProcess, text: str, key: str | None, code: str) -> None:

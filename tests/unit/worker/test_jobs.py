@@ -14,7 +14,9 @@ import av
 import numpy as np
 import pytest
 
-from echo.engines.fake import FakeScript
+from echo.engines.fake import FakeEngine, FakeScript
+from echo.errors import BadRequest
+from echo.stream import FrameStream
 from echo.text.worker_chunks import chunk_by_chars_and_duration
 from echo.types import SAMPLE_RATE, Audio, EngineInfo, Utterance
 from tests.reference.crossfade import join_chunks
@@ -297,13 +299,13 @@ async def test_an_engine_that_declares_emotions_gets_them(tmp_path: Path) -> Non
         write_clip(worker.voices / "anna.wav", 1.0)
         write_clip(worker.voices / "moods" / "sad.wav", 2.0)
         vector = [0.0, 0, 0.8, 0, 0, 0, 0, 0.2]
-        more = {"emo_vector": vector, "emo_audio_prompt": "moods/sad.wav"}
-        answer = await worker.whole(text="Hello.", speaker_voice="anna.wav", **more)
-        assert answer["status"] == "completed"
-        (utterance,) = worker.engine.script.spoken
-        assert utterance.emotion is not None
-        assert utterance.emotion.vector == tuple(vector)
-        assert (utterance.voice.samples, utterance.emotion_voice.samples) == (44_100, 88_200)  # type: ignore[union-attr]
+        for emotion in ({"emo_vector": vector}, {"emo_audio_prompt": "moods/sad.wav"}):
+            answer = await worker.whole(text="Hello.", speaker_voice="anna.wav", **emotion)
+            assert answer["status"] == "completed"
+        by_vector, by_clip = worker.engine.script.spoken
+        assert by_vector.emotion is not None
+        assert by_vector.emotion.vector == tuple(vector)
+        assert (by_clip.voice.samples, by_clip.emotion_voice.samples) == (44_100, 88_200)  # type: ignore[union-attr]
         missing = await worker.whole(text="Hello.", emo_audio_prompt="no.wav")
         assert missing["error"] == "emo_audio_prompt 'no.wav' not found."
         refused = await worker.whole(text="Hello.", emo_text="sad")
@@ -431,6 +433,34 @@ async def test_a_load_that_fails_is_tried_again_with_the_next_job(tmp_path: Path
         health = await worker.whole(action="health_check")
         assert (health["status"], health["checks"]["model"]) == ("unhealthy", False)
         assert (await worker.whole(text="Hello."))["status"] == "completed"
+
+
+class CloningEngine(FakeEngine):
+    """Has no voice of its own."""
+
+    def speak(self, utterance: Utterance) -> FrameStream:
+        if utterance.voice is not None:
+            return super().speak(utterance)
+        stream = FrameStream()
+        stream.finish(BadRequest("voice: must be given.", param="voice"))
+        return stream
+
+    def warm_up(self, utterance: Utterance) -> None:
+        for _ in self.speak(utterance):
+            pass
+
+
+async def test_an_engine_that_needs_a_voice_serves_though_it_is_not_warmed_up(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with working(tmp_path) as worker:
+        worker.engine = CloningEngine()
+        await worker.speaker.run(worker.jobs.warm_up())
+        assert caplog.text.count("not warmed up: voice: must be given.") == 3  # twice at the start, and this
+        write_clip(worker.voices / "anna.wav")
+        assert (await worker.whole(text="Hello."))["error"] == "speaker_voice must be given."
+        answer = await worker.whole(text="Hello.", speaker_voice="anna.wav")
+        assert answer["status"] == "completed"
 
 
 async def test_the_warm_up_speaks_like_a_job(tmp_path: Path) -> None:

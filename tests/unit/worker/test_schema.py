@@ -208,6 +208,15 @@ def test_an_emotion_is_an_error_naming_the_field_for_an_engine_without_one() -> 
             parse(**data).check(info(emotions=frozenset({name})))
 
 
+def test_a_second_emotion_is_refused_and_named() -> None:
+    asked: dict[str, Any] = {"emo_audio_prompt": "sad.wav", "emo_vector": [0.1] * 8, "use_emo_text": True}
+    for name in asked:
+        parse(**{name: asked[name]}, emo_alpha=0.5, use_random=True, emo_text="sad")
+        both = asked | {name: None}
+        first, second = (other for other in asked if other != name)
+        assert error_of(**both) == f"{second} and {first} exclude each other."
+
+
 def test_emotion_fields_at_their_defaults_ask_for_nothing() -> None:
     job = parse(emo_alpha=1.0, use_emo_text=False, use_random=False, emo_vector=None)
     job.check(info())
@@ -216,12 +225,11 @@ def test_emotion_fields_at_their_defaults_ask_for_nothing() -> None:
 
 def test_emotions_reach_the_job() -> None:
     vector = [0, 0, 0.7, 0, 0, 0, 0, 0.1]
-    job = parse(emo_vector=vector, emo_alpha=0.6, use_random=True, emo_audio_prompt="sad.wav")
+    job = parse(emo_vector=vector, emo_alpha=0.6, use_random=True)
     assert job.emotion == Emotion(vector=tuple(vector), alpha=0.6, random=True)
-    assert (job.emotion_clip, job.emotions) == (
-        "sad.wav",
-        ("emo_audio_prompt", "emo_vector", "emo_alpha", "use_random"),
-    )
+    assert (job.emotion_clip, job.emotions) == (None, ("emo_vector", "emo_alpha", "use_random"))
+    job = parse(emo_audio_prompt="sad.wav")
+    assert (job.emotion, job.emotion_clip, job.emotions) == (Emotion(), "sad.wav", ("emo_audio_prompt",))
 
 
 # -- any input

@@ -98,6 +98,9 @@ class Adapter:
                     print("WARNING from the library")
                 case "environment":
                     print("ENVIRONMENT", sorted(os.environ), os.getcwd())
+                case "needy":
+                    if job.voice is None:
+                        raise Refused("voice_missing", "no voice")
                 case "voice":
                     level = job.voice[0]
                 case "seed":

@@ -18,7 +18,15 @@ from echo.engines.remote.recipes import Recipe
 from echo.engines.table import find_engines
 from echo.errors import ConfigError, LoadError
 
-TOY = Recipe(name="toy", packages=("toy==1.0",), module="toy", size="1 KB", license="MIT", hub="nobody/toy")
+TOY = Recipe(
+    name="toy",
+    packages=("toy==1.0",),
+    module="toy",
+    size="1 KB",
+    license="MIT",
+    once="print(__import__('toy').__name__ * 2)",
+    hub="nobody/toy",
+)
 
 
 @pytest.fixture
@@ -53,6 +61,7 @@ def test_an_engine_is_installed_found_checked_and_removed(toy: None, wheels: Pat
     assert installer.check("toy") == "toy is not installed: python -m echo engines install toy"
     folder = installer.install("toy", ["--no-index", "--find-links", str(wheels)])
     assert said[0] == f"toy: MIT. It takes 1 KB in {folder}."
+    assert said[said.index("toy: preparing what its first start would need a minute for") + 1] == "toytoy"
     assert any("Successfully installed toy" in line for line in said)  # pip's own progress
     assert said[-1] == "toy: its weights are downloaded from nobody/toy at the first start."
     assert installer.installed == ["toy"]

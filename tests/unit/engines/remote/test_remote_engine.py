@@ -41,6 +41,12 @@ def test_speech_comes_frame_by_frame(engine: RemoteEngine) -> None:
     assert 0 < stream.stats.first_frame_s <= stream.stats.total_s
 
 
+def test_without_a_voice_that_it_needs_it_refuses(engine: RemoteEngine) -> None:
+    with pytest.raises(BadRequest, match="voice: must be given"):
+        list(engine.speak(utterance("needy")))
+    assert level(engine, "needy", engine.encode_voice(clip()).result()) == 0.5
+
+
 def test_chunks_of_a_request_have_seeds_of_their_own(engine: RemoteEngine) -> None:
     assert level(engine, "seed", seed=100) == pytest.approx(0.1)
     assert level(engine, "seed", seed=100, chunk=7) == pytest.approx(0.107)
