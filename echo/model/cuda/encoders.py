@@ -121,8 +121,11 @@ class CapturedEncoders:
         if count is None:
             return None
         upload(torch.tensor([before], dtype=torch.int32), self._past_count)
+        # Padding is masked, but what another stream has left there may be no number, which survives the masking.
+        self._past.zero_()
         if past is not None:
             self._past[:, :, :, :before] = past
+        self._new[n:count] = 0
         self._new[:n] = patches
         kv = _first(self._replay_prefix[count](), n)
         new = self._encoded[:, :, :, :n]
