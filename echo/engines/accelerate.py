@@ -71,10 +71,10 @@ class Acceleration:
         self._forward = forward
         self._encoders = encoders
         self._decoder = decoder
+        self._begun = time.perf_counter()
 
     def finish(self) -> None:
         """Compile and capture everything, and stop compiling. Called on the device's thread."""
-        started = time.perf_counter()
         dit = self._model.dit
         if self._forward is not None:
             dit.captured = self._forward
@@ -97,7 +97,7 @@ class Acceleration:
         if captured or compiled:
             log.info(
                 "ready in %.0f s: compiled %s; captured %s",
-                time.perf_counter() - started,
+                time.perf_counter() - self._begun,
                 " and ".join(compiled) or "nothing",
                 ", ".join(captured) or "nothing",
             )

@@ -259,6 +259,19 @@ def test_a_decoder_that_fails_to_compile_still_decodes_and_leaves_the_model_comp
     assert acceleration.misses == 1  # the group that is not compiled any more
 
 
+def test_the_log_tells_how_long_all_of_it_took_the_compiling_in_the_warm_up_too(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    now = 0.0
+    monkeypatch.setattr("echo.engines.accelerate.time.perf_counter", lambda: now)
+    model = small_model()
+    acceleration = Acceleration(model, [compile_blocks(model.dit, Compiler("the model", FakeCompile()))])
+    now = 90.0
+    acceleration.finish()
+    assert caplog.messages[-1] == "ready in 90 s: compiled the model; captured nothing"
+
+
 def first_snake(model: EchoModel) -> Snake:
     return next(module for module in model.autoencoder.decoder.modules() if isinstance(module, Snake))
 
