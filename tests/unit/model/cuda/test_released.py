@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from echo.engines.accelerate import accelerate
 from echo.model.cuda.decoder import CapturedDecoder, Shape
 from echo.model.cuda.encoders import CapturedEncoders
 from echo.model.cuda.graphs import BUCKETS, CapturedForward
@@ -164,6 +167,23 @@ def test_captured_decoding_launches_a_handful_beside_the_replay(model: EchoModel
         launched = model.decoder.launch(launched.states, [latents, latents])
     assert launched.states[0].position == 56
     assert decoder.misses == 0
+
+
+def test_on_cuda_the_arena_has_room_for_the_budget_and_without_graphs_there_is_none(
+    model: EchoModel, kernels: Kernels, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    kernels.strict = False
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (60 * 2**30, 80 * 2**30))
+    prepare = partial(
+        accelerate, model, "x", max_rows=64, budget=2**30, jobs=128, artifacts=tmp_path, compile=False, compile_ae=False
+    )
+    prepare(graphs=False)
+    assert model.dit.arena is None
+    acceleration = prepare(graphs=True)
+    assert model.dit.arena is not None
+    key_bytes = 24 * 2 * 16 * 128 * 2
+    assert model.dit.arena.free == int(1.25 * 2**30) // key_bytes  # beside those of padding
+    assert acceleration.misses == 0
 
 
 def test_a_voice_is_encoded_in_slices_without_a_wait(model: EchoModel, kernels: Kernels) -> None:
