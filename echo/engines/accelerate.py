@@ -53,6 +53,7 @@ class Acceleration:
     """Compiled parts and CUDA graphs of one model. The warm-up's requests compile, ``finish`` does the rest.
 
     forward, encoders, decoder  what to capture; None = it runs as it was written
+    graphs                      whether they really capture, which the log tells
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Acceleration:
         forward: CapturedForward | None = None,
         encoders: CapturedEncoders | None = None,
         decoder: CapturedDecoder | None = None,
+        graphs: bool = True,
     ) -> None:
         self._model = model
         self._compilers = compilers
@@ -71,6 +73,7 @@ class Acceleration:
         self._forward = forward
         self._encoders = encoders
         self._decoder = decoder
+        self._graphs = graphs
         self._begun = time.perf_counter()
 
     def finish(self) -> None:
@@ -96,9 +99,10 @@ class Acceleration:
         compiled = [compiler.name for compiler in self._compilers if compiler.active]
         if captured or compiled:
             log.info(
-                "ready in %.0f s: compiled %s; captured %s",
+                "ready in %.0f s: compiled %s; %s %s",
                 time.perf_counter() - self._begun,
                 " and ".join(compiled) or "nothing",
+                "captured" if self._graphs else "padded, without graphs:",
                 ", ".join(captured) or "nothing",
             )
         if self._artifacts is not None and compiled:
@@ -168,7 +172,7 @@ def accelerate(
         if graphs:
             dit.arena = make_arena(dit, budget + model.resident_bytes, BUCKETS[-1])
             forward = CapturedForward(dit, dit.arena, max_rows=max_rows)
-    return Acceleration(model, compilers, compiled, forward=forward, encoders=encoders, decoder=decoder)
+    return Acceleration(model, compilers, compiled, forward=forward, encoders=encoders, decoder=decoder, graphs=graphs)
 
 
 def compile_blocks(dit: EchoDiT, compiler: Compiler) -> Compiler:

@@ -272,6 +272,14 @@ def test_the_log_tells_how_long_all_of_it_took_the_compiling_in_the_warm_up_too(
     assert caplog.messages[-1] == "ready in 90 s: compiled the model; captured nothing"
 
 
+def test_the_log_calls_nothing_captured_where_graphs_are_turned_off(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    model = small_model()
+    encoders = CapturedEncoders(model.dit, texts=(8,), patches=(6,), capture=uncaptured)
+    Acceleration(model, encoders=encoders, graphs=False).finish()
+    assert caplog.messages[-1].endswith(": compiled nothing; padded, without graphs: texts and prefixes")
+
+
 def first_snake(model: EchoModel) -> Snake:
     return next(module for module in model.autoencoder.decoder.modules() if isinstance(module, Snake))
 
