@@ -7,13 +7,15 @@ MINUTES ?= 100
 DEVICE ?= auto
 CONFIG ?= train/tiny/config.toml
 FROM_NOTHING ?=
+# For test-engines: the folder of the foreign engines' environments, called engines.
+ENGINES ?= runs/engines
 # Two processes with one thread of torch each: with two each, they wait for each other's cores most of the time.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # The tests start hundreds of processes, and each would compile the same modules.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: serve test tests test-fast attack teachers s3 natural-teachers judge check lint types pages docs bench train-tiny clean
+.PHONY: serve test tests test-fast test-engines attack teachers s3 natural-teachers judge check lint types pages docs bench train-tiny clean
 
 serve: $(VENV)/.serve          ## set up and serve on http://127.0.0.1:8000
 	$(BIN)/python api_server.py
@@ -26,6 +28,21 @@ tests: $(VENV)/.dev
 
 test-fast: $(VENV)/.dev         ## the quick part of the tests: no training, no real compiling, no foreign clients
 	$(PYTEST) -p no:schemathesis -m "not slow" tests/unit tests/golden tests/contract/openai
+
+test-engines: $(VENV)/.dev $(ENGINES)/chatterbox/.ready $(ENGINES)/kokoro/engine.toml  ## the adapters in their engines' environments, ten minutes
+	TEST_ENGINES=$(ENGINES) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/engines
+
+# The release of torch that the server's tests have, so that where that is for CPUs only, this one is too. The libraries
+# of torchaudio are for CUDA and would not load beside it; what is used of it does without.
+$(ENGINES)/chatterbox/.ready: constraints.txt
+	$(PYTHON) -m venv $(ENGINES)/chatterbox
+	$(ENGINES)/chatterbox/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+	  torch torchaudio videopython-chatterbox==0.1.7.post2 'numpy<2' 'transformers<5.40' msgspec
+	rm -f $(ENGINES)/chatterbox/lib/python*/site-packages/torchaudio/lib/*.so
+	touch $@
+
+$(ENGINES)/kokoro/engine.toml: | $(VENV)/.dev
+	ECHO_CACHE_DIR=$(ENGINES)/.. $(BIN)/python -m echo engines install kokoro
 
 attack: $(VENV)/.dev           ## attack a running server on loopback, some ten minutes
 	ATTACK_SECONDS=30 $(BIN)/python -m pytest tests/attack

@@ -346,7 +346,7 @@ def _adapter(path: str) -> Adapter:
     sys.modules["child"] = sys.modules[__name__]
     for folder in (os.path.dirname(os.path.abspath(__file__)), os.path.dirname(path)):
         if folder not in sys.path:
-            sys.path.insert(0, folder)
+            sys.path.append(folder)  # last: an adapter may have the name of the package that it calls
     spec = importlib.util.spec_from_file_location("adapter", path)
     assert spec is not None
     assert spec.loader is not None

@@ -61,6 +61,7 @@ FORBIDDEN = {
     "echo.engines": {"echo.service", "echo.runtime"},
     # It runs in environments where nothing of ours is installed, nor anything that we need.
     "engines.child": {"echo", "routes", "compat", "server", "worker", "api_server", "pydantic", "torch"},
+    "engines.chatterbox": {"echo", "routes", "compat", "server", "worker", "api_server", "pydantic"},
     "engines.kokoro": {"echo", "routes", "compat", "server", "worker", "api_server", "pydantic", "torch"},
 }
 

@@ -44,8 +44,14 @@ RECIPES: Mapping[str, Recipe] = {
         ),
         Recipe(
             name="chatterbox",
-            # Its speaker encoder and watermark need pkg_resources, and Turbo's loudness step needs numpy 1.
-            packages=(*_TORCH, "videopython-chatterbox==0.1.7.post2", "numpy<2", "setuptools<81", "msgspec"),
+            packages=(
+                *_TORCH,
+                "videopython-chatterbox==0.1.7.post2",
+                "numpy<2",  # Turbo's loudness step makes float64 with a later one
+                "setuptools<81",  # the watermark needs pkg_resources
+                "transformers<5.40",  # what the keys of earlier tokens come in goes away there
+                "msgspec",
+            ),
             module="chatterbox",
             size="5.2 GB, with CUDA",
             license="MIT",

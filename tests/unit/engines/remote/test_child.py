@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -130,3 +131,18 @@ def test_shutdown_lets_a_job_end(child: Child) -> None:
     child.send("shutdown", grace_s=PATIENCE_S)
     assert not child.until("done")["cancelled"]
     assert child.status() == 0
+
+
+def test_a_package_comes_before_an_adapter_of_the_same_name(child: Child, tmp_path: Path) -> None:
+    adapter = tmp_path / "wave.py"
+    adapter.write_text(
+        "import helper\nimport wave\n"
+        "class Adapter:\n"
+        "    def load(self, settings):\n"
+        "        return {'name': wave.Wave_read.__name__ + helper.MARK, 'sample_rate': 24_000}\n"
+    )
+    (tmp_path / "helper.py").write_text("MARK = '!'\n")
+    child.send("hello", protocol=1, engine={"adapter": str(adapter), "options": {}})
+    while (message := child.receive())["t"] == "loading":
+        pass
+    assert (message["t"], message.get("name")) == ("ready", "Wave_read!"), message

@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from collections.abc import Iterator
 from types import ModuleType
 
 import pytest
 
-from echo.engines.remote.config import CHILD
+from tests.unit.engines.remote.adapters import adapter
 
 
 @pytest.fixture
 def kokoro() -> Iterator[ModuleType]:
-    """The adapter, loaded by path as the child does."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("child", "kokoro"):
-            spec = importlib.util.spec_from_file_location(name, CHILD.with_name(f"{name}.py"))
-            assert spec is not None
-            assert spec.loader is not None
-            module = importlib.util.module_from_spec(spec)
-            patch.setitem(sys.modules, name, module)
-            spec.loader.exec_module(module)
+    with adapter("kokoro") as module:
         yield module
 
 
