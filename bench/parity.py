@@ -84,7 +84,7 @@ def batch_checks(engine: Engine, plan: BlockPlan, dtype: torch.dtype) -> list[Ch
     found = [difference(_among_others(engine, utterances, place), alone) for place in (0, OTHERS)]
     bounds = _EXACT if on_cpu else _GPU[dtype]
     name = f"alone and among {OTHERS} others, {str(dtype).removeprefix('torch.')}"
-    largest, relative = (max(values) for values in zip(*found, strict=True))
+    largest, relative = (float(np.max(values)) for values in zip(*found, strict=True))  # NaN where one is
     return [
         Check(f"{name}: largest difference of a sample", len(found), largest, bounds[0]),
         Check(f"{name}: relative RMS difference", len(found), relative, bounds[1]),

@@ -20,13 +20,14 @@ from torch import Tensor
 
 from bench import ROOT
 from bench.light.journal import Log
-from bench.light.light import Light, relative
+from bench.light.light import Light
 from bench.light.rows import random_rows
 from bench.light.steps import DEVIATION
 from echo.engines.accelerate import Acceleration, make_arena
 from echo.engines.block import BlockEngine
 from echo.errors import EchoError
 from echo.model.cuda.capture import uncaptured
+from echo.model.cuda.deviation import relative_deviation
 from echo.model.cuda.graphs import CapturedForward, attend_row_by_row, flash
 from echo.model.network.dit import EchoDiT
 from echo.stream import FrameStream
@@ -114,7 +115,7 @@ def _failed_capture(light: Light) -> Found:
     step = random_rows(dit, _BUCKETS[-1])
     found = [
         ("a capture that fails is noticed", not started),
-        ("behind it, steps run row by row", relative(step.velocity(dit), step.as_written(dit)) <= _SAME),
+        ("behind it, steps run row by row", relative_deviation(step.velocity(dit), step.as_written(dit)) <= _SAME),
     ]
     if light.on_cuda:
         own = torch.cuda.current_stream(light.device) == torch.cuda.default_stream(light.device)
@@ -122,7 +123,7 @@ def _failed_capture(light: Light) -> Found:
     again = _forward(light, dit, kernel)
     found.append(("behind it, the next capture works", again.start()))
     dit.captured = again
-    found.append(("and computes the same", relative(step.velocity(dit), step.as_written(dit)) <= DEVIATION))
+    found.append(("and computes the same", relative_deviation(step.velocity(dit), step.as_written(dit)) <= DEVIATION))
     return found
 
 

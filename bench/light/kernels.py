@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from bench.light.journal import Log
-from bench.light.light import Light, relative
+from bench.light.light import Light
 from bench.machine import commit, environment
 from bench.roofline import Cost
 from echo.model.cuda.compile import obstacle
+from echo.model.cuda.deviation import relative_deviation
 from echo.model.cuda.graphs import attend_row_by_row, flash
 
 #: Kernels of a launch measurement.
@@ -103,7 +104,7 @@ def attention(light: Light, log: Log) -> None:
         expected, expected_weight, seen = _in_float64(call)
         if not (bool(out.isfinite().all()) and bool(weight[seen].isfinite().all())):
             raise RuntimeError(f"{latents} latents: a key that no row may read has reached the result")
-        deviations.append(relative([out[seen]], [expected[seen]]))
+        deviations.append(relative_deviation([out[seen]], [expected[seen]]))
         weights.append(float((weight[seen].double() - expected_weight[seen]).abs().max()))
         log.row(kind="attention", latents=latents, deviation=deviations[-1], weight_off_by=weights[-1])
         cost = _cost(call)

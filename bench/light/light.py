@@ -6,7 +6,7 @@ import contextlib
 import gc
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -271,9 +271,3 @@ def tf32(on: bool) -> Iterator[None]:
         yield
     finally:
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
-
-
-def relative(found: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) -> float:
-    """The largest RMS difference of a pair, relative to the expected RMS."""
-    pairs = [(a.double(), b.double()) for a, b in zip(found, expected, strict=True)]
-    return max(float((a - b).square().mean().sqrt() / b.square().mean().sqrt()) for a, b in pairs)

@@ -13,11 +13,12 @@ from bench import roofline
 from bench.golden import Check, Golden, exact_float32
 from bench.light import child
 from bench.light.journal import Log
-from bench.light.light import Light, relative
+from bench.light.light import Light
 from bench.light.rows import random_rows
 from bench.light.steps import DEVIATION
 from bench.roofline import synchronize
 from echo.engines.accelerate import make_arena
+from echo.model.cuda.deviation import relative_deviation
 from echo.model.cuda.graphs import CapturedForward
 from echo.model.network.dit import EchoDiT
 
@@ -72,7 +73,7 @@ def capture(light: Light, log: Log) -> None:
         step = random_rows(dit, latents)
         log.bounded(
             f"{latents} latents: deviation from row by row",
-            relative(step.velocity(dit), step.as_written(dit)),
+            relative_deviation(step.velocity(dit), step.as_written(dit)),
             DEVIATION,
         )
     log.bounded("steps that were not captured", forward.misses, 0)

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 
 from bench.light.journal import Log
-from bench.light.light import Light, Skip, relative
+from bench.light.light import Light, Skip
 from bench.light.rows import Rows, random_rows
 from bench.roofline import synchronize
+from echo.model.cuda.deviation import relative_deviation
 
 #: Deviation that another order of sums may cause after all layers, as ``graphs.py`` allows.
 DEVIATION = 0.05
@@ -46,7 +47,7 @@ def compiled(light: Light, log: Log) -> None:
     log.figure("compiling and capturing for the first time", time.perf_counter() - begun, "s")
     for latents, wanted in expected.items():
         found = [velocity.cpu() for velocity in random_rows(dit, latents).velocity(dit)]
-        log.bounded(f"{latents} latents: deviation from uncompiled", relative(found, wanted), DEVIATION)
+        log.bounded(f"{latents} latents: deviation from uncompiled", relative_deviation(found, wanted), DEVIATION)
     _steps(light, log, "compiled")
     log.bounded("calls that were not compiled or captured", acceleration.misses, 0)
     log.row(kind="compiler", **_counters())

@@ -35,6 +35,8 @@ _LARGE_DEVICE = 16 * 2**30
 _SLOTS_PER_JOB = 4
 #: Share of the free device memory that the slots may take, and the fewest of them.
 _SLOT_SHARE, _FEWEST_SLOTS = 0.05, 16
+#: Latents of a row that is there to be compiled.
+_ROW = 8
 #: Seconds after which the interpreter hands its lock to another thread that waits for it. The device thread lets go of
 #: it at every operation and waits up to five milliseconds (the default) for a busy event loop to let go of it in turn.
 _SWITCH_S = 2e-4
@@ -51,6 +53,7 @@ class Acceleration:
     """Compiled parts and CUDA graphs of one model. The warm-up's requests compile, ``finish`` does the rest.
 
     forward, encoders, decoder  what to capture; None = it runs as it was written
+    graphs                      whether they really capture, which the log tells
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class Acceleration:
         forward: CapturedForward | None = None,
         encoders: CapturedEncoders | None = None,
         decoder: CapturedDecoder | None = None,
+        graphs: bool = True,
     ) -> None:
         self._model = model
         self._compilers = compilers
@@ -69,10 +73,11 @@ class Acceleration:
         self._forward = forward
         self._encoders = encoders
         self._decoder = decoder
+        self._graphs = graphs
+        self._begun = time.perf_counter()
 
     def finish(self) -> None:
         """Compile and capture everything, and stop compiling. Called on the device's thread."""
-        started = time.perf_counter()
         dit = self._model.dit
         if self._forward is not None:
             dit.captured = self._forward
@@ -87,14 +92,17 @@ class Acceleration:
         ]
         dit.encoders = self._encoders
         self._model.decoder.captured = self._decoder
+        if self._compilers and "steps" not in captured:
+            _step_of_two(dit)
         for compiler in self._compilers:
             compiler.seal()
         compiled = [compiler.name for compiler in self._compilers if compiler.active]
         if captured or compiled:
             log.info(
-                "ready in %.0f s: compiled %s; captured %s",
-                time.perf_counter() - started,
+                "ready in %.0f s: compiled %s; %s %s",
+                time.perf_counter() - self._begun,
                 " and ".join(compiled) or "nothing",
+                "captured" if self._graphs else "padded, without graphs:",
                 ", ".join(captured) or "nothing",
             )
         if self._artifacts is not None and compiled:
@@ -106,6 +114,14 @@ class Acceleration:
         """Calls since ``finish`` whose shape was neither compiled nor captured."""
         parts = [part for part in (self._forward, self._encoders, self._decoder) if part is not None]
         return sum(part.misses for part in parts) + sum(compiler.misses for compiler in self._compilers)
+
+
+@torch.inference_mode()
+def _step_of_two(dit: EchoDiT) -> None:
+    """Take a step of two utterances as it is written: the warm-up speaks one after the other."""
+    contexts = dit.pack([[], []], _ROW)
+    rows = [torch.zeros(_ROW, dit.config.latent_size, device=dit.device)] * 2
+    dit.row_by_row(rows, dit.modulation([0.9, 0.4]), contexts, [0, 0])
 
 
 def accelerate(
@@ -156,7 +172,7 @@ def accelerate(
         if graphs:
             dit.arena = make_arena(dit, budget + model.resident_bytes, BUCKETS[-1])
             forward = CapturedForward(dit, dit.arena, max_rows=max_rows)
-    return Acceleration(model, compilers, compiled, forward=forward, encoders=encoders, decoder=decoder)
+    return Acceleration(model, compilers, compiled, forward=forward, encoders=encoders, decoder=decoder, graphs=graphs)
 
 
 def compile_blocks(dit: EchoDiT, compiler: Compiler) -> Compiler:

@@ -211,10 +211,12 @@ class EchoModel(BlockModel):
 
     @override
     def lost_with(self, error: Exception) -> bool:
-        if self.dit.device.type != "cuda" or not isinstance(error, RuntimeError):
+        if not isinstance(error, RuntimeError):
             return False
         try:
-            torch.cuda.synchronize(self.dit.device)
+            for device in {self.dit.device, self.autoencoder.device}:
+                if device.type == "cuda":
+                    torch.cuda.synchronize(device)
         except RuntimeError:
             return True  # a sticky error: every call fails from now on
         return False

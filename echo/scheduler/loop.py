@@ -278,16 +278,21 @@ class Scheduler:
 
     def _tick(self) -> None:
         """Run a slice of a side task, then a tick of the jobs, so that neither delays the other for longer."""
-        if self._side_tasks:
-            failure = self._side_tasks.run_slice()
-            if failure is not None and self._model.lost_with(failure):
-                raise DeviceLost
+        if self._side_tasks and isinstance(self._side_tasks.run_slice(self._told), DeviceStopped):
+            raise DeviceLost
         done = self._runner.tick()
         if done is not None:
             self.ticks += 1
             now = self._clock()
             self._pace.count(now - self._counted, done)
             self._counted = now
+
+    def _told(self, error: Exception) -> Exception:
+        """What those who wait for a side task are told of its error."""
+        if not self._model.lost_with(error):
+            return error
+        log.error("a side task failed", exc_info=error)
+        return DeviceStopped()
 
 
 def _megabytes(count: float) -> int:

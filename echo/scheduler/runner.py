@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from echo.errors import DeviceStopped
 from echo.model.base import BlockModel, DecodeState, Latents
 from echo.scheduler.cores import CoreThreads
 from echo.scheduler.job import BlockAttempt, BlockJob
@@ -253,8 +254,9 @@ class JobRunner:
             return None
 
     def _fail(self, jobs: Sequence[BlockJob], error: BaseException) -> None:
-        _fail(jobs, error)
-        if isinstance(error, Exception) and self._model.lost_with(error):
+        lost = isinstance(error, Exception) and self._model.lost_with(error)
+        _fail(jobs, error, DeviceStopped() if lost else error)
+        if lost:
             raise DeviceLost
 
     def _start_vad(self, job: BlockJob, attempt: BlockAttempt, gate: SilenceGate, workers: Executor) -> None:
@@ -280,11 +282,15 @@ class JobRunner:
             job.stream.finish()
 
 
-def _fail(jobs: Sequence[BlockJob], error: BaseException) -> None:
-    """End jobs with an error. Its traceback is logged, then dropped: it holds the jobs and all their tensors."""
+def _fail(jobs: Sequence[BlockJob], error: BaseException, told: BaseException) -> None:
+    """End jobs that have met an error with what they are told of it.
+
+    Its traceback is logged, then dropped: it holds the jobs and all their tensors.
+    """
     log.error("a tick failed; %d utterance(s) end with it", len(jobs), exc_info=error)
+    error.with_traceback(None)
     for job in jobs:
-        job.stream.finish(error.with_traceback(None))
+        job.stream.finish(told)
 
 
 def _has_ended(job: BlockJob) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, InvalidStateError
 from typing import Any, TypeVar
 
@@ -34,8 +34,11 @@ class SideTasks:
         self._queue.append((task, result))
         return result
 
-    def run_slice(self) -> Exception | None:
-        """Run one slice of the next task; a cancelled task is closed instead. Returns what the task has raised."""
+    def run_slice(self, told: Callable[[Exception], Exception] = lambda error: error) -> Exception | None:
+        """Run one slice of the next task; a cancelled task is closed instead.
+
+        Where the task raises, its future gets what ``told`` makes of the error, which is returned.
+        """
         task, result = self._queue.popleft()
         if result.done():
             task.close()
@@ -47,8 +50,8 @@ class SideTasks:
         except StopIteration as end:
             _complete(result, end.value, None)
         except Exception as error:
-            failure = error
-            _complete(result, None, error)
+            failure = told(error)
+            _complete(result, None, failure)
         else:
             self._queue.append((task, result))
         self._current = None

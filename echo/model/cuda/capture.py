@@ -29,6 +29,8 @@ class CudaGraphs:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._pool: Any = None
+        #: One for all captures, because the allocator keeps what is free apart for each stream.
+        self._side: torch.cuda.Stream | None = None
 
     def __call__(self, run: Callable[[], Tensor]) -> Callable[[], Tensor]:
         """Capture ``run``; the returned function replays it into the same output tensor."""
@@ -36,20 +38,24 @@ class CudaGraphs:
             return self._capture(run)
 
     def _capture(self, run: Callable[[], Tensor]) -> Callable[[], Tensor]:
-        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch's own
+        if self._side is None:
+            self._side = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch's own
+        side = self._side
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):  # compiling and lazy initialisation must not be captured
             run()
             run()
         torch.cuda.synchronize()
         gc.collect()
+        # What the runs have left in the allocator's cache cannot be had back during a capture.
+        torch.cuda.empty_cache()
         pool = self._pool or torch.cuda.graph_pool_handle()
         graph = torch.cuda.CUDAGraph()
         # Not ``torch.cuda.graph``: when the capture has become invalid, it leaves its own stream the current one.
         with torch.cuda.stream(side):
-            # Other threads (pinned copies of audio) must be able to call CUDA meanwhile.
-            graph.capture_begin(pool=pool, capture_error_mode="thread_local")
             try:
+                # Other threads (pinned copies of audio) must be able to call CUDA meanwhile.
+                graph.capture_begin(pool=pool, capture_error_mode="thread_local")
                 out = run()
             except BaseException:
                 with contextlib.suppress(Exception):
@@ -73,6 +79,6 @@ class CudaGraphs:
 
     def _end_pool(self, pool: Any) -> None:
         """Stop the allocator from serving this thread out of the pool; torch does so only after a valid capture."""
-        self._pool = None
+        self._pool = self._side = None
         with contextlib.suppress(Exception):
             torch._C._cuda_endAllocateToPool(self._device.index or 0, pool)

@@ -99,7 +99,7 @@ class CapturedDecoder:
     """``StreamingDecoder.captured``: CUDA graphs, one per shape; used by one thread.
 
     slots   streams' memories that may exist at a time
-    misses  calls since the start that had no free slot; all of them, where capturing failed
+    misses  calls since the start that had no free slot or no room for padding; all of them, where capturing failed
     """
 
     def __init__(
@@ -154,16 +154,19 @@ class CapturedDecoder:
     def __call__(self, states: Sequence[DecodeState], latents: Tensor) -> tuple[Tensor, list[DecodeState]] | None:
         """Decode the next ``latents [streams, n, 80]``: audio ``[streams, samples]`` and the states that follow.
 
-        None where nothing is captured or no slots are free.
+        None where nothing is captured or no slots are free, or where the padding has no position any more.
         """
         slots = self._slots
         if not self._replay or slots is None:
             self.misses += 1
             return None
         longest = max(shape.latents for shape in self._shapes)
+        n = latents.shape[1]
+        whole = (n - 1) // longest * longest
+        end = max(state.position for state in states) + whole + self._length(n - whole)
         # One for each stream behind a piece, as before it while there are several, and what is not in a slot yet.
-        needed = len(states) * (1 if latents.shape[1] <= longest else 2) + sum(bool(state.tails) for state in states)
-        if slots.free < needed:
+        needed = len(states) * (1 if n <= longest else 2) + sum(bool(state.tails) for state in states)
+        if slots.free < needed or end > self._autoencoder.config.max_decode_latents:
             self.misses += 1
             return None
         pieces: list[Tensor] = []
@@ -202,7 +205,8 @@ class CapturedDecoder:
             [n] * shape.streams,
         ]
         upload(torch.tensor(table), self._table[:, : shape.streams])
-        self._inputs(shape)[:streams, :n] = latents
+        # Padding is masked, but what another stream has left there may be no number, which survives the masking.
+        self._inputs(shape).zero_()[:streams, :n] = latents
         # Copies: the next replay writes to the same tensor.
         audio = self._replay[shape]()[:streams, : n * self._autoencoder.config.samples_per_latent].clone()
         return audio, [

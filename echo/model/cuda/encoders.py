@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from echo.model.cuda.capture import Capture, CudaGraphs
+from echo.model.cuda.deviation import relative_deviation
 from echo.model.network.dit import EchoDiT
 from echo.model.network.encoders import Encoded
 from echo.model.network.kv import KV, key_count
@@ -120,8 +121,11 @@ class CapturedEncoders:
         if count is None:
             return None
         upload(torch.tensor([before], dtype=torch.int32), self._past_count)
+        # Padding is masked, but what another stream has left there may be no number, which survives the masking.
+        self._past.zero_()
         if past is not None:
             self._past[:, :, :, :before] = past
+        self._new[n:count] = 0
         self._new[:n] = patches
         kv = _first(self._replay_prefix[count](), n)
         new = self._encoded[:, :, :, :n]
@@ -159,7 +163,9 @@ class CapturedEncoders:
         """Largest deviation of a padded text and prefix from unpadded ones, relative to their RMS."""
         dit, generator = self._dit, torch.Generator().manual_seed(0)
         ids = torch.arange(1, 1 + self._texts[0] // 2, dtype=torch.int32)
-        pairs = [(self.text(ids), dit.text_keys(ids.to(dit.device)))]
+        text = self.text(ids)
+        assert text is not None
+        pairs = [(text, dit.text_keys(ids.to(dit.device)))]
         past = expected_past = None
         for n in (5, 3) if self._patches else ():
             patches = torch.randn(n, self._new.shape[1], generator=generator).to(dit.device, dit.dtype)
@@ -168,15 +174,9 @@ class CapturedEncoders:
             expected, expected_encoded = dit.prefix_of(patches, expected_past)
             pairs.append((done[0], expected))
             past, expected_past = done[1].kv, expected_encoded.kv
-        return max(_relative(found, expected) for found, expected in pairs)
+        return relative_deviation(*zip(*pairs, strict=True))
 
 
 def _first(kv: KV, n: int) -> KV:
     """A copy of the first keys, because the next replay writes to the same tensor."""
     return kv[:, :, :, :n].clone(memory_format=torch.contiguous_format)
-
-
-def _relative(found: Tensor | None, expected: Tensor) -> float:
-    assert found is not None
-    difference = (found - expected).float().square().mean().sqrt()
-    return float(difference / expected.float().square().mean().sqrt())

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from echo.model.cuda.capture import Capture, CudaGraphs
+from echo.model.cuda.deviation import relative_deviation
 from echo.model.network.arena import Arena
 from echo.model.network.attention import attend, blend
 from echo.model.network.dit import EchoDiT
@@ -137,9 +138,9 @@ class CapturedForward:
     """``EchoDiT.velocity`` as captured CUDA graphs, one per bucket of latents; used by one thread.
 
     arena     allocator of all contexts, with ``BUCKETS[-1]`` keys to spare
-    max_rows  most rows of a replay; a step with more of them, or of latents, is replayed in parts
-    misses    number of steps since ``capture`` of which some rows ran row by row, because their keys are not in the
-              arena; all steps, where capturing failed
+    max_rows  most rows of a replay, at least 4; a step with more of them, or of latents, is replayed in parts
+    misses    number of steps since ``capture`` of which some rows ran row by row, because they are too long or their
+              keys are not in the arena; all steps, where capturing failed
     """
 
     def __init__(
@@ -199,8 +200,8 @@ class CapturedForward:
     def __call__(
         self, rows: Sequence[Tensor], modulation: Tensor, contexts: Sequence[RowContext], starts: Sequence[int]
     ) -> list[Tensor]:
-        """``EchoDiT.velocity``. Rows whose keys are not in the arena run row by row, the others in as few replays as
-        have room for them.
+        """``EchoDiT.velocity``. Rows that are too long, or whose keys are not in the arena, run row by row, the
+        others in as few replays as have room for them.
         """
         captured = [i for i in range(len(rows)) if self._can_replay(rows[i], contexts[i])]
         runs = [(part, self._replayed) for part in self._parts(captured, rows)]
@@ -216,10 +217,10 @@ class CapturedForward:
         return [velocity for velocity in found if velocity is not None]
 
     def _can_replay(self, row: Tensor, context: RowContext) -> bool:
-        """Whether graphs are captured and all keys of the row are in the arena."""
+        """Whether graphs are captured and have room for the row, and all of its keys are in the arena."""
         return (
             bool(self._replay)
-            and row.shape[0] <= self._buckets[-1]
+            and row.shape[0] <= min(self._buckets[-1], _MAX_ROW)
             and self._arena.holds(context.buffer)
             and (context.voice is None or self._arena.holds(context.voice))
         )
@@ -257,16 +258,20 @@ class CapturedForward:
             return self.max_rows
         return min(self.max_rows, max(_FEWEST_ROWS, bucket // _LATENTS_PER_ROW))
 
+    @torch.inference_mode()
     def _deviation(self) -> float:
         """Largest deviation of a step with rows of every kind from ``row_by_row``, relative to the rows' RMS.
 
         Steps of the smallest bucket, of one whose rows have several blocks of queries, and of the largest.
         """
-        longest = min(_MAX_ROW, self._buckets[-1] // 3)
-        return max(self._deviation_of([size, size, size + size // 2]) for size in (8, longest // 4, 2 * longest // 3))
+        largest = self._buckets[-1]
+        longest = min(_MAX_ROW, 5 * largest // 16)
+        steps = [(7, 8), (longest // 4, longest // 5), (largest // 2 - longest, longest)]
+        pairs = [pair for sizes in steps for pair in self._compared(*sizes)]
+        return relative_deviation(*zip(*pairs, strict=True))
 
-    @torch.inference_mode()
-    def _deviation_of(self, sizes: Sequence[int]) -> float:
+    def _compared(self, first: int, second: int) -> list[tuple[Tensor, Tensor]]:
+        """The rows of a replayed step, each with what ``row_by_row`` makes of it: two of either size."""
         config = self._dit.config
         generator = torch.Generator().manual_seed(0)
 
@@ -274,21 +279,17 @@ class CapturedForward:
             buffer = self._arena.allocate(n)
             return buffer.copy_(torch.randn(buffer.shape, generator=generator))
 
-        starts = [0, 0, 8]
         text, prefix, voice = random_kv(20), random_kv(2), random_kv(30)
-        sources, voices = [[text], [], [text, prefix]], [voice, voice, None]
         contexts = [
-            pack_context([row], size, self._arena.allocate, [shared])[0]
-            for row, size, shared in zip(sources, sizes, voices, strict=True)
+            *pack_context([[text], []], first, self._arena.allocate, [voice, voice]),
+            *pack_context([[text, prefix], [prefix]], second, self._arena.allocate, [None, voice]),
         ]
+        sizes, starts = [first, first, second, second], [0, 0, 8, 8]
         rows = [torch.randn(size, config.latent_size, generator=generator).to(self._dit.device) for size in sizes]
-        modulation = self._dit.modulation([0.9, 0.9, 0.4])
+        modulation = self._dit.modulation([0.9, 0.9, 0.4, 0.4])
         found = self._replayed(rows, modulation, contexts, starts)
         expected = self._dit.row_by_row(rows, modulation, contexts, starts)
-        return max(
-            float((a - b).square().mean().sqrt() / b.square().mean().sqrt())
-            for a, b in zip(found, expected, strict=True)
-        )
+        return list(zip(found, expected, strict=True))
 
     @property
     def _spare(self) -> int:

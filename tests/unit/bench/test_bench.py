@@ -18,6 +18,7 @@ from websockets.asyncio.server import serve as ws_serve
 from bench import (
     ROOT,
     compiling,
+    golden,
     loadgen,
     parity,
     playback,
@@ -169,6 +170,16 @@ def test_deviation_that_is_not_a_number_breaks_its_bound() -> None:
     assert parity.Check("x", 1, 0.1, 0.1).passed
     assert not parity.Check("x", 1, 0.11, 0.1).passed
     assert not parity.Check("x", 1, float("nan"), 0.1).passed
+
+
+def test_one_deviation_that_is_not_a_number_among_others_breaks_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = iter([(0.0, 0.0), (float("nan"), float("nan"))])
+    monkeypatch.setattr(parity, "difference", lambda audio, expected: next(found))
+    plan = BlockPlan(blocks=(BlockSpec(size=4, steps=1),))
+    assert not any(check.passed for check in parity.batch_checks(fake_engine(paced=False), plan, torch.float32))
+    nothing = torch.full((1,), torch.nan)
+    monkeypatch.setattr(golden, "sample_blockwise", lambda *arguments, **options: nothing)
+    assert not golden.Golden(torch.device("cpu")).sampler("oneshot").passed
 
 
 # -- roofline

@@ -23,6 +23,9 @@ class Cuda:
     def __init__(self) -> None:
         self.stream = "main"
         self.invalid = False
+        self.begins = True
+        self.cached = 0
+        self.streams = 0
         self.open_pools: list[int] = []
         self.pools = 0
         self.modes: list[str] = []
@@ -31,12 +34,18 @@ class Cuda:
         cuda = self
 
         class Stream:
+            def __init__(self) -> None:
+                cuda.streams += 1
+
             def wait_stream(self, other: object) -> None:
                 pass
 
         class Graph:
             def capture_begin(self, pool: int, capture_error_mode: str) -> None:
+                assert not cuda.cached, "nothing that is cached can be had back during a capture"
                 cuda.open_pools.append(pool)
+                if not cuda.begins:
+                    raise RuntimeError("CUDA error: out of memory")
                 cuda.modes.append(capture_error_mode)
                 self.pool = pool
 
@@ -58,16 +67,22 @@ class Cuda:
             def __exit__(self, *error: object) -> None:
                 cuda.stream = self.before
 
+        def empty_cache() -> None:
+            cuda.cached = 0
+
         def handle() -> int:
             self.pools += 1
             return self.pools
 
+        main = Stream()
+        self.streams = 0
         for name, value in {
             "Stream": Stream,
             "CUDAGraph": Graph,
             "stream": Using,
             "device": lambda device: contextlib.nullcontext(),
-            "current_stream": lambda: Stream(),
+            "current_stream": lambda: main,
+            "empty_cache": empty_cache,
             "synchronize": lambda: None,
             "graph_pool_handle": handle,
         }.items():
@@ -117,6 +132,25 @@ def test_a_capture_that_became_invalid_does_so_too_and_the_next_has_a_fresh_pool
     out = graphs(lambda: torch.ones(1))
     assert torch.equal(out(), torch.ones(1))
     assert cuda.pools == 2
+
+
+def test_a_capture_that_does_not_begin_does_so_too(cuda: Cuda) -> None:
+    cuda.begins = False
+    with pytest.raises(RuntimeError, match="out of memory"):
+        CudaGraphs(DEVICE)(lambda: torch.ones(1))
+    assert cuda.stream == "main"
+    assert cuda.open_pools == []
+
+
+def test_what_the_first_runs_have_left_is_free_for_the_capture_and_for_the_next_ones(cuda: Cuda) -> None:
+    def run() -> Tensor:
+        cuda.cached += 1
+        return torch.ones(1)
+
+    graphs = CudaGraphs(DEVICE)
+    for _ in range(3):
+        graphs(run)
+    assert cuda.streams == 1  # memory is cached per stream
 
 
 def test_captures_share_a_pool_and_let_other_threads_use_the_device(cuda: Cuda) -> None:

@@ -30,6 +30,7 @@ from echo.model.echo import EchoModel
 from echo.model.files.weights import LoadedEcho
 from echo.scheduler.policy import Limits
 from echo.settings import Settings
+from echo.types import BlockSpec, SamplerParams
 from tests.unit.small_echo import small_autoencoder, small_dit, small_pca
 
 Function = Callable[..., Any]
@@ -258,6 +259,27 @@ def test_a_decoder_that_fails_to_compile_still_decodes_and_leaves_the_model_comp
     assert acceleration.misses == 1  # the group that is not compiled any more
 
 
+def test_the_log_tells_how_long_all_of_it_took_the_compiling_in_the_warm_up_too(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    now = 0.0
+    monkeypatch.setattr("echo.engines.accelerate.time.perf_counter", lambda: now)
+    model = small_model()
+    acceleration = Acceleration(model, [compile_blocks(model.dit, Compiler("the model", FakeCompile()))])
+    now = 90.0
+    acceleration.finish()
+    assert caplog.messages[-1] == "ready in 90 s: compiled the model; captured nothing"
+
+
+def test_the_log_calls_nothing_captured_where_graphs_are_turned_off(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    model = small_model()
+    encoders = CapturedEncoders(model.dit, texts=(8,), patches=(6,), capture=uncaptured)
+    Acceleration(model, encoders=encoders, graphs=False).finish()
+    assert caplog.messages[-1].endswith(": compiled nothing; padded, without graphs: texts and prefixes")
+
+
 def first_snake(model: EchoModel) -> Snake:
     return next(module for module in model.autoencoder.decoder.modules() if isinstance(module, Snake))
 
@@ -290,6 +312,31 @@ def test_all_blocks_and_all_buckets_take_four_graphs_without_breaks(graphs: Grap
     Acceleration(model, [compiler], forward=forward).finish()
     assert compiler.active
     assert graphs.count == 4  # two parts of a block, for steps of the captured kind and for those row by row
+    assert compiler.misses == 0
+
+
+@pytest.mark.parametrize("captured", ["nothing", "what fails"])
+def test_without_graphs_steps_of_one_stream_and_of_many_are_compiled_before_the_first_request(
+    captured: str, graphs: Graphs
+) -> None:
+    model = small_model()
+    compiler = compile_blocks(model.dit, Compiler("the model", partial(torch.compile, backend=graphs)))
+    forward = None
+    if captured == "what fails":
+        arena = model.dit.arena = make_arena(model.dit, 4 * 2**20, 256)
+        forward = CapturedForward(model.dit, arena, max_rows=24, buckets=(32, 256), capture=uncaptured)
+
+    def streams(count: int) -> None:
+        conditions = model.conditions([0, 70, 80], None)
+        spec, params = BlockSpec(size=12, steps=2), SamplerParams()
+        keys = [(seed, 0, 0, 0) for seed in range(count)]
+        model.step([model.sampler(conditions, model.empty_prefix(), spec, params, key) for key in keys])
+
+    streams(1)  # as the warm-up speaks
+    Acceleration(model, [compiler], forward=forward).finish()
+    for count in (1, 2, 5):
+        streams(count)
+    assert compiler.active
     assert compiler.misses == 0
 
 

@@ -106,6 +106,28 @@ def test_a_stream_that_began_elsewhere_goes_on_in_a_slot() -> None:
     )
 
 
+def test_latents_that_are_no_numbers_spoil_no_other_stream() -> None:
+    plain, fast, _, _ = decoders()
+    expected, _ = plain.decode(None, latents_of(2, 5))
+    fast.decode_batch([None, None], [torch.full((8, 80), torch.nan)] * 2)
+    found, state = fast.decode(None, latents_of(2, 5))
+    torch.testing.assert_close(torch.from_numpy(found), torch.from_numpy(expected), rtol=0, atol=1e-4)
+    found, _ = fast.decode(state, latents_of(3, 5))
+    assert torch.from_numpy(found).isfinite().all()
+
+
+def test_a_piece_whose_padding_reaches_beyond_the_last_position_is_decoded_as_it_comes() -> None:
+    plain, fast, captured, _ = decoders()
+    limit = AUTOENCODER.config.max_decode_latents
+    _, state = plain.decode(None, latents_of(1, 2))
+    tails = tuple(tail if tail.is_floating_point() else tail + limit - 7 for tail in state.tails)
+    old = DecodeState(tails, limit - 5)
+    expected, _ = plain.decode(old, latents_of(2, 5))
+    found, _ = fast.decode(old, latents_of(2, 5))
+    torch.testing.assert_close(torch.from_numpy(found), torch.from_numpy(expected), rtol=0, atol=1e-4)
+    assert captured.misses == 1
+
+
 def test_without_a_free_slot_a_stream_is_decoded_as_it_comes_and_counted() -> None:
     plain, fast, captured, _ = decoders(slots=8)
     expected = plain.decode(None, latents_of(1, 5))

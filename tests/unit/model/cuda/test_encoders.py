@@ -67,6 +67,19 @@ def test_a_prefix_that_grows_in_blocks_of_any_size_has_the_keys_of_an_unpadded_o
 
 
 @torch.inference_mode()
+def test_latents_that_are_no_numbers_spoil_no_other_prefix() -> None:
+    plain, fast = small_dit(torch.float32), small_dit(torch.float32)
+    fast.encoders = encoders(fast)
+    Prefix(fast).append(torch.full((8, 80), torch.nan)).append(torch.full((40, 80), torch.nan))
+    latents = torch.randn(12, 80)
+    found = Prefix(fast).append(latents).append(latents).kv
+    expected = Prefix(plain).append(latents).append(latents).kv
+    assert found is not None
+    assert expected is not None
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+
+@torch.inference_mode()
 def test_what_is_longer_than_captured_is_encoded_as_it_comes_and_counted() -> None:
     plain, fast = small_dit(torch.float32), small_dit(torch.float32)
     made = fast.encoders = encoders(fast)

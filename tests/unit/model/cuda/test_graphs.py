@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from echo.model.cuda.graphs import BUCKETS as REAL_BUCKETS
 from echo.model.cuda.graphs import CapturedForward, attend_row_by_row
 from echo.model.network.arena import Arena
 from echo.model.network.dit import EchoDiT
@@ -223,6 +224,38 @@ def test_correct_graphs_pass_the_check() -> None:
     assert forward.start()
 
 
+def test_the_check_replays_the_smallest_bucket_the_largest_and_one_in_between() -> None:
+    dit = small_dit(torch.float32)
+    dit.arena = Arena(DIT.num_layers, DIT.num_heads, DIT.head_dim, 5000, dtype=dit.dtype, device="cpu")
+    replayed: list[int] = []
+
+    def capture(run: Callable[[], Tensor]) -> Callable[[], Tensor]:
+        def replay() -> Tensor:
+            out = run()
+            replayed.append(len(out))
+            return out
+
+        return replay
+
+    forward = CapturedForward(dit, dit.arena, max_rows=64, kernel=flash_contract, capture=capture)
+    assert forward.start()
+    assert replayed[0] == REAL_BUCKETS[0]
+    assert 256 < replayed[1] < REAL_BUCKETS[-1]
+    assert replayed[2] == REAL_BUCKETS[-1]
+
+
+@torch.inference_mode()
+def test_row_that_is_longer_than_the_attention_call_looks_for_runs_eagerly_and_is_counted() -> None:
+    dit = small_dit(torch.float32)
+    dit.arena = Arena(DIT.num_layers, DIT.num_heads, DIT.head_dim, 8000, dtype=dit.dtype, device="cpu")
+    forward = CapturedForward(dit, dit.arena, max_rows=8, buckets=(32, 1024), kernel=flash_contract, capture=Recorder())
+    forward.capture()
+    given_in = rows_of(dit, [9, 700])
+    for a, b in zip(forward(*given_in), dit.row_by_row(*given_in), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=2e-5)
+    assert forward.misses == 1
+
+
 def test_graphs_that_deviate_or_fail_are_not_used_and_the_log_says_so(caplog: pytest.LogCaptureFixture) -> None:
     dit = small_dit(torch.float32)
     arena = Arena(DIT.num_layers, DIT.num_heads, DIT.head_dim, 4000, dtype=dit.dtype, device="cpu")
@@ -235,6 +268,17 @@ def test_graphs_that_deviate_or_fail_are_not_used_and_the_log_says_so(caplog: py
     with caplog.at_level(logging.WARNING):
         assert not forward.start()
     assert "deviate" in caplog.text
+
+    def no_number(*arguments: Tensor) -> tuple[Tensor, Tensor]:
+        out, weight = attend_row_by_row(*arguments)  # type: ignore[arg-type]
+        out[int(arguments[3][1]) :][:1] = torch.nan  # of the second row alone
+        return out, weight
+
+    forward._kernel = no_number
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        assert not forward.start()
+    assert "deviate by nan" in caplog.text
 
     def failing(*arguments: Tensor) -> tuple[Tensor, Tensor]:
         raise RuntimeError("no such kernel")

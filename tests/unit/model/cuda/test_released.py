@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
+from echo.engines.accelerate import accelerate
+from echo.model.cuda.decoder import CapturedDecoder, Shape
+from echo.model.cuda.encoders import CapturedEncoders
 from echo.model.cuda.graphs import BUCKETS, CapturedForward
 from echo.model.echo import EchoModel
 from echo.model.files.weights import LoadedEcho
@@ -53,7 +59,7 @@ def kernels(cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kernels
 def model(loaded: LoadedEcho, kernels: Kernels) -> Iterator[EchoModel]:
     model = EchoModel(loaded, lambda text: [0, *text.encode()], max_speaker_latents=6400)
     yield model
-    model.dit.arena = model.dit.captured = None
+    model.dit.arena = model.dit.captured = model.dit.encoders = None
 
 
 def block(model: EchoModel, voice: object = None) -> BlockSampler:
@@ -121,6 +127,63 @@ def test_a_captured_step_is_one_attention_call_a_layer_and_source(model: EchoMod
     with at_most(8, kernels):  # beside the replay
         model.step([sampler])
     assert forward.misses == 0
+
+
+def replaying(run: Callable[[], Tensor]) -> Callable[[], Tensor]:
+    """Stands in for CUDA graphs: the launches of a replay do not count."""
+    out = run()
+    return lambda: out
+
+
+def test_captured_texts_and_prefixes_launch_a_handful_beside_the_replay(model: EchoModel, kernels: Kernels) -> None:
+    kernels.strict = False
+    encoders = CapturedEncoders(model.dit, texts=(128,), patches=(8,), capture=replaying)
+    encoders.capture()
+    model.dit.encoders = encoders
+    kernels.strict = True
+    with at_most(2, kernels):
+        conditions = model.conditions(TEXT, None)
+    assert (conditions.text.shape, conditions.text.device) == ((24, 2, 16, 100, 128), CUDA)
+    latents = torch.zeros(32, 80, device=CUDA)
+    prefix = model.extend(model.empty_prefix(), latents)
+    with at_most(12, kernels):
+        prefix = model.extend(prefix, latents)
+    assert (prefix.kv.shape, prefix.kv.device) == ((24, 2, 16, 16, 128), CUDA)
+    assert encoders.misses == 0
+
+
+def test_captured_decoding_launches_a_handful_beside_the_replay(model: EchoModel, kernels: Kernels) -> None:
+    kernels.strict = False
+    decoder = CapturedDecoder(
+        model.autoencoder, model.pca, slots=16, shapes=(Shape(1, 32), Shape(2, 32)), capture=replaying
+    )
+    with at_most(2150, kernels):
+        decoder.capture()
+    model.decoder.captured = decoder
+    kernels.strict = True
+    latents = torch.zeros(28, 80, device=CUDA)
+    launched = model.decoder.launch([None, None], [latents, latents])
+    with at_most(8, kernels):
+        launched = model.decoder.launch(launched.states, [latents, latents])
+    assert launched.states[0].position == 56
+    assert decoder.misses == 0
+
+
+def test_on_cuda_the_arena_has_room_for_the_budget_and_without_graphs_there_is_none(
+    model: EchoModel, kernels: Kernels, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    kernels.strict = False
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (60 * 2**30, 80 * 2**30))
+    prepare = partial(
+        accelerate, model, "x", max_rows=64, budget=2**30, jobs=128, artifacts=tmp_path, compile=False, compile_ae=False
+    )
+    prepare(graphs=False)
+    assert model.dit.arena is None
+    acceleration = prepare(graphs=True)
+    assert model.dit.arena is not None
+    key_bytes = 24 * 2 * 16 * 128 * 2
+    assert model.dit.arena.free == int(1.25 * 2**30) // key_bytes  # beside those of padding
+    assert acceleration.misses == 0
 
 
 def test_a_voice_is_encoded_in_slices_without_a_wait(model: EchoModel, kernels: Kernels) -> None:
