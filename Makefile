@@ -9,8 +9,8 @@ CONFIG ?= train/tiny/config.toml
 FROM_NOTHING ?=
 # For test-engines: the folder of the foreign engines' environments, called engines.
 ENGINES ?= runs/engines
-# Two processes with one thread of torch each: with two each, they wait for each other's cores most of the time.
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+# One thread of torch each, or they wait for each other's cores; a third process, because a fifth of the time is waiting.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 # The tests start hundreds of processes, and each would compile the same modules.
 unexport PYTHONDONTWRITEBYTECODE

@@ -29,6 +29,8 @@ from server.serve import configure
 PATIENCE_S = 10.0
 #: The same for the embedded model to be loaded.
 LOADING_S = 60.0
+#: How long a client that hangs up with audio unread waits for the server's goodbye, which lies behind that.
+HANG_UP_S = 0.2
 
 
 def wait_until(condition: Callable[[], bool], patience_s: float = PATIENCE_S) -> None:

@@ -8,6 +8,7 @@ import json
 import os
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -25,12 +26,13 @@ from echo.service import SpeechStream
 from echo.settings import Settings
 from echo.stream import FrameStream
 from echo.types import SpeechRequest, Utterance
-from tests.contract.serving import PATIENCE_S, Served, serving, wait_until
+from tests.contract.serving import HANG_UP_S, PATIENCE_S, Served, serving, wait_until
 
 #: What a request is made of: each would keep others alive, the voice among them, and encoders keep threads.
 KINDS = (SpeechStream, FrameStream, BlockJob, Output, TimeStretch, CompressedEncoder, Utterance, SpeechRequest)
 LINE = "One line. "
 ROUNDS = 2
+opened = partial(connect, open_timeout=PATIENCE_S, close_timeout=HANG_UP_S)
 #: Two short blocks of one step each: what is left behind does not depend on how much is said.
 SHORT = """
 [tiny.default]
@@ -125,7 +127,9 @@ def inworld(server: Served) -> None:
 
 
 def on_a_socket(server: Served) -> None:
-    with connect(f"{server.ws_url}/tts/v1/voice:streamBidirectional", open_timeout=PATIENCE_S) as socket:
+    with opened(
+        f"{server.ws_url}/tts/v1/voice:streamBidirectional", open_timeout=PATIENCE_S, close_timeout=HANG_UP_S
+    ) as socket:
         socket.send(json.dumps({"contextId": "a", "create": {"voiceId": "anna"}}))
         socket.send(json.dumps({"contextId": "a", "send_text": {"text": LINE, "flush_context": {}}}))
         while "flushCompleted" not in json.loads(socket.recv(PATIENCE_S))["result"]:
@@ -133,7 +137,9 @@ def on_a_socket(server: Served) -> None:
 
 
 def cancelled_on_a_socket(server: Served) -> None:
-    with connect(f"{server.ws_url}/tts/v1/voice:streamBidirectional", open_timeout=PATIENCE_S) as socket:
+    with opened(
+        f"{server.ws_url}/tts/v1/voice:streamBidirectional", open_timeout=PATIENCE_S, close_timeout=HANG_UP_S
+    ) as socket:
         socket.send(json.dumps({"contextId": "a", "create": {"voiceId": "anna"}}))
         socket.send(json.dumps({"contextId": "a", "send_text": {"text": LINE, "flush_context": {}}}))
         for speed in (1.1, 1.2):  # settings that wait for their turn
@@ -158,7 +164,7 @@ def batch(server: Served) -> None:
 
 def on_the_omni_socket(server: Served) -> None:
     """Two utterances, a cancel, a wrong message, and a hang-up in the middle."""
-    with connect(f"{server.ws_url}/v1/audio/speech/stream", open_timeout=PATIENCE_S) as socket:
+    with opened(f"{server.ws_url}/v1/audio/speech/stream") as socket:
 
         def say(type: str, **fields: object) -> None:
             socket.send(json.dumps({"type": type, **fields}))
@@ -183,7 +189,7 @@ def on_the_omni_socket(server: Served) -> None:
 
 def on_deepgrams_socket(server: Served) -> None:
     """A turn, a turn that is cleared, and a hang-up in the middle of another."""
-    with connect(f"{server.ws_url}/v1/speak?model=anna", open_timeout=PATIENCE_S) as socket:
+    with opened(f"{server.ws_url}/v1/speak?model=anna") as socket:
         for end in ("Flush", "Clear", ""):
             socket.send(json.dumps({"type": "Speak", "text": LINE}))
             if end:
@@ -201,7 +207,9 @@ def elevenlabs(server: Served) -> None:
 
 def elevenlabs_contexts(server: Served) -> None:
     """One that ends, one that is interrupted, one that fails, and one that the client leaves open."""
-    with connect(f"{server.ws_url}/v1/text-to-speech/anna/multi-stream-input", open_timeout=PATIENCE_S) as socket:
+    with opened(
+        f"{server.ws_url}/v1/text-to-speech/anna/multi-stream-input", open_timeout=PATIENCE_S, close_timeout=HANG_UP_S
+    ) as socket:
 
         def finish(name: str) -> None:
             socket.send(json.dumps({"context_id": name, "close_context": True}))
@@ -219,7 +227,9 @@ def elevenlabs_contexts(server: Served) -> None:
 
 
 def elevenlabs_stream(server: Served) -> None:
-    with connect(f"{server.ws_url}/v1/text-to-speech/anna/stream-input", open_timeout=PATIENCE_S) as socket:
+    with opened(
+        f"{server.ws_url}/v1/text-to-speech/anna/stream-input", open_timeout=PATIENCE_S, close_timeout=HANG_UP_S
+    ) as socket:
         for text in (LINE, ""):
             socket.send(json.dumps({"text": text}))
         assert any(json.loads(message).get("isFinal") for message in socket)
@@ -229,7 +239,10 @@ def elevenlabs_refused(server: Served) -> None:
     """A turn that fails, on each socket."""
     for path in ("multi-stream-input", "stream-input"):
         address = f"{server.ws_url}/v1/text-to-speech/anna/{path}?inactivity_timeout=0.05"
-        with connect(address, open_timeout=PATIENCE_S) as socket, contextlib.suppress(ConnectionClosed):
+        with (
+            connect(address) as socket,
+            contextlib.suppress(ConnectionClosed),
+        ):
             socket.send(json.dumps({"text": "Half a sen", "context_id": "a"}))
             assert "error" in json.loads(socket.recv(PATIENCE_S))
             while True:
@@ -239,7 +252,7 @@ def elevenlabs_refused(server: Served) -> None:
 def chatterbox(server: Served) -> None:
     body = {"text": LINE, "voice_id": "anna", "preset": "realtime"}
     assert httpx.post(f"{server.url}/synthesize", json=body, timeout=PATIENCE_S).status_code == 200
-    with connect(f"{server.ws_url}/ws/synthesize", open_timeout=PATIENCE_S) as socket:
+    with opened(f"{server.ws_url}/ws/synthesize") as socket:
         socket.send(json.dumps(body))
         while not json.loads(socket.recv(PATIENCE_S))["is_final"]:
             pass
@@ -247,7 +260,7 @@ def chatterbox(server: Served) -> None:
 
 def chatterbox_turns(server: Served) -> None:
     """A whole turn, one that is cancelled, and one that is hung up on."""
-    with connect(f"{server.ws_url}/ws/synthesize-stream", open_timeout=PATIENCE_S) as socket:
+    with opened(f"{server.ws_url}/ws/synthesize-stream") as socket:
         for last, answer in (("end", "complete"), ("cancel", "cancelled"), ("text", "audio")):
             for message in ({"type": "init", "voice_id": "anna"}, {"content": LINE * 2}, {"type": last}):
                 socket.send(json.dumps(message))
@@ -258,7 +271,7 @@ def chatterbox_turns(server: Served) -> None:
 def twilio(server: Served) -> None:
     """A call with a turn that is heard, one that is interrupted, and one that is hung up on."""
     calls = f"{server.url}/calls/MZ1"
-    with connect(f"{server.ws_url}/ws/twilio", open_timeout=PATIENCE_S) as socket:
+    with opened(f"{server.ws_url}/ws/twilio") as socket:
         parameters = {"voice_id": "anna", "text": LINE}
         socket.send(json.dumps({"event": "start", "start": {"streamSid": "MZ1", "customParameters": parameters}}))
         for event in ("mark", "clear", "media"):

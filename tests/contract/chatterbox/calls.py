@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 from websockets.sync.client import ClientConnection, connect
 
-from tests.contract.serving import PATIENCE_S, Served
+from tests.contract.serving import HANG_UP_S, PATIENCE_S, Served
 
 REQUESTS, TURNS = "/ws/synthesize", "/ws/synthesize-stream"
 SENTENCE = "This is a sentence that is spoken."
@@ -57,7 +57,9 @@ class Socket:
 
 @contextmanager
 def open_socket(server: Served, path: str, **options: Any) -> Iterator[Socket]:
-    with connect(server.ws_url + path, open_timeout=PATIENCE_S, proxy=None, **options) as connection:
+    with connect(
+        server.ws_url + path, open_timeout=PATIENCE_S, close_timeout=HANG_UP_S, proxy=None, **options
+    ) as connection:
         yield Socket(connection)
 
 

@@ -13,7 +13,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from tests.contract.serving import PATIENCE_S, Served
+from tests.contract.serving import HANG_UP_S, PATIENCE_S, Served
 
 SID = "MZ18ad3ab5a668481ce02b83e7395059f0"
 
@@ -119,7 +119,9 @@ class Phone:
 
 @contextmanager
 def dial(server: Served, sid: str = SID, call_sid: str = "CA0", **options: Any) -> Iterator[Phone]:
-    with connect(f"{server.ws_url}/ws/twilio", open_timeout=PATIENCE_S, proxy=None, **options) as connection:
+    with connect(
+        f"{server.ws_url}/ws/twilio", open_timeout=PATIENCE_S, close_timeout=HANG_UP_S, proxy=None, **options
+    ) as connection:
         yield Phone(connection, sid, call_sid)
 
 
