@@ -27,7 +27,7 @@ tests: $(VENV)/.dev
 	$(PYTEST)
 
 test-fast: $(VENV)/.dev         ## the quick part of the tests: no training, no real compiling, no foreign clients
-	$(PYTEST) -p no:schemathesis -m "not slow" tests/unit tests/golden tests/contract/openai
+	$(PYTEST) --numprocesses 2 -p no:schemathesis -m "not slow" tests/unit tests/golden tests/contract/openai
 
 ENVIRONMENTS = $(ENGINES)/chatterbox/.ready $(ENGINES)/indextts/.ready $(ENGINES)/kokoro/engine.toml
 

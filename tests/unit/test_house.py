@@ -6,6 +6,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 
 #: What a package may never import. A module is matched by its own name or a parent's.
@@ -123,6 +125,7 @@ def test_importing_the_package_needs_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
+@pytest.mark.slow
 def test_the_embedded_model_is_loaded_without_torchs_compiler() -> None:
     code = """
 import sys

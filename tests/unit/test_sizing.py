@@ -72,6 +72,7 @@ def test_a_sized_plan_covers_what_the_plan_does_in_multiples_of_a_captured_size(
     assert sized_plan(sized_plan(plan, seconds), seconds) == sized_plan(plan, seconds)
 
 
+@pytest.mark.slow
 def test_sized_blocks_cost_under_three_quarters_and_whole_answers_two_thirds_of_the_exact_at_any_pace() -> None:
     texts, rules = corpus(), ChunkRules()
     by_name = plans("echo", ["exact", "default"])

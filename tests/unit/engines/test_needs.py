@@ -6,10 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from bench import ROOT
 from tests.unit.bare import bare_environment, server_packages
 
 
+@pytest.mark.slow
 def test_the_engine_needs_none_of_the_servers_packages(tmp_path: Path) -> None:
     assert {"av", "fastapi", "huggingface_hub", "pydantic", "soxr"} <= server_packages()
     code = "import echo.engines.block, echo.engines.accelerate, echo.model.files.weights"

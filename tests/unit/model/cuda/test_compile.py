@@ -33,6 +33,8 @@ from echo.settings import Settings
 from echo.types import BlockSpec, SamplerParams
 from tests.unit.small_echo import small_autoencoder, small_dit, small_pca
 
+pytestmark = pytest.mark.slow
+
 Function = Callable[..., Any]
 SHAPES = (Shape(1, 16), Shape(2, 16), Shape(4, 16), Shape(1, 32), Shape(2, 32))
 

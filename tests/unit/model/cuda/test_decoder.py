@@ -53,6 +53,7 @@ def latents_of(stream: int, count: int) -> Tensor:
     return torch.randn(count, 80, generator=torch.Generator().manual_seed(stream))
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=12)
 @given(st.lists(st.tuples(st.integers(1, 4), st.integers(1, 19)), min_size=1, max_size=4))
 def test_streams_of_any_age_in_pieces_of_any_length_sound_as_alone(pieces: list[tuple[int, int]]) -> None:
