@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import io
 import itertools
-import math
 import os
 import runpy
 from collections.abc import Callable, Iterator, Mapping
@@ -24,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from child import Job, Refused
+from child import Job, Refused, checked
 
 RATE = 24_000
 #: Hub name and files of each variant's release.
@@ -284,26 +283,6 @@ class _Decoder:
             samples[:length] = tail + self._rise * (samples[:length] - tail)
         self._last = (mel[..., -OVERLAP:], source[..., -length:], samples[-length:].copy())
         return samples
-
-
-def checked(options: list[dict[str, Any]], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a value for every option, in their order; raises Refused naming what is wrong in ``given``."""
-    names = [option["name"] for option in options]
-    if unknown := sorted(given.keys() - set(names)):
-        raise Refused("bad_option", f"{unknown[0]}: there is no such option; there are {', '.join(names)}")
-    values = {}
-    for option in options:
-        name, whole = option["name"], option["type"] == "integer"
-        value = given.get(name)
-        if value is None:
-            values[name] = option["default"]
-            continue
-        right = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
-        if not right or not math.isfinite(value) or not option["min"] <= value <= option["max"]:
-            kind = "an integer" if whole else "a number"
-            raise Refused("bad_option", f"{name}: must be {kind} from {option['min']} to {option['max']}")
-        values[name] = value
-    return values
 
 
 def weigh(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import math
 import os
 import queue
 import signal
@@ -17,7 +18,7 @@ import threading
 import time
 import traceback
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from multiprocessing.connection import Connection
 from typing import Any, Protocol
 
@@ -40,6 +41,29 @@ class Refused(Exception):
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.code = code
+
+
+def checked(options: list[dict[str, Any]], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a value for every option, in their order; raises Refused naming what is wrong in ``given``.
+
+    options  as in ``ready``, of the types number and integer, with ``min`` and ``max``
+    """
+    names = [option["name"] for option in options]
+    if unknown := sorted(given.keys() - set(names)):
+        raise Refused("bad_option", f"{unknown[0]}: there is no such option; there are {', '.join(names)}")
+    values = {}
+    for option in options:
+        name, whole = option["name"], option["type"] == "integer"
+        value = given.get(name)
+        if value is None:
+            values[name] = option["default"]
+            continue
+        right = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
+        if not right or not math.isfinite(value) or not option["min"] <= value <= option["max"]:
+            kind = "an integer" if whole else "a number"
+            raise Refused("bad_option", f"{name}: must be {kind} from {option['min']} to {option['max']}")
+        values[name] = value if whole else float(value)  # some libraries take no whole number for one with a point
+    return values
 
 
 class Cancelled(BaseException):

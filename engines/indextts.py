@@ -11,7 +11,6 @@ it is put back before it speaks.
 
 from __future__ import annotations
 
-import math
 import os
 import random
 import runpy
@@ -24,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from child import Job, Refused
+from child import Job, Refused, checked
 
 RATE = 22_050
 RELEASE = "IndexTeam/IndexTTS-2"
@@ -254,25 +253,6 @@ _ALLOWED = {
 }
 #: What the package remembers of its last voice, besides the path.
 _SPEAKER = ("cache_spk_cond", "cache_s2mel_style", "cache_s2mel_prompt", "cache_mel")
-
-
-def checked(options: list[dict[str, Any]], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a value for every option, in their order; raises Refused naming what is wrong in ``given``."""
-    names = [option["name"] for option in options]
-    if unknown := sorted(given.keys() - set(names)):
-        raise Refused("bad_option", f"{unknown[0]}: there is no such option; there are {', '.join(names)}")
-    values = {}
-    for option in options:
-        name, whole = option["name"], option["type"] == "integer"
-        value = given.get(name)
-        if value is None:
-            value = option["default"]
-        right = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
-        if not right or not math.isfinite(value) or not option["min"] <= value <= option["max"]:
-            kind = "an integer" if whole else "a number"
-            raise Refused("bad_option", f"{name}: must be {kind} from {option['min']} to {option['max']}")
-        values[name] = value if whole else float(value)  # transformers takes no whole number for one with a point
-    return values
 
 
 def check_emotion(feeling: Mapping[str, Any], *, clip: bool) -> None:
