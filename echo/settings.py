@@ -19,8 +19,10 @@ from echo.types import SampleRate
 
 log = logging.getLogger(__name__)
 
-#: Repository root when run from a checkout; presets.toml and audio_prompts/ lie there.
-HOME = Path(__file__).resolve().parent.parent
+_PACKAGE = Path(__file__).resolve().parent
+
+#: Where presets.toml and audio_prompts/ lie: the checkout's top, or in the package that was installed from a wheel.
+HOME = _PACKAGE.parent if (_PACKAGE.parent / "presets.toml").is_file() else _PACKAGE / "assets"
 
 #: What a child process may inherit: where its libraries lie, and what Windows needs to start one.
 _CHILD_VARIABLES = frozenset(
@@ -565,7 +567,7 @@ class Settings(EnvironmentModel):
 
     @property
     def voice_folders(self) -> tuple[Path, ...]:
-        """The voices folders; relative ones start at the working directory, else at the checkout."""
+        """The voices folders; relative ones start at the working directory, else where the server's own files are."""
         return tuple(_existing(Path(folder)) for folder in self.voices_dir)
 
     @property
