@@ -9,13 +9,17 @@ CONFIG ?= train/tiny/config.toml
 FROM_NOTHING ?=
 # For test-engines: the folder of the foreign engines' environments, called engines.
 ENGINES ?= runs/engines
+# What the images install: one file for each, with the hash of every package.
+LOCKS = deploy/locks
+# Extras of pyproject.toml that the server's images have.
+IMAGE_EXTRAS ?=
 # One thread of torch each, or they wait for each other's cores; a third process, because a fifth of the time is waiting.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 # The tests start hundreds of processes, and each would compile the same modules.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: serve test tests test-fast test-engines attack teachers s3 natural-teachers judge check lint types pages docs bench train-tiny clean
+.PHONY: serve test tests test-fast test-engines image attack teachers s3 natural-teachers judge check lint types pages docs bench train-tiny lock clean
 
 serve: $(VENV)/.serve          ## set up and serve on http://127.0.0.1:8000
 	$(BIN)/python api_server.py
@@ -52,6 +56,12 @@ $(ENGINES)/indextts/.ready: constraints.txt
 
 $(ENGINES)/kokoro/engine.toml: | $(VENV)/.dev
 	ECHO_CACHE_DIR=$(ENGINES)/.. $(BIN)/python -m echo engines install kokoro
+
+image: $(VENV)/.dev            ## build the CPU image without Docker, run it read-only and tell its size, five minutes as root
+	@command -v buildah >/dev/null && command -v mmdebstrap >/dev/null || { apt-get update -qq && \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends buildah mmdebstrap; } || \
+	  { echo "Install the Debian packages buildah and mmdebstrap: they build the image without Docker." >&2; exit 1; }
+	$(BIN)/python -m pytest tests/image --capture=no -p no:randomly
 
 attack: $(VENV)/.dev           ## attack a running server on loopback, some ten minutes
 	ATTACK_SECONDS=30 $(BIN)/python -m pytest tests/attack
@@ -108,6 +118,22 @@ bench: $(VENV)/.dev            ## measure the embedded model again and write its
 train-tiny: $(VENV)/.train     ## train the embedded model; stopped and started again, it goes on where it was
 	$(BIN)/python -m train.tiny --minutes $(MINUTES) --device $(DEVICE) --config $(CONFIG) \
 	  $(if $(filter-out 0,$(FROM_NOTHING)),--from-nothing --work runs/from-nothing)
+
+# The CPU image has torch from an index of its own (see the Dockerfile), so its lock has neither torch nor the libraries
+# of CUDA. Each lock takes over the versions of the one before it.
+LOCK = $(BIN)/uv pip compile --quiet --upgrade --generate-hashes --no-annotate --python-version 3.11 \
+  --python-platform x86_64-manylinux_2_28 --custom-compile-command "make lock" --constraints constraints.txt
+
+lock: $(VENV)/.python           ## look up the newest allowed versions for the images, and write them with their hashes
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	mkdir -p $(LOCKS)
+	$(LOCK) pyproject.toml $(IMAGE_EXTRAS:%=--extra=%) --extra worker -o $(LOCKS)/worker.txt
+	$(LOCK) pyproject.toml $(IMAGE_EXTRAS:%=--extra=%) -o $(LOCKS)/gpu.txt --constraints $(LOCKS)/worker.txt
+	sed -En 's/^((nvidia|cuda)-[a-z0-9-]+|triton)==.*/\1/p' $(LOCKS)/gpu.txt > $(LOCKS)/cuda.tmp
+	$(LOCK) pyproject.toml $(IMAGE_EXTRAS:%=--extra=%) -o $(LOCKS)/cpu.txt --constraints $(LOCKS)/worker.txt \
+	  --no-emit-package torch --excludes $(LOCKS)/cuda.tmp
+	rm $(LOCKS)/cuda.tmp
+	echo 'hatchling' | $(LOCK) - -o $(LOCKS)/build.txt
 
 # With the newest pip: Python 3.11's own takes a minute to look through the versions of all packages.
 $(VENV)/.python:
