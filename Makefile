@@ -19,7 +19,7 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadf
 # The tests start hundreds of processes, and each would compile the same modules.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: serve test tests test-fast test-engines image attack teachers s3 natural-teachers judge check lint types pages docs bench train-tiny lock clean
+.PHONY: serve test tests test-fast test-engines image attack teachers s3 natural-teachers judge check lint types pages docs bench train-tiny lock sbom clean
 
 serve: $(VENV)/.serve          ## set up and serve on http://127.0.0.1:8000
 	$(BIN)/python api_server.py
@@ -134,6 +134,29 @@ lock: $(VENV)/.python           ## look up the newest allowed versions for the i
 	  --no-emit-package torch --excludes $(LOCKS)/cuda.tmp
 	rm $(LOCKS)/cuda.tmp
 	echo 'hatchling' | $(LOCK) - -o $(LOCKS)/build.txt
+
+# The licences are those of the CPU image's packages, read from an environment that is made for it; the other images add
+# NVIDIA's libraries and Triton, or the worker's, which their bills of materials list.
+SBOM = dist/sbom
+
+sbom: $(VENV)/.python           ## bills of materials (CycloneDX) of the images, and a list of licences, into dist/sbom
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check cyclonedx-bom pip-licenses hatchling
+	rm -rf $(SBOM) && mkdir -p $(SBOM)
+	$(BIN)/python -m venv --without-pip $(SBOM)/environment
+	$(BIN)/python -m hatchling build --target wheel --directory $(SBOM)/wheel
+	$(BIN)/pip --python $(SBOM)/environment/bin/python install --quiet --disable-pip-version-check --no-compile --no-deps \
+	  "$$(grep '^torch==' constraints.txt)"
+	$(BIN)/pip --python $(SBOM)/environment/bin/python install --quiet --disable-pip-version-check --no-compile --no-deps \
+	  --require-hashes -r $(LOCKS)/cpu.txt
+	$(BIN)/pip --python $(SBOM)/environment/bin/python install --quiet --disable-pip-version-check --no-compile --no-deps \
+	  $(SBOM)/wheel/*.whl
+	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --gather-license-texts \
+	  -o $(SBOM)/cpu.cdx.json $(SBOM)/environment/bin/python
+	for image in gpu worker; do $(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible \
+	  -o $(SBOM)/$$image.cdx.json $(LOCKS)/$$image.txt || exit 1; done
+	$(BIN)/pip-licenses --python $(SBOM)/environment/bin/python --from=mixed --with-urls --with-system --fail-on=UNKNOWN --format=markdown \
+	  --output-file $(SBOM)/licenses.md
+	rm -rf $(SBOM)/environment $(SBOM)/wheel
 
 # With the newest pip: Python 3.11's own takes a minute to look through the versions of all packages.
 $(VENV)/.python:
