@@ -215,6 +215,7 @@ TestAnyMix.settings = settings(max_examples=120, stateful_step_count=40, deadlin
     every=st.integers(1, 4),
 )
 @settings(max_examples=150, deadline=None, derandomize=True)
+@pytest.mark.slow
 def test_nobody_starves_however_many_come(
     before: list[Blocks], subject: Blocks, endless: list[Blocks], every: int
 ) -> None:
