@@ -13,7 +13,7 @@ from echo.jobs.book import Chapter, Piece
 from echo.types import AudioFormat, Encoding, SpeechOptions, SpeechRequest, VoiceRef
 
 #: Between the seeds of two pieces: the engine counts chunks from a request's seed.
-_SEED_STEP = 1000
+SEED_STEP = 1000
 
 
 class JobStatus(StrEnum):
@@ -76,7 +76,7 @@ class JobSpec(BaseModel):
             options=SpeechOptions(**self.options),
             engine_options=self.engine_options,
             preset=self.preset,
-            seed=self.seed + _SEED_STEP * number,
+            seed=self.seed + SEED_STEP * number,
             speed=self.speed,
             streaming=False,
             background=True,
