@@ -19,7 +19,7 @@ FROM build AS wheel
 COPY . .
 RUN /opt/build/bin/python -m hatchling build --target wheel --directory /dist
 
-# -- What all images share. Only /voices, /cache, /models and /tmp are written to, so the rest may be read-only.
+# -- What all images share. Only the volumes and /tmp are written to, so the rest may be read-only.
 FROM ${BASE} AS runtime
 ARG VERSION=0.1.0
 ARG REVISION=unknown
@@ -30,7 +30,7 @@ LABEL org.opencontainers.image.title="Echo TTS Server" \
       org.opencontainers.image.revision="${REVISION}"
 RUN groupadd --gid 10001 echo && \
     useradd --uid 10001 --gid echo --home-dir /cache --no-create-home --shell /usr/sbin/nologin echo && \
-    install --directory --owner=echo --group=echo /voices /cache /models && \
+    install --directory --owner=echo --group=echo /voices /cache /models /jobs && \
     install --directory /config
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
@@ -44,7 +44,7 @@ ENV PATH=/opt/venv/bin:$PATH \
     HF_HOME=/models/huggingface
 # presets.toml and engines.toml are looked for here first.
 WORKDIR /config
-VOLUME ["/voices", "/cache", "/models"]
+VOLUME ["/voices", "/cache", "/models", "/jobs"]
 
 
 # -- A server on CPUs. PyPI's torch for Linux brings 3 GB of CUDA libraries, so this one comes from the PyTorch project's

@@ -12,7 +12,7 @@ ENGINES ?= runs/engines
 # What the images install: one file for each, with the hash of every package.
 LOCKS = deploy/locks
 # Extras of pyproject.toml that the server's images have.
-IMAGE_EXTRAS ?=
+IMAGE_EXTRAS ?= s3
 # One thread of torch each, or they wait for each other's cores; a third process, because a fifth of the time is waiting.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 

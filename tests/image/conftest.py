@@ -36,7 +36,7 @@ set -eu
 mount --bind "$IMAGE" "$PLACE"
 mount -o remount,bind,ro "$PLACE"
 mount -t tmpfs -o size=256m tmpfs "$PLACE/tmp"
-for name in voices cache models; do mount --bind "$VOLUMES/$name" "$PLACE/$name"; done
+for name in voices cache models jobs; do mount --bind "$VOLUMES/$name" "$PLACE/$name"; done
 mount -t proc proc "$PLACE/proc"
 mount --bind /dev "$PLACE/dev"
 exec chroot --userspec="$CONTAINER_USER" "$PLACE" /usr/bin/env -i "$@"
@@ -109,7 +109,7 @@ class Image:
     def command(self, program: list[str], folder: Path, **settings: object) -> tuple[list[str], dict[str, str]]:
         """The command and environment that run a program in it, with the volumes of a folder."""
         volumes = folder / "volumes"
-        for name in ("voices", "cache", "models"):
+        for name in ("voices", "cache", "models", "jobs"):
             (volumes / name).mkdir(parents=True, exist_ok=True)
             os.chown(volumes / name, UID, UID)
         (folder / "root").mkdir(exist_ok=True)

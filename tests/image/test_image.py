@@ -32,7 +32,7 @@ print(json.dumps({
     "packages": {one.name.lower(): one.version for one in importlib.metadata.distributions()},
 }))
 """
-WRITABLE = ("/tmp", "/voices", "/cache", "/models")
+WRITABLE = ("/tmp", "/voices", "/cache", "/models", "/jobs")
 READ_ONLY = ("/", "/config", "/opt/venv", "/etc", "/usr/bin", "/var")
 
 
@@ -47,7 +47,7 @@ def test_it_says_what_it_is(image: Image) -> None:
     assert image.config["Labels"][f"{label}version"] == project["version"]
     assert image.config["Labels"][f"{label}licenses"] == "MIT"
     assert image.config["User"] == f"{UID}:{UID}"
-    assert set(image.config["Volumes"]) == {"/voices", "/cache", "/models"}
+    assert set(image.config["Volumes"]) == {"/voices", "/cache", "/models", "/jobs"}
     assert set(image.config["ExposedPorts"]) == {"8000/tcp"}
 
 

@@ -11,7 +11,7 @@ import jsonschema
 import pytest
 import yaml
 
-from echo.settings import load_settings
+from echo.settings import load_settings, unknown_variables
 from tests.processes import ROOT
 
 #: The Compose Specification's own schema, as check-jsonschema brings it.
@@ -44,7 +44,8 @@ def test_a_server_for_each_image() -> None:
         assert service["profiles"] == [name.removeprefix("server-")]
         assert f"\nFROM runtime{'-gpu' * (name == 'server-gpu')} AS {service['build']['target']}\n" in dockerfile
         assert service["read_only"] is True
-        assert {mount.rsplit(":", 1)[1] for mount in service["volumes"]} == {"/voices", "/cache", "/models"}
+        assert {mount.rsplit(":", 1)[1] for mount in service["volumes"]} == {"/voices", "/cache", "/models", "/jobs"}
+        assert not unknown_variables(service["environment"])
         assert service["networks"]["default"]["aliases"] == ["server"]
 
 
