@@ -9,6 +9,8 @@ import pytest
 
 from tests.processes import ROOT
 
+pytestmark = pytest.mark.slow
+
 #: Printed from the unpacked wheel, with the project's dependencies but without the checkout.
 LOOK = """
 import sys
