@@ -465,10 +465,18 @@ class Settings(EnvironmentModel):
     )
     warmup_voice: str = _env("ECHO_WARMUP_VOICE", "", "Voice of the warm-up. Unset: the default voice.")
     warmup_text: str = _env("ECHO_WARMUP_TEXT", "This is a short sentence to warm up.", "Text of the warm-up.")
+    drain_s: float = _env(
+        "ECHO_DRAIN_S",
+        5.0,
+        "Seconds after SIGTERM in which `/ready` is 503 and everything is still served, so that balancers notice. "
+        "Ctrl-C does not wait for them.",
+        ge=0,
+        le=3600,
+    )
     shutdown_grace_s: float = _env(
         "ECHO_SHUTDOWN_GRACE_S",
         10.0,
-        "Seconds that open streams get after SIGTERM; 10 s later the process has ended.",
+        "Seconds that open streams get after that; 10 s later the process has ended.",
         ge=0,
         le=3600,
     )

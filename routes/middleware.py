@@ -13,9 +13,11 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from echo.drain import Drain
 from echo.settings import Settings
 from echo.telemetry import Metrics
 from routes.auth import Auth
+from routes.draining import LastAnswers, Refusing
 from routes.errors import ErrorBoundary, ErrorShapes
 from routes.limits import BodyLimit, IncomingBytes, MessageLimit, SocketLimit, UnsentLimit
 from routes.origin import Origins
@@ -56,12 +58,15 @@ def middleware_stack(
     costly: Collection[str],
     late_keys: Collection[str] = (),
     message_limits: Mapping[str, int] | None = None,
+    *,
+    drain: Drain,
+    ongoing: Collection[str] = (),
 ) -> list[Middleware]:
     """Return the middleware, outermost first; what runs inside of ErrorBoundary fails in the path's error shape.
 
     ``body_limits`` are those of paths that take more than text, ``costly`` the paths where a GET speaks, ``late_keys``
     those where a socket may bring its key later, ``message_limits`` those where it takes messages that hold more than
-    text.
+    text, ``ongoing`` those that a server that drains still takes.
     """
     incoming = IncomingBytes(settings.max_incoming_bytes, settings.client_share, metrics)
     cors = Middleware(
@@ -76,6 +81,7 @@ def middleware_stack(
         Middleware(TrailingSlash),
         Middleware(Head, costly=costly),
         cors,
+        Middleware(LastAnswers, drain=drain),
         Middleware(ErrorBoundary, shapes=shapes),
         Middleware(Origins, allowed=settings.cors_origins, host=settings.host, costly=costly),
         Middleware(
@@ -84,6 +90,7 @@ def middleware_stack(
             max_failures=settings.max_failed_keys,
             late=late_keys,
         ),
+        Middleware(Refusing, drain=drain, costly=costly, ongoing=ongoing),
         Middleware(SocketLimit, limit=settings.sockets_per_client),
         Middleware(MessageLimit, default=_TEXT_MESSAGE, limits=message_limits or {}, incoming=incoming),
         Middleware(UnsentLimit, limit=settings.max_unsent_bytes, share=settings.client_share, costly=costly),

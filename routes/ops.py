@@ -66,6 +66,8 @@ async def metrics(runtime: RuntimeDep) -> Response:
 
 
 def _status(runtime: Runtime) -> str:
+    if runtime.status is Status.READY and runtime.drain.begun and not runtime.is_dead:
+        return "draining"
     if runtime.status is Status.READY:
         return "healthy" if runtime.is_ready else Status.STOPPED.value if runtime.is_dead else "restarting"
     return runtime.status.value
