@@ -26,7 +26,9 @@ from echo.telemetry import set_up_log
 from routes import models, ops, speech, voices
 from routes.errors import ErrorShapes
 from routes.json import JsonReader
+from routes.keys import open_keys
 from routes.middleware import middleware_stack
+from routes.scopes import ScopeRules
 from routes.surface import Surface
 from server.serve import configure, worth_a_line
 from server.stop import DEVICE_STOPPED, Server
@@ -46,7 +48,8 @@ def create_app(
     """
     settings = settings or (runtime.settings if runtime else load_settings())
     runtime = runtime or Runtime(settings)
-    surfaces = [speech.surface(settings), *(Surface(router=own.router) for own in (voices, models, ops)), *more]
+    lists = [Surface(router=own.router) for own in (voices, models)]
+    surfaces = [speech.surface(settings), *lists, ops.surface(), *more]
     if settings.inworld_compat:
         surfaces.append(inworld.surface(settings))
     if settings.omni_compat:
@@ -71,6 +74,7 @@ def create_app(
     costly = frozenset(path for surface in surfaces for path in surface.costly)
     late_keys = frozenset(path for surface in surfaces for path in surface.late_keys)
     ongoing = frozenset(path for surface in surfaces for path in surface.ongoing)
+    scopes = ChainMap(*(dict(surface.scopes) for surface in surfaces))
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -91,6 +95,9 @@ def create_app(
             costly,
             late_keys,
             messages,
+            keys=open_keys(settings, runtime.quotas),
+            rules=ScopeRules(scopes, costly),
+            quotas=runtime.quotas,
             drain=runtime.drain,
             ongoing=ongoing,
         ),
@@ -113,6 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = load_settings(**vars(parser.parse_args(arguments)))
         runtime = Runtime(settings)
+        app = create_app(settings, runtime)
     except ConfigError as error:
         parser.exit(2, f"{error.message}\n")
     faulthandler.enable()  # a crash in a library leaves a trace of where it was
@@ -120,17 +128,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     warn_of_unknown()
     for line in describe(settings):
         log.info("%s", line)
-    return serve(runtime)
+    return serve(runtime, app)
 
 
-def serve(runtime: Runtime) -> int:
-    """Serve a runtime until a signal, or until it fails; returns the exit status.
+def serve(runtime: Runtime, app: FastAPI | None = None) -> int:
+    """Serve a runtime until a signal, or until it fails; returns the exit status. ``app`` is its application, if made.
 
     When the device has stopped, the process ends here: threads that hang would keep it.
     """
     logging.getLogger("uvicorn.error").addFilter(worth_a_line)
     settings = runtime.settings
-    config = configure(create_app(settings, runtime), settings, runtime.metrics)
+    config = configure(app or create_app(settings, runtime), settings, runtime.metrics)
     server = Server(config, runtime.drain, settings.drain_s + settings.shutdown_grace_s)
     runtime.on_failure(server.stop)
     try:

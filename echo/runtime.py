@@ -27,6 +27,7 @@ from echo.engines.table import EngineLoader, find_engines
 from echo.errors import BadRequest, ConfigError, DeviceStopped, EchoError, NotReady
 from echo.limits import RequestLimits
 from echo.presets import Presets, read_presets
+from echo.quota import Quotas
 from echo.service import SpeechService
 from echo.services import Services
 from echo.settings import Settings, child_environment
@@ -88,6 +89,8 @@ class Runtime:
             serving=lambda: self.status is Status.READY,
             open_requests=lambda: self._services.open if self._services is not None else 0,
         )
+        #: What clients may have spoken; set by whoever knows them.
+        self.quotas = Quotas()
         self.voices = open_voices(settings)
         #: What strangers send is decoded in processes of their own, and only so many voices at a time.
         self.decoders = DecoderPool(settings.decoders, environment=child_environment(), observe=self.metrics.decoded)
@@ -272,6 +275,7 @@ class Runtime:
             workers=self.workers,
             metrics=self.metrics,
             remote=self.remote,
+            quotas=self.quotas,
             on_open=Recorder(info.sample_rate, self.workers).watch if settings.debug_logs else None,
         )
 

@@ -14,13 +14,19 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from echo.drain import Drain
+from echo.quota import Quotas
 from echo.settings import Settings
 from echo.telemetry import Metrics
+from routes import client
 from routes.auth import Auth
 from routes.draining import LastAnswers, Refusing
 from routes.errors import ErrorBoundary, ErrorShapes
+from routes.keys import KeyRing
 from routes.limits import BodyLimit, IncomingBytes, MessageLimit, SocketLimit, UnsentLimit
 from routes.origin import Origins
+from routes.ratelimits import RateLimitHeaders
+from routes.scopes import ScopeRules
+from server.address import parse_networks
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +45,9 @@ EXPOSED_HEADERS = (
     "X-Speed-Applied",
     "X-Rerolls",
     "Retry-After",
+    *(f"x-ratelimit-{part}-{what}" for what in ("requests", "characters") for part in ("limit", "remaining", "reset")),
+    "x-ratelimit-limit-streams",
+    "x-ratelimit-remaining-streams",
 )
 
 
@@ -59,6 +68,9 @@ def middleware_stack(
     late_keys: Collection[str] = (),
     message_limits: Mapping[str, int] | None = None,
     *,
+    keys: KeyRing,
+    rules: ScopeRules,
+    quotas: Quotas,
     drain: Drain,
     ongoing: Collection[str] = (),
 ) -> list[Middleware]:
@@ -82,14 +94,10 @@ def middleware_stack(
         Middleware(Head, costly=costly),
         cors,
         Middleware(LastAnswers, drain=drain),
+        Middleware(RateLimitHeaders, quotas=quotas),
         Middleware(ErrorBoundary, shapes=shapes),
         Middleware(Origins, allowed=settings.cors_origins, host=settings.host, costly=costly),
-        Middleware(
-            Auth,
-            keys=[key.get_secret_value() for key in settings.api_keys],
-            max_failures=settings.max_failed_keys,
-            late=late_keys,
-        ),
+        Middleware(Auth, keys=keys, rules=rules, late=late_keys, proxies=parse_networks(settings.trusted_proxies)),
         Middleware(Refusing, drain=drain, costly=costly, ongoing=ongoing),
         Middleware(SocketLimit, limit=settings.sockets_per_client),
         Middleware(MessageLimit, default=_TEXT_MESSAGE, limits=message_limits or {}, incoming=incoming),
@@ -144,7 +152,8 @@ class RequestLog:
             end = "" if ended or scope["type"] == "websocket" else " client left" if gone else " broken off"
             milliseconds = (time.perf_counter() - started) * 1000
             method = scope.get("method", "WEBSOCKET")
-            log.info("%s %s %d%s %.0f ms %s", method, _shown(scope), status, end, milliseconds, request_id)
+            key = f" key={name}" if (name := client.key_name(scope)) else ""
+            log.info("%s %s %d%s %.0f ms %s%s", method, _shown(scope), status, end, milliseconds, request_id, key)
 
 
 class TrailingSlash:

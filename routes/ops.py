@@ -10,8 +10,15 @@ from starlette.responses import JSONResponse, Response
 from echo import __version__
 from echo.runtime import Runtime, Status
 from routes.deps import RuntimeDep
+from routes.scopes import KeyScope
+from routes.surface import Surface
 
 router = APIRouter(tags=["operation"])
+
+
+def surface() -> Surface:
+    """Return the routes; the metrics need a key of their scope."""
+    return Surface(router=router, scopes={"/metrics": KeyScope.METRICS})
 
 
 @router.get("/")
