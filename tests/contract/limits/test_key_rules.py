@@ -172,6 +172,8 @@ def test_the_old_keys_may_do_what_they_could_and_no_more(keyed: Served) -> None:
     assert get(keyed, "/metrics", "old-key") == get(keyed, "/v1/voices", "old-key") == 200
     assert post(keyed, "/v1/audio/voices", {}, "old-key").status_code == 403  # cloning is off here
     assert "feature_disabled" in post(keyed, "/v1/audio/voices", {}, "old-key").text
+    refused = post(keyed, "/admin/drain", None, "old-key", **{"X-Forwarded-For": "192.0.2.1"})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (403, "insufficient_scope")
 
 
 def test_every_scope_opens_its_own_routes(keyed: Served) -> None:

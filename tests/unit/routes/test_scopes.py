@@ -61,7 +61,7 @@ def test_only_what_changes_voices_needs_clone(needed: dict[str, frozenset[KeySco
 
 
 def test_only_admin_needs_admin_and_only_metrics_metrics(needed: dict[str, frozenset[KeyScope]]) -> None:
-    assert {route for route, scopes in needed.items() if KeyScope.ADMIN in scopes} == set()
+    assert {route for route, scopes in needed.items() if KeyScope.ADMIN in scopes} == {"POST /admin/drain"}
     assert {route for route, scopes in needed.items() if KeyScope.METRICS in scopes} == {"GET /metrics"}
 
 
