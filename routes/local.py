@@ -6,9 +6,8 @@ from collections.abc import Sequence
 
 from starlette.types import Scope
 
-from routes.client import address
 from routes.origin import host_name, is_loopback
-from server.address import Network, is_within
+from server.address import Network, host, is_within
 
 #: Headers that proxies add, besides ``X-Forwarded-...``.
 _OF_PROXIES = frozenset({b"forwarded", b"via", b"x-real-ip", b"x-client-ip", b"true-client-ip", b"cf-connecting-ip"})
@@ -22,7 +21,7 @@ def is_from_here(scope: Scope, proxies: Sequence[Network] = ()) -> bool:
     on.
     """
     connection = scope.get("state", {}).get("connection")
-    peer = connection.address if connection is not None else address(scope)
+    peer = connection.peer if connection is not None else host(scope.get("client"))
     if not is_loopback(peer) or is_within(peer, proxies):
         return False
     hosts = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]

@@ -97,6 +97,10 @@ def test_a_stream_that_outlasts_the_grace_is_broken_off(start: Start) -> None:
     server = start(ECHO_SHUTDOWN_GRACE_S=1).wait_ready()
     with server.listen(ENDLESS) as listener:
         listener.some()
+        asked = httpx.post(f"{server.url}/admin/drain", params={"wait": False}, timeout=PATIENCE_S)
+        assert (asked.status_code, asked.json()) == (202, {"status": "draining", "open_streams": 1})
+        refused = server.speak("Too late.")  # and not: cannot connect
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
         server.send_signal(signal.SIGTERM)
         with pytest.raises(httpx.RemoteProtocolError):
             listener.rest()

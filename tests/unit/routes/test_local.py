@@ -13,7 +13,7 @@ from server.address import parse_networks
 
 @dataclass
 class Connection:
-    address: str
+    peer: str
 
 
 def scope(client: str = "127.0.0.1", peer: str | None = None, **headers: str) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def test_so_is_loopback_of_the_newer_protocol() -> None:
     assert is_from_here(scope("::1", "::1"))
 
 
-@pytest.mark.parametrize("address", ["192.0.2.1", "10.0.0.1", "2001:db8::/64", "", "0.0.0.0"])
+@pytest.mark.parametrize("address", ["192.0.2.1", "10.0.0.1", "2001:db8::1", "::/64", "", "0.0.0.0"])
 def test_other_addresses_are_not(address: str) -> None:
     assert not is_from_here(scope(address, address))
 
