@@ -23,7 +23,7 @@ from echo.errors import ConfigError
 from echo.runtime import Runtime, Status
 from echo.settings import Settings, describe, env_name, load_settings, warn_of_unknown
 from echo.telemetry import set_up_log
-from routes import admin, models, ops, speech, voices
+from routes import admin, jobs, models, ops, speech, voices
 from routes.errors import ErrorShapes
 from routes.json import JsonReader
 from routes.keys import open_keys
@@ -49,7 +49,7 @@ def create_app(
     settings = settings or (runtime.settings if runtime else load_settings())
     runtime = runtime or Runtime(settings)
     lists = [Surface(router=own.router) for own in (voices, models)]
-    surfaces = [speech.surface(settings), *lists, ops.surface(), admin.surface(), *more]
+    surfaces = [speech.surface(settings), jobs.surface(settings), *lists, ops.surface(), admin.surface(), *more]
     if settings.inworld_compat:
         surfaces.append(inworld.surface(settings))
     if settings.omni_compat:

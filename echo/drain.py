@@ -18,15 +18,23 @@ class Drain:
     grace_s        time after that for what is open
     serving        whether the server can serve at all; where it cannot, there is no window
     open_requests  how many requests are being spoken
+    when_refusing  called when nothing new is taken any more
     """
 
     def __init__(
-        self, window_s: float, grace_s: float, *, serving: Callable[[], bool], open_requests: Callable[[], int]
+        self,
+        window_s: float,
+        grace_s: float,
+        *,
+        serving: Callable[[], bool],
+        open_requests: Callable[[], int],
+        when_refusing: Callable[[], None] = lambda: None,
     ) -> None:
         self._window_s = window_s
         self._grace_s = grace_s
         self._serving = serving
         self._open_requests = open_requests
+        self._when_refusing = when_refusing
         #: Not ready any more; everything is still served.
         self.begun = False
         #: Nothing new is served.
@@ -69,6 +77,7 @@ class Drain:
             with contextlib.suppress(RuntimeError):  # it is expiring anyway
                 timer.reschedule(now)
         self._timers.clear()
+        self._when_refusing()
 
     async def finish(self) -> int:
         """Start, wait until nothing is open or the grace is over, and return how many requests are open then."""

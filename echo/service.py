@@ -49,14 +49,16 @@ class SpeechService(SpeechSteps):
             asked = time.monotonic()
             clips = await self.clips(request)  # known, though there may be nothing to speak
             # Before the voice is encoded, which is device work; what the request itself needs is not known yet.
-            slot = self.enter(request.client, waits=bool(segments))
+            if not request.background:
+                slot = self.enter(request.client, waits=bool(segments))
             states = await self.states(clips, request.client) if segments else VoiceStates()
             voice_s = time.monotonic() - asked
             if segments:
                 segments = await self.run(self.prepared, segments, states)
                 # Other requests may have entered meanwhile. Nothing is awaited between this check and the first
                 # ``engine.speak``, so a request that passes it is not refused later.
-                self.admission.check_wait(self.engine.queue_wait(segments[0].utterance))
+                if not request.background:
+                    self.admission.check_wait(self.engine.queue_wait(segments[0].utterance))
         except BaseException as error:
             if slot is not None:
                 slot.release()
@@ -68,7 +70,8 @@ class SpeechService(SpeechSteps):
             raise
         pipeline = self.pipeline(segments, output, self.joiner(), request.speed, started)
         pipeline.stats.voice_s = voice_s
-        pipeline.on_end(slot.release)
+        if slot is not None:
+            pipeline.on_end(slot.release)
         stream = SpeechStream(pipeline, seed, self.rules.limits)
         await stream.prime()
         return stream
@@ -87,7 +90,7 @@ class SpeechService(SpeechSteps):
         self.rules.limits.check_text(text)
         chunks = split(text, self.rules.text, chunk_rules(self.rules.chunks, request.options))
         seed = self.seed(request)
-        return self.segments(chunks, request, seed, Listener()), seed
+        return self.segments(chunks, request, seed, Listener(background=request.background)), seed
 
 
 class SpeechStream:

@@ -75,7 +75,7 @@ class Auth:
             scope["state"][_PENDING] = _Pending(self._keys, needed)
             return
         key = self._keys.accepted(given, address(scope))
-        identify(scope, key.name)
+        identify(scope, key.client, key.name)
         check_scope(key, needed)
         if needed == {KeyScope.CLONE}:  # speech is counted where it is spoken
             self._keys.charge(key)
@@ -99,7 +99,7 @@ def present(connection: HTTPConnection, *keys: str) -> None:
     accepted = pending.keys.accepted(list(offered(headers)), address(connection.scope))
     check_scope(accepted, pending.needed)
     del connection.scope["state"][_PENDING]
-    identify(connection.scope, accepted.name)
+    identify(connection.scope, accepted.client, accepted.name)
 
 
 def offered(headers: Sequence[tuple[bytes, bytes]]) -> Iterator[bytes]:

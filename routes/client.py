@@ -18,22 +18,17 @@ def address(scope: Scope) -> str:
     return network(scope.get("client"))
 
 
-def name_of(key: str) -> str:
-    """Return what the client is called that has the key of this name; no address is like it."""
-    return f"key {key}"
-
-
 def key_name(scope: Scope) -> str | None:
     """Return the name of the API key that a request was let in with, for the log."""
     name = scope.get("state", {}).get(_KEY_NAME)
     return name if isinstance(name, str) else None
 
 
-def identify(scope: Scope, key: str | None = None) -> str:
-    """Remember, and return, who a request is from: the API key of this name, else the address."""
-    client = address(scope) if key is None else name_of(key)
+def identify(scope: Scope, client: str | None = None, key_name: str | None = None) -> str:
+    """Remember, and return, who a request is from: the client of the API key that was accepted, else the address."""
+    client = address(scope) if client is None else client
     scope.setdefault("state", {})[_KEY] = client
-    scope["state"][_KEY_NAME] = key
+    scope["state"][_KEY_NAME] = key_name
     connection = scope["state"].get("connection")
     if connection is not None:
         connection.client = client

@@ -29,9 +29,10 @@ _Limit = Annotated[StrictInt, Field(ge=1, le=10**9)] | None
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Key:
-    """An API key, by its name and the SHA-256 of its bytes in UTF-8."""
+    """An API key, by the SHA-256 of its bytes in UTF-8; ``client`` is whose requests are those that carry it."""
 
     name: str
+    client: str
     digest: bytes = field(repr=False)
     scopes: frozenset[KeyScope]
     limits: Limits = field(default_factory=Limits)
@@ -58,6 +59,7 @@ class _Entry(BaseModel):
     def named(self, name: str) -> Key:
         return Key(
             name=name,
+            client=f"key {name}",  # which a new key of the same name is, too
             digest=bytes.fromhex(self.sha256) if self.sha256 is not None else digest_of((self.key or "").encode()),
             scopes=frozenset(self.scopes),
             limits=Limits(

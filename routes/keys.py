@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from echo.errors import Forbidden, Unauthorized
 from echo.quota import Quotas
 from echo.settings import Settings
-from routes.client import name_of
 from routes.keyfile import Key, KeyFile, digest_of
 from routes.scopes import KeyScope
 from routes.throttle import FailedKeys
@@ -82,12 +81,12 @@ class KeyRing:
 
     def charge(self, key: Key) -> None:
         """Count a request that speaks nothing against the key's limit; raises Overloaded."""
-        self._quotas.spend(name_of(key.name), requests=1)
+        self._quotas.spend(key.client, requests=1)
 
     def _take(self, keys: list[Key]) -> None:
         self._read = keys
         self._keys = [*self._fixed, *keys]
-        self._quotas.configure({name_of(key.name): key.limits for key in keys})
+        self._quotas.configure({key.client: key.limits for key in keys})
 
 
 def check_scope(key: Key, needed: frozenset[KeyScope]) -> None:
@@ -100,12 +99,14 @@ def check_scope(key: Key, needed: frozenset[KeyScope]) -> None:
 def open_keys(settings: Settings, quotas: Quotas) -> KeyRing:
     """Return the keys that the settings name; raises ConfigError where the file cannot be used."""
     given = [key.get_secret_value() for key in settings.api_keys]
-    fixed = [
-        Key(name=f"ECHO_API_KEYS#{number}", digest=digest_of(key.encode()), scopes=_FIXED_SCOPES)
-        for number, key in enumerate(given, 1)
-    ]
+    fixed = [_fixed_key(number, digest_of(key.encode())) for number, key in enumerate(given, 1)]
     file = KeyFile(settings.keys_file.expanduser()) if settings.keys_file is not None else None
     return KeyRing(fixed, file, quotas, settings.max_failed_keys)
+
+
+def _fixed_key(number: int, digest: bytes) -> Key:
+    # The client stays who it is when the order of the keys changes: what it has made belongs to it.
+    return Key(name=f"ECHO_API_KEYS#{number}", client=f"key {digest.hex()[:16]}", digest=digest, scopes=_FIXED_SCOPES)
 
 
 def _spellings(given: bytes) -> tuple[bytes, ...]:

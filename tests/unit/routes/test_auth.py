@@ -151,3 +151,11 @@ async def test_late_keys_are_counted_like_others() -> None:
 
 async def test_no_key_is_asked_for_later_where_none_is_configured() -> None:
     assert not needs_key(HTTPConnection(await let_in(auth(nothing, late=["/late"]))))
+
+
+async def test_a_key_is_the_same_client_wherever_it_stands_in_the_list() -> None:
+    """What a client has made belongs to it."""
+    scopes = [await let_in(auth(nothing, *keys), authorization=f"Bearer {KEY}") for keys in ([KEY, "x"], ["x", KEY])]
+    first, second = map(client.of, scopes)
+    assert first == second
+    assert [client.key_name(scope) for scope in scopes] == ["ECHO_API_KEYS#1", "ECHO_API_KEYS#2"]
