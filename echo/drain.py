@@ -58,12 +58,18 @@ class Drain:
         """Be not ready from now on; may be called by a signal handler."""
         self.begun = True
 
-    def start(self, *, brief: bool = False) -> None:
-        """Let the window begin; does nothing where it has begun. ``brief``: it ends as soon as nothing is open."""
+    def start(self, *, brief: bool = False) -> float:
+        """Let the window begin, where it has not yet; ``brief``: it ends as soon as nothing is open.
+
+        Returns the length of the window that begins, in seconds; 0 for none.
+        """
         self.begin()
         self._brief = self._brief or brief
-        if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._run())
+        if self._task is not None:
+            return 0.0
+        window_s = self._window_s if self._serving() else 0.0
+        self._task = asyncio.get_running_loop().create_task(self._run(window_s))
+        return window_s
 
     def refuse(self) -> None:
         """End the window: take nothing new from now on, and give what is open its grace."""
@@ -106,8 +112,8 @@ class Drain:
     def _may_end_early(self) -> bool:
         return self._brief and not self.open_requests
 
-    async def _run(self) -> None:
-        ends = time.monotonic() + (self._window_s if self._serving() else 0.0)
+    async def _run(self, window_s: float) -> None:
+        ends = time.monotonic() + window_s
         while not self.refusing and time.monotonic() < ends and not self._may_end_early():  # noqa: ASYNC110 - see below
             await asyncio.sleep(_LOOK_S)
         self.refuse()

@@ -67,7 +67,8 @@ class Server(uvicorn.Server):
             if not isinstance(connection, self.config.ws_protocol_class or ()):
                 connection.shutdown()  # at the end of its answer
         if self.server_state.connections:
-            log.info("no new connections; waiting for %d open ones", len(self.server_state.connections))
+            count = len(self.server_state.connections)
+            log.info("no new connections; waiting for %d open ones (a second signal ends the process at once)", count)
         while self.server_state.connections and self._drain.left_s:  # noqa: ASYNC110 - uvicorn tells nobody
             await asyncio.sleep(_LOOK_S)
         self.config.timeout_graceful_shutdown = max(_BREAK_OFF_S, self._drain.left_s)  # type: ignore[assignment]
@@ -82,9 +83,11 @@ class Server(uvicorn.Server):
         """Go on with what a signal has begun: wait for the end of the window, then exit."""
         by_hand = number == signal.SIGINT
         if not self._drain.refusing:
-            self._drain.start(brief=by_hand)
+            window_s = self._drain.start(brief=by_hand)
             if by_hand and _at_terminal():
                 self._drain.refuse()
+            elif window_s:
+                log.info("not ready any more; everything is still served for up to %g s", window_s)
         self.should_exit = self._drain.refusing
 
     def _set_deadline(self) -> None:
