@@ -51,7 +51,7 @@ def test_a_server_for_each_image() -> None:
 
 def test_a_server_has_time_for_its_streams() -> None:
     settings = load_settings({})
-    needed = getattr(settings, "drain_s", 0.0) + settings.shutdown_grace_s + 10
+    needed = settings.drain_s + settings.shutdown_grace_s + 10
     for service in SERVERS.values():
         assert float(service["stop_grace_period"].removesuffix("s")) > needed
 
