@@ -4,7 +4,9 @@ set -eu
 cd "$1"/lib/python3*/site-packages
 # For compiling C++ against torch, and torch's own tests.
 rm -rf torch/include torch/test torch/share
-find torch/bin -type f ! -name torch_shm_manager -delete
+if [ -d torch/bin ]; then
+  find torch/bin -type f ! -name torch_shm_manager -delete
+fi
 # Static libraries, a second compiler beside libnvrtc.so, the solver for several devices, code for kernels that send over
 # NVSHMEM, and what profilers load: torch is linked to none of it.
 find . -name '*.a' -delete
