@@ -81,6 +81,7 @@ class Runtime:
         #: Why loading failed, or why nothing is spoken any more: one line for the operator.
         self.failure: str | None = None
         self.metrics = Metrics()
+        self.metrics.ready.set_function(lambda: self.is_ready)
         self.voices = open_voices(settings)
         #: What strangers send is decoded in processes of their own, and only so many voices at a time.
         self.decoders = DecoderPool(settings.decoders, environment=child_environment(), observe=self.metrics.decoded)
@@ -207,7 +208,7 @@ class Runtime:
             self._fail(Status.FAILED, message, None if isinstance(error, EchoError) else error)
             return
         self._services = services
-        self.metrics.watch(services.workload, lambda: services.open)
+        self.metrics.watch(services.figures)
         if self.status is Status.LOADING:
             self.status = Status.READY
             log.info("ready after %.1f s", time.monotonic() - started)

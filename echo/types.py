@@ -348,6 +348,18 @@ class Workload:
     busy_s: float = 0.0
     #: Calls since the warm-up whose shape was neither compiled nor captured; 0 when all is as it should be.
     shape_misses: int = 0
+    #: Pieces of work that have succeeded since the start: steps, or pieces of audio where an engine has no steps.
+    steps: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceMemory:
+    """Memory of a device in bytes: what this process uses, what its allocator keeps, and what nobody has taken."""
+
+    allocated: int
+    reserved: int
+    free: int
+    total: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -87,6 +87,8 @@ class Scheduler:
         #: Clock time up to which ``_pace`` has been updated.
         self._counted = clock()
         self.ticks = 0
+        #: Ticks in which a step has succeeded.
+        self.steps = 0
         self._thread = threading.Thread(target=self._run, name="echo-device", daemon=True)
         self._thread.start()
 
@@ -143,6 +145,7 @@ class Scheduler:
             max_nbytes=self._limits.max_bytes,
             queue_wait_s=self.queue_wait(),
             busy_s=self._busy_s(),
+            steps=self.steps,
         )
 
     def run(self, function: Callable[[], T]) -> T:
@@ -283,6 +286,7 @@ class Scheduler:
         done = self._runner.tick()
         if done is not None:
             self.ticks += 1
+            self.steps += done > 0
             now = self._clock()
             self._pace.count(now - self._counted, done)
             self._counted = now
