@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
+from echo import request_id
 from echo.engine_metrics import EngineCollector, EngineFigures
 from echo.speech_metrics import LATENCY_BUCKETS, ModelMetrics, SpeechMetrics
 from echo.voices.cache import CacheStats
@@ -110,21 +111,31 @@ class _JsonLines(logging.Formatter):
     """One JSON object per record."""
 
     def format(self, record: logging.LogRecord) -> str:
-        line = {
+        line: dict[str, str] = {
             "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
         }
+        if number := request_id.current.get():
+            line["request_id"] = number
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line, ensure_ascii=False)
 
 
+class _Lines(logging.Formatter):
+    """One line of text per record, with the id of the request that it is about."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        line, number = super().formatMessage(record), request_id.current.get()
+        return line if not number or number in record.message else f"{line} [{number}]"
+
+
 def set_up_log(form: str = "text", *, debug: bool = False) -> None:
     """Send the log to standard error, as text or as JSON lines."""
     handler = logging.StreamHandler(sys.stderr)
-    plain = logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+    plain = _Lines("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
     handler.setFormatter(_JsonLines() if form == "json" else plain)
     root = logging.getLogger()
     root.handlers[:] = [handler]
