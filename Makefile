@@ -126,7 +126,7 @@ $(VENV)/.serve: $(VENV)/.python pyproject.toml constraints.txt
 
 # Not compiled: that takes longer than the rest, and most of these modules are never imported.
 $(VENV)/.dev: $(VENV)/.python pyproject.toml constraints.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[dev,clients,train,worker]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[dev,clients,tracing,train,worker]'
 	touch $@ $(VENV)/.serve
 
 $(VENV)/.train: $(VENV)/.python pyproject.toml constraints.txt

@@ -89,8 +89,12 @@ def create_app(
         version=__version__,
         lifespan=lifespan,
         redirect_slashes=False,
+        # FastAPI's own spans would hold queries, where some clients have their text and their key.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
         exception_handlers={HTTPException: shapes.handle, RequestValidationError: shapes.handle},
-        middleware=middleware_stack(settings, runtime.metrics, shapes, limits, costly, late_keys, messages),
+        middleware=middleware_stack(
+            settings, runtime.metrics, shapes, limits, costly, late_keys, messages, runtime.tracing
+        ),
     )
     app.state.runtime = runtime
     app.state.created = int(time.time())

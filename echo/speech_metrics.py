@@ -28,7 +28,7 @@ _UNDERRUN_BUCKETS = (0.0, 0.02, 0.05, _CONTINUOUS_S, 0.2, 0.5, 1.0, 2.0, 5.0, 10
 _CANCEL_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
 #: ``finished_reason`` of an outcome, in vLLM's words: https://docs.vllm.ai/projects/vllm-omni/en/stable/usage/metrics/
-_FINISHED_REASONS = {"done": "stop", "failed": "error", "cancelled": "abort"}
+FINISHED_REASONS = {"done": "stop", "failed": "error", "cancelled": "abort"}
 
 
 class Alias(Collector):
@@ -109,7 +109,7 @@ class ModelMetrics:
 
     def __init__(self, metrics: SpeechMetrics, model: str) -> None:
         self.model = model
-        self._requests = {outcome: metrics.requests.labels(model, outcome) for outcome in _FINISHED_REASONS}
+        self._requests = {outcome: metrics.requests.labels(model, outcome) for outcome in FINISHED_REASONS}
         self._failures = {reason: metrics.failures.labels(model, reason) for reason in FAILURES}
         self._audio_seconds = metrics.audio_seconds.labels(model)
         self._blocks = metrics.blocks.labels(model)
@@ -155,4 +155,4 @@ class ModelMetrics:
 
 
 def _by_finished_reason(labels: Mapping[str, str]) -> dict[str, str]:
-    return {MODEL: labels[MODEL], "finished_reason": _FINISHED_REASONS[labels["outcome"]]}
+    return {MODEL: labels[MODEL], "finished_reason": FINISHED_REASONS[labels["outcome"]]}

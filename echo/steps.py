@@ -25,6 +25,7 @@ from echo.sizing import sized_plan
 from echo.stats import SpeechStats
 from echo.telemetry import Metrics
 from echo.text.pack import estimate_seconds
+from echo.tracing import Tracing
 from echo.types import (
     BlockPlan,
     ChunkRules,
@@ -107,6 +108,7 @@ class SpeechSteps:
         rules: ServiceRules,
         workers: Executor,
         metrics: Metrics,
+        tracing: Tracing | None = None,
         remote: RemoteVoices | None = None,
         on_open: Callable[[Pipeline], None] | None = None,
     ) -> None:
@@ -118,6 +120,7 @@ class SpeechSteps:
         self._cache = cache
         self.workers = workers
         self._counts = metrics.of(engine.info.name)
+        self._tracing = tracing
         self._remote = remote
         self._on_open = on_open
 
@@ -155,6 +158,8 @@ class SpeechSteps:
             freed=self._counts.freed,
         )
         pipeline.on_end(partial(self._count, pipeline.stats))
+        if self._tracing is not None:
+            pipeline.on_end(self._tracing.speech(self._counts.model, pipeline.stats, started))
         if self._on_open is not None:
             self._on_open(pipeline)
         return pipeline

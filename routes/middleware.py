@@ -14,10 +14,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from echo import request_id as ids
 from echo.settings import Settings
 from echo.telemetry import Metrics
+from echo.tracing import Tracing
 from routes.auth import Auth
 from routes.errors import ErrorBoundary, ErrorShapes
 from routes.limits import BodyLimit, IncomingBytes, MessageLimit, SocketLimit, UnsentLimit
 from routes.origin import Origins
+from routes.traces import Traces
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +55,7 @@ def middleware_stack(
     costly: Collection[str],
     late_keys: Collection[str] = (),
     message_limits: Mapping[str, int] | None = None,
+    tracing: Tracing | None = None,
 ) -> list[Middleware]:
     """Return the middleware, outermost first; what runs inside of ErrorBoundary fails in the path's error shape.
 
@@ -72,6 +75,7 @@ def middleware_stack(
         Middleware(RequestLog),
         Middleware(TrailingSlash),
         Middleware(Head, costly=costly),
+        *([Middleware(Traces, tracing=tracing)] if tracing is not None else []),
         cors,
         Middleware(ErrorBoundary, shapes=shapes),
         Middleware(Origins, allowed=settings.cors_origins, host=settings.host, costly=costly),
