@@ -27,7 +27,7 @@ from echo.errors import ConfigError
 from echo.runtime import Runtime, Status
 from echo.settings import Settings, describe, env_name, load_settings, warn_of_unknown
 from echo.telemetry import set_up_log
-from routes import models, ops, speech, voices
+from routes import jobs, models, ops, speech, voices
 from routes.errors import ErrorShapes
 from routes.json import JsonReader
 from routes.middleware import middleware_stack
@@ -54,7 +54,12 @@ def create_app(
     """
     settings = settings or (runtime.settings if runtime else load_settings())
     runtime = runtime or Runtime(settings)
-    surfaces = [speech.surface(settings), *(Surface(router=own.router) for own in (voices, models, ops)), *more]
+    surfaces = [
+        speech.surface(settings),
+        jobs.surface(settings),
+        *(Surface(router=own.router) for own in (voices, models, ops)),
+        *more,
+    ]
     if settings.inworld_compat:
         surfaces.append(inworld.surface(settings))
     if settings.omni_compat:

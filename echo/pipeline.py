@@ -53,7 +53,8 @@ class Pipeline:
         freed: Callable[[float], None] | None = None,
     ) -> None:
         characters = sum(len(segment.utterance.text) for segment in segments)
-        self.stats = SpeechStats(chunks=len(segments), characters=characters, streamed=streamed)
+        background = any(segment.utterance.listener.background for segment in segments)
+        self.stats = SpeechStats(chunks=len(segments), characters=characters, streamed=streamed, background=background)
         self.output = output
         self._segments = segments
         self._started = started

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import logging
+import math
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -24,6 +25,9 @@ from echo.engines.base import Engine
 from echo.engines.remote.config import read_engines
 from echo.engines.table import EngineLoader, find_engines
 from echo.errors import BadRequest, ConfigError, DeviceStopped, EchoError, NotReady
+from echo.jobs.jobs import JobRules, Jobs
+from echo.jobs.remote import ResultBucket
+from echo.jobs.store import JobStore
 from echo.limits import RequestLimits
 from echo.presets import Presets, read_presets
 from echo.service import SpeechService
@@ -97,6 +101,8 @@ class Runtime:
             turns=self.voice_turns,
             observe=self.metrics.voice_read,
         )
+        #: Long texts; None where the operator has given them no folder.
+        self.jobs = _jobs(settings)
         self.cloning = Cloning(_clones(settings, self.voices, self.decoders), self.voices, self.cache, self.voice_turns)
         self.metrics.watch_voices(self.voice_turns, self.cache.stats, lambda: len(self.decoders.pids))
         self._when_failed: list[Callable[[], None]] = []
@@ -166,6 +172,8 @@ class Runtime:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+        if self.jobs is not None:
+            await self.jobs.close()
         await self.cache.close()
         if self.remote is not None:
             await self.remote.close()
@@ -217,6 +225,8 @@ class Runtime:
             self.status = Status.READY
             log.info("ready after %.1f s", time.monotonic() - started)
             self._tasks.append(asyncio.create_task(self._watch(services)))
+            if self.jobs is not None:
+                self.jobs.start(services)
 
     async def _watch(self, services: Services) -> None:
         """Look at the devices until one has stopped; then say so to everybody who waits for it or still comes."""
@@ -313,6 +323,28 @@ def _state(engine: Engine) -> str:
     if not engine.healthy():
         return "stopped"
     return "healthy" if engine.available() else "restarting"
+
+
+def _jobs(settings: Settings) -> Jobs | None:
+    if settings.jobs_dir is None:
+        if settings.jobs_s3:
+            raise ConfigError("ECHO_JOBS_S3 needs ECHO_JOBS_DIR: a job's pieces are kept there until it is done.")
+        return None
+    rules = JobRules(
+        parallel=settings.jobs_parallel,
+        max_chars=settings.jobs_max_chars,
+        most=settings.jobs_waiting,
+        most_of_client=max(1, math.ceil(settings.jobs_waiting * settings.client_share)),
+        keep_s=settings.jobs_keep_days * 86_400,
+    )
+    try:
+        return Jobs(
+            JobStore(settings.jobs_dir.expanduser()),
+            rules,
+            ResultBucket(settings.jobs_s3) if settings.jobs_s3 else None,
+        )
+    except OSError as error:
+        raise ConfigError(f"ECHO_JOBS_DIR={str(settings.jobs_dir)!r}: {error.strerror}.") from error
 
 
 def _loaders(settings: Settings) -> list[EngineLoader]:

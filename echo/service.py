@@ -49,15 +49,17 @@ class SpeechService(SpeechSteps):
             asked = time.monotonic()
             clips = await self.clips(request)  # known, though there may be nothing to speak
             # Before the voice is encoded, which is device work; what the request itself needs is not known yet.
-            wait_s = self.engine.queue_wait() if segments else 0.0
-            ticket = self.admission.enter(wait_s, request.client)
+            if not request.background:
+                wait_s = self.engine.queue_wait() if segments else 0.0
+                ticket = self.admission.enter(wait_s, request.client)
             states = await self.states(clips, request.client) if segments else VoiceStates()
             voice_s = time.monotonic() - asked
             if segments:
                 segments = await self.run(self.prepared, segments, states)
                 # Other requests may have entered meanwhile. Nothing is awaited between this check and the first
                 # ``engine.speak``, so a request that passes it is not refused later.
-                self.admission.check_wait(self.engine.queue_wait(segments[0].utterance))
+                if not request.background:
+                    self.admission.check_wait(self.engine.queue_wait(segments[0].utterance))
         except BaseException as error:
             if ticket is not None:
                 ticket.release()
@@ -67,7 +69,8 @@ class SpeechService(SpeechSteps):
             raise
         pipeline = self.pipeline(segments, output, self.joiner(), request.speed, started, streamed=not whole)
         pipeline.stats.voice_at_s, pipeline.stats.voice_s = asked - started, voice_s
-        pipeline.on_end(ticket.release)
+        if ticket is not None:
+            pipeline.on_end(ticket.release)
         stream = SpeechStream(pipeline, seed, self.rules.limits)
         await stream.prime()
         return stream
@@ -86,7 +89,7 @@ class SpeechService(SpeechSteps):
         self.rules.limits.check_text(text)
         chunks = split(text, self.rules.text, chunk_rules(self.rules.chunks, request.options))
         seed = self.seed(request)
-        return self.segments(chunks, request, seed, Listener()), seed
+        return self.segments(chunks, request, seed, Listener(background=request.background)), seed
 
 
 class SpeechStream:

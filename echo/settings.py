@@ -325,6 +325,29 @@ class Settings(EnvironmentModel):
         ge=1024,
     )
 
+    # -- long texts as jobs
+    jobs_dir: Path | None = _env(
+        "ECHO_JOBS_DIR",
+        None,
+        "Folder of the jobs that speak long texts (`POST /v1/audio/jobs`), and of what they have made. Unset: no jobs.",
+    )
+    jobs_s3: str = _env(
+        "ECHO_JOBS_S3",
+        "",
+        "Bucket for the results of jobs, `s3://bucket/prefix`; keys and endpoint come from boto3's own variables "
+        "(`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, ...). Unset: they stay in the folder.",
+    )
+    jobs_parallel: int = _env(
+        "ECHO_JOBS_PARALLEL", 2, "Pieces of a job that are spoken at the same time.", ge=1, le=256
+    )
+    jobs_waiting: int = _env("ECHO_JOBS_WAITING", 100, "Jobs that may wait or be paused.", ge=1, le=100_000)
+    jobs_max_chars: int = _env(
+        "ECHO_JOBS_MAX_CHARS", 5_000_000, "Longest text of a job, in characters.", ge=1, le=100_000_000
+    )
+    jobs_keep_days: float = _env(
+        "ECHO_JOBS_KEEP_DAYS", 30.0, "Days after which a job that has ended is removed with its results.", gt=0
+    )
+
     # -- other wire formats
     inworld_compat: bool = _env("ECHO_INWORLD_COMPAT", True, "Serve Inworld's routes.")
     inworld_clone_enabled: bool = _env(
@@ -526,7 +549,7 @@ class Settings(EnvironmentModel):
             _usable(Path(folder))
         return value
 
-    @field_validator("cache_dir", "presets_file", "engines_file", "uppercase_words_file")
+    @field_validator("cache_dir", "presets_file", "engines_file", "uppercase_words_file", "jobs_dir")
     @classmethod
     def _path(cls, value: Path | None) -> Path | None:
         return _usable(value) if value is not None else None

@@ -139,6 +139,8 @@ class ModelMetrics:
         self._audio_seconds.inc(stats.audio_s)
         self._blocks.inc(stats.blocks)
         self._rerolls.inc(stats.rerolls)
+        if stats.background:
+            return  # how long it takes says nothing about those who listen
         if stats.queue_s is not None:
             self._queue_time.observe(stats.queue_s)
         if stats.streamed and stats.first_frame_s is not None:

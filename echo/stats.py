@@ -14,6 +14,8 @@ class SpeechStats:
     characters: int = 0
     #: Whether the audio is sent while it is made.
     streamed: bool = True
+    #: Whether it is spoken when the device has nothing else to do, however long that takes.
+    background: bool = False
     blocks: int = 0
     steps: int = 0
     rerolls: int = 0

@@ -242,6 +242,8 @@ class SpeechRequest:
     engine_options: Mapping[str, object] = field(default_factory=dict)
     #: Whose request it is, for fairness among clients: a name of a key or an address, only ever compared.
     client: str = ""
+    #: Nobody listens: it takes no slot, gets what others leave of the device, and may be ended by ``Preempted``.
+    background: bool = False
 
 
 @runtime_checkable
@@ -258,9 +260,10 @@ class VoiceState(Protocol):
 class Listener:
     """Playback buffer of a request, estimated; shared by its utterances, written by the engine.
 
-    Playback is taken to start with the first frame and to run in real time.
+    Playback is taken to start with the first frame and to run in real time. In the ``background`` nobody listens.
     """
 
+    background: bool = False
     started: float | None = None  # engine clock, seconds
     produced_s: float = 0.0
 
@@ -336,7 +339,7 @@ class UtteranceStats:
 class Workload:
     """Current queue and memory use of an engine; bytes are estimates of device memory."""
 
-    #: Utterances being generated, and those that wait for capacity.
+    #: Utterances being generated, and those that wait for capacity, but for work in the background.
     active: int = 0
     waiting: int = 0
     #: Reserved for the active ones, and the budget.

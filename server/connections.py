@@ -12,8 +12,8 @@ from echo.telemetry import Metrics
 from server.address import is_within
 from server.framing import Refusal
 from server.gate import Gate
+from server.http import RequestProtocol
 from server.limits import ConnectionLimits
-from server.protocols import RequestProtocol
 
 log = logging.getLogger(__name__)
 

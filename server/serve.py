@@ -14,7 +14,7 @@ from echo.telemetry import Metrics
 from server.connections import Connections
 from server.gate import Gate
 from server.limits import connection_limits
-from server.protocols import SocketProtocol
+from server.websocket import WebSocketProtocol
 
 #: Largest message on any socket, in bytes; most paths take less (``routes.limits.MessageLimit``).
 MAX_MESSAGE = 4 * 2**20
@@ -29,11 +29,11 @@ def configure(app: ASGIApp, settings: Settings, metrics: Metrics, **more: Any) -
     connections = Connections(connection_limits(settings), metrics)
     options: dict[str, Any] = {
         "http": connections.protocol,
+        "ws": WebSocketProtocol,
         "log_config": None,
         "timeout_graceful_shutdown": math.ceil(settings.shutdown_grace_s),
         "proxy_headers": bool(settings.trusted_proxies),
         "forwarded_allow_ips": list(settings.trusted_proxies),
-        "ws": SocketProtocol,
         "ws_per_message_deflate": False,  # base64 audio does not shrink enough to pay for the event loop's time
         "ws_max_size": MAX_MESSAGE,
         "ws_ping_timeout": PING_TIMEOUT_S,

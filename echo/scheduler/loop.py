@@ -19,7 +19,7 @@ from echo.errors import DeviceStopped, NotReady, TooLarge
 from echo.model.base import BlockModel, Demand, Prepared
 from echo.scheduler.cores import CoreThreads
 from echo.scheduler.job import BlockJob
-from echo.scheduler.policy import Limits
+from echo.scheduler.policy import Limits, in_background
 from echo.scheduler.runner import DeviceLost, JobRunner
 from echo.scheduler.side_tasks import SideTasks, Sliced
 from echo.scheduler.wait import Candidate, Pace, work_ahead
@@ -140,7 +140,7 @@ class Scheduler:
         active, waiting = self._jobs()
         return Workload(
             active=len(active),
-            waiting=len(waiting),
+            waiting=sum(not in_background(job) for job in waiting),
             nbytes=sum(job.nbytes for job in active),
             max_nbytes=self._limits.max_bytes,
             queue_wait_s=self.queue_wait(),

@@ -355,6 +355,21 @@ async def test_what_was_done_is_counted() -> None:
     assert value("echo_rerolls_total") == 0
 
 
+async def test_work_in_the_background_is_counted_but_not_timed() -> None:
+    metrics = Metrics()
+    async with speech(metrics=metrics) as service:
+        await service.collect(request(background=True))
+    assert outcomes(metrics) == {"done": 1}
+    for name in (
+        "request_queue_time_seconds",
+        "e2e_request_latency_s",
+        "audio_rtf",
+        "audio_ttfp_s",
+        "audio_underrun_s",
+    ):
+        assert metrics.registry.get_sample_value(f"{name}_count", {"model_name": "echo-tts"}) == 0
+
+
 async def test_why_a_speech_has_failed_is_counted() -> None:
     metrics = Metrics()
     async with speech(FakeScript(fail_after_blocks=1, audio_s_per_char=1.0), metrics=metrics) as service:

@@ -175,7 +175,7 @@ class Supervisor:
             busy = self._clock() - max(oldest, self._moved_at) if oldest is not None else 0.0
             return Workload(
                 active=len(self._jobs.active),
-                waiting=len(self._jobs.waiting),
+                waiting=sum(not job.utterance.listener.background for job in self._jobs.waiting),
                 queue_wait_s=wait,
                 busy_s=busy,
                 steps=self._pieces,

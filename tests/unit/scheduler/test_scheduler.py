@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from echo.errors import DeviceStopped, EngineFailed, NotReady, TooLarge
 from echo.scheduler.cores import CoreThreads
 from echo.scheduler.loop import Scheduler
 from echo.scheduler.policy import Limits
-from echo.types import SAMPLES_PER_LATENT, Audio
+from echo.types import SAMPLES_PER_LATENT, Audio, Listener
 from echo.vad import SilenceGate, SilenceRules, Span
 from tests.unit.scheduler.toy_model import ToyModel, seed_of, utterance
 
@@ -120,6 +121,18 @@ def test_a_cancelled_utterance_is_dropped_at_the_next_step() -> None:
         wait_for(lambda: device.jobs == 0)
     assert len(model.ticks) <= 2
     assert stream.finished
+
+
+def test_work_in_the_background_is_not_among_those_who_wait() -> None:
+    go_on = threading.Event()
+    hidden = replace(utterance(seed=2), listener=Listener(background=True))
+    with scheduler(ToyModel(on_step=lambda _: go_on.wait(10) and None), max_jobs=1) as device:
+        first, second, third = (device.submit(each) for each in (utterance(seed=1), hidden, utterance(seed=3)))
+        wait_for(lambda: device.workload().active == 1)
+        assert device.workload().waiting == 1
+        go_on.set()
+        for stream in (first, second, third):
+            list(stream)
 
 
 def test_the_time_from_a_cancel_to_a_free_row_is_told_once() -> None:
