@@ -150,8 +150,10 @@ FAILURES = (
 )
 
 
-def failure_reason(error: Exception) -> str:
-    """Return which of ``FAILURES`` an error is: the code of its class."""
+def failure_reason(error: Exception) -> str | None:
+    """Return which of ``FAILURES`` an error is: the code of its class; None for what is tried again."""
+    if isinstance(error, Preempted):
+        return None
     code = type(error).code if isinstance(error, EchoError) else None
     return code if code in FAILURES else FAILURES[-1]
 

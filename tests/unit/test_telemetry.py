@@ -3,7 +3,7 @@ import itertools
 import pytest
 
 from echo.engine_metrics import EngineFigures
-from echo.errors import FAILURES, BadRequest, DeviceStopped, EngineFailed, failure_reason
+from echo.errors import FAILURES, BadRequest, DeviceStopped, EngineFailed, Preempted, failure_reason
 from echo.telemetry import Metrics
 from echo.types import DeviceMemory, Workload
 
@@ -50,6 +50,10 @@ def test_the_gauges_show_what_the_engines_have_to_do_when_they_are_read() -> Non
 def test_every_failure_has_one_of_a_few_reasons(error: Exception, reason: str) -> None:
     assert failure_reason(error) == reason
     assert reason in FAILURES
+
+
+def test_work_that_had_to_make_room_has_not_failed() -> None:
+    assert failure_reason(Preempted("Others need the device.")) is None
 
 
 def test_no_name_is_exported_twice() -> None:
