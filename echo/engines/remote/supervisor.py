@@ -14,10 +14,10 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from echo.emotion import named_values
 from echo.engines.remote.config import CHILD, RemoteConfig
 from echo.engines.remote.jobs import Job, JobQueue, Pace
 from echo.engines.remote.link import ChildLink, Gone, Received
@@ -332,7 +332,7 @@ class Supervisor:
                 key=self._send_voice(link, voice),
                 name=voice.name if isinstance(voice, NamedVoice) else None,
                 emotion_key=self._send_voice(link, utterance.emotion_voice),
-                options={**utterance.options, **emotion_options(utterance)},
+                options={**utterance.options, **named_values(utterance.emotion)},
             )
         )
 
@@ -527,21 +527,6 @@ class Supervisor:
     def _set(self, state: _State) -> None:
         with self._lock:
             self._state = state
-
-
-def emotion_options(utterance: Utterance) -> dict[str, Any]:
-    """Return how an utterance is to sound, by the names of the job's fields; the clip apart."""
-    emotion = utterance.emotion
-    if emotion is None:
-        return {}
-    found = {
-        "emo_vector": list(emotion.vector) if emotion.vector is not None else None,
-        "emo_alpha": emotion.alpha,
-        "use_emo_text": emotion.from_text,
-        "emo_text": emotion.text,
-        "use_random": emotion.random,
-    }
-    return {name: value for name, value in found.items() if value is not None}
 
 
 def _refusal(code: str) -> EchoError:

@@ -112,7 +112,8 @@ class Adapter:
                 case "name":
                     level = {None: 0.1, "low": 0.2, "high": 0.3}.get(job.name, 0.4)
                 case "emotion":
-                    level = job.options["emo_vector"][0] * job.options["emo_alpha"] * job.emotion[0]
+                    level = job.options.get("emo_vector", [1])[0] * job.options["emo_alpha"]
+                    level *= 1 if job.emotion is None else job.emotion[0]
                 case "encodings":
                     level = self.voices / 100
             yield np.full(WORD, level)
