@@ -163,7 +163,7 @@ class Jobs:
             raise voice_not_found(error.name, _FIELDS.get(error.param or "", error.param or "")) from error
 
     async def _parse(self, data: Any) -> Job:
-        job = parse_job(data, self._settings.engine, self._settings.max_input_chars)
+        job = parse_job(data, self._settings.engine_names[0], self._settings.max_input_chars)
         if job.voice is not None:  # who names a wrong one need not wait for the model
             await asyncio.to_thread(self.voices.find, job.voice)
         return job
