@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from enum import Enum
@@ -438,19 +438,25 @@ class Supervisor:
             log.error("%s: %s: %s", name, message.code, message.message)
         else:
             job = self._jobs.active.get(message.id)
-            if job is not None and message.code == "voice_unknown" and not job.voice_sent_again:
-                # The process had no room left for it.
+            if (
+                job is not None
+                and message.code == "voice_unknown"
+                and not job.voice_sent_again
+                and self._link is not None
+            ):
+                # The process had no room left for it, or for the clip of the emotion.
                 job.voice_sent_again = True
-                if isinstance(job.utterance.voice, RemoteVoice) and self._link is not None:
-                    self._link.voices.discard(job.utterance.voice.key)
-                    self._speak(self._link, job)
-                    return
+                for voice in (job.utterance.voice, job.utterance.emotion_voice):
+                    if isinstance(voice, RemoteVoice):
+                        self._link.voices.discard(voice.key)
+                self._speak(self._link, job)
+                return
             with self._lock:
                 job = self._jobs.active.pop(message.id, None)
             if job is not None:  # not the failure of a voice alone: those who speak with it hear of it
                 log.warning("%s: job %d: %s: %s", name, message.id, message.code, message.message)
                 self._out_of_memory = self._out_of_memory + 1 if message.code == "out_of_memory" else 0
-                job.stream.finish(_refusal(message.code))
+                job.stream.finish(_refusal(message, self._names()))
         if message.fatal or self._out_of_memory > 1:
             self._give_up_process(f"{message.code}: {message.message}", ending=message.fatal)
 
@@ -524,14 +530,19 @@ class Supervisor:
         for job in jobs:
             job.stream.finish(reason)
 
+    def _names(self) -> set[str]:
+        """Return the names of the fields that the engine may find wrong."""
+        ready = self._ready
+        return {"voice", *(option.name for option in ready.options), *ready.capabilities.emotion} if ready else set()
+
     def _set(self, state: _State) -> None:
         with self._lock:
             self._state = state
 
 
-def _refusal(code: str) -> EchoError:
-    """Return the error for the client; the process's own message stays in the log."""
-    match code:
+def _refusal(failure: Failure, names: Collection[str]) -> EchoError:
+    """Return the error for the client; the process's own message stays in the log, but for the field's name in it."""
+    match failure.code:
         case "voice_rejected" | "voice_unknown":
             return BadRequest("voice: this engine cannot use the clip.", param="voice")
         case "voice_missing":
@@ -539,6 +550,8 @@ def _refusal(code: str) -> EchoError:
         case "too_long":
             return TooLarge("The text is too long for this engine.")
         case "bad_option":
+            if (name := failure.message.partition(":")[0]) in names:
+                return BadRequest(f"{name}: the engine does not take this value.", param=name)
             return BadRequest("The engine does not take one of the options.")
         case _:
             return EngineFailed("Generation failed.")

@@ -59,7 +59,8 @@ class Adapter:
         return float(np.abs(pcm).max()), rate, len(pcm), self.voices
 
     def speak(self, job):
-        for word in job.text.split():
+        text = job.text.split()
+        for word in text:
             job.step()
             time.sleep(self.step_s)
             level = 0.5
@@ -89,6 +90,8 @@ class Adapter:
                     raise MemoryError
                 case "nan":
                     level = float("nan")
+                case "wrong":
+                    raise Refused("bad_option", f"{text[1]}: secret detail")
                 case "long":
                     raise Refused("too_long", "so long")
                 case "flood":
