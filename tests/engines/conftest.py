@@ -1,4 +1,4 @@
-"""Foreign engines in their real environments, which ``make test-engines`` makes; not part of the other tests."""
+"""Foreign engines in real environments: Kokoro's is made by ``make test``, the others by ``make test-engines``."""
 
 from __future__ import annotations
 
