@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from echo.engines.remote.engine import RemoteEngine
-from echo.engines.remote.supervisor import RemoteRules
+from echo.engines.remote.health import RemoteRules
 from echo.errors import BadRequest, EngineFailed, NotReady, TooLarge
 from echo.types import Emotion, EngineOption
 from tests.unit.engines.remote.processes import RATE, WORD, clip, level, running, utterance, wait_until

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from echo.engines.remote.engine import RemoteEngine
-from echo.engines.remote.supervisor import RemoteRules
+from echo.engines.remote.health import RemoteRules
 from echo.errors import EngineFailed, LoadError, Overloaded
 from echo.settings import engine_environment
 from tests.unit.engines.remote.processes import clip, config, level, running, utterance, wait_until
