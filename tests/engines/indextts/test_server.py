@@ -61,6 +61,17 @@ def test_it_is_listed_and_speaks(settings: dict[str, str]) -> None:
         other = post(served, **body, voice="anna", top_k=2)
         assert other.status_code == 200
         assert other.content != whole.content
+        vector, clip_of_sad = [0, 0, 0.5, 0, 0, 0.2, 0, 0], Path(settings["ECHO_VOICES_DIR"], "sad.wav").read_bytes()
+        moods = (
+            {"emo_vector": vector},
+            {"emo_vector": vector, "emo_alpha": 0.4},
+            {"emo_audio_prompt": "sad"},
+            {"use_emo_text": True, "emo_text": "Hooray!"},
+        )
+        heard = [post(served, **body, voice="anna", **mood).content for mood in moods]
+        assert len({whole.content, *heard}) == 1 + len(heard)
+        inline = base64.b64encode(clip_of_sad).decode()
+        assert post(served, **body, voice="anna", emo_audio_prompt=inline).content == heard[2]
         assert post(served, **body, voice="anna", top_k=101).json()["error"]["param"] == "top_k"
         refused = post(served, **body)
         assert (refused.status_code, refused.json()["error"]["param"]) == (400, "voice")

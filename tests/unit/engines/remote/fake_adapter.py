@@ -22,6 +22,8 @@ class Adapter:
                 print("WARNING the weights are broken")
                 raise RuntimeError("no weights here")
             open(fail, "w").close()
+        for percent in options.get("download", []):
+            print(f"\x1b[A\rmodel.safetensors: {percent:3}%|###      | 745M/2.13G [00:10<00:20]", end="\r")
         time.sleep(options.get("load_s", 0))
         self.step_s = options.get("step_s", 0)
         self.voices = 0
