@@ -15,8 +15,9 @@ import pytest
 import soundfile
 
 from echo.settings import load_settings
-from tests.contract.serving import LOADING_S, Served, serving
+from tests.contract.serving import Served, serving
 from tests.engines.indextts.conftest import RATE, SEGMENT, TEXT, Checkpoint, clip
+from tests.engines.process import PATIENCE_S
 from worker.jobs import Jobs
 from worker.main import sdk_config
 from worker.settings import WorkerSettings
@@ -110,8 +111,8 @@ async def test_a_job_of_the_worker_has_its_emotion(settings: dict[str, str], tmp
 
 
 def get(served: Served, path: str) -> Any:
-    return httpx.get(served.url + path, timeout=LOADING_S, verify=False).json()
+    return httpx.get(served.url + path, timeout=PATIENCE_S, verify=False).json()
 
 
 def post(served: Served, **body: object) -> httpx.Response:
-    return httpx.post(served.url + "/v1/audio/speech", json=body, timeout=LOADING_S, verify=False)
+    return httpx.post(served.url + "/v1/audio/speech", json=body, timeout=PATIENCE_S, verify=False)

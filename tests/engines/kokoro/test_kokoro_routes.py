@@ -29,8 +29,9 @@ from tests.contract.chatterbox.calls import open_socket as chatterbox_socket
 from tests.contract.elevenlabs.calls import open_socket as elevenlabs_socket
 from tests.contract.inworld.calls import audio_of, chunks
 from tests.contract.inworld.calls import open_socket as inworld_socket
-from tests.contract.serving import LOADING_S, Served, serving
+from tests.contract.serving import Served, serving
 from tests.engines.conftest import ENVIRONMENTS
+from tests.engines.process import PATIENCE_S
 from train.evaluation.distance import edits
 from train.evaluation.heard import resampled
 from train.evaluation.recogniser import Recogniser, words_of
@@ -46,15 +47,6 @@ VOICE, RATE = "af_heart", 24_000
 MISHEARD = 1
 
 pytestmark = pytest.mark.filterwarnings("default::ResourceWarning")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def patience() -> Iterator[None]:
-    """On a busy machine a sentence may take longer than a test of a fake engine waits."""
-    with pytest.MonkeyPatch.context() as patch:
-        for client in ("chatterbox", "elevenlabs", "inworld"):
-            patch.setattr(f"tests.contract.{client}.calls.PATIENCE_S", LOADING_S)
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +117,7 @@ def pcm(data: bytes) -> Audio:
 
 
 def post(server: Served, path: str = "/v1/audio/speech", **body: object) -> httpx.Response:
-    answer = httpx.post(server.url + path, json=body, timeout=LOADING_S, verify=False)
+    answer = httpx.post(server.url + path, json=body, timeout=PATIENCE_S, verify=False)
     assert answer.status_code == 200, answer.text
     return answer
 
@@ -144,7 +136,7 @@ def test_openai_whole_and_as_events(kokoro: Served, recogniser: Recogniser) -> N
 
 def test_what_only_the_engine_can_judge_is_refused_by_name(kokoro: Served) -> None:
     for field, value in (("voice", "af_heart*x"), ("lang", "xx")):
-        answer = httpx.post(kokoro.url + "/v1/audio/speech", json={"input": "Hello.", field: value}, timeout=LOADING_S)
+        answer = httpx.post(kokoro.url + "/v1/audio/speech", json={"input": "Hello.", field: value}, timeout=PATIENCE_S)
         assert (answer.status_code, answer.json()["error"]["param"]) == (400, field), answer.text
 
 
