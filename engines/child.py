@@ -407,7 +407,6 @@ def main() -> None:
     os.dup2(2, 1)  # what libraries print belongs into the log, line by line
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # they are text files
-    os.environ.setdefault("TQDM_POSITION", "-1")  # the hub shows its downloads also where there is no terminal
     # The server ends this process; a signal to its whole group must not come before that.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
