@@ -16,11 +16,11 @@ import numpy as np
 from pydantic import ValidationError
 
 from echo.errors import BadRequest
-from echo.options import EngineOptions
+from echo.options import EmotionOptions, EngineOptions
 from echo.runtime import Runtime
 from echo.service import SpeechStream
 from echo.settings import Settings, load_settings, warn_of_unknown
-from echo.types import Audio, AudioFormat, Encoding, EngineInfo, SpeechOptions, SpeechRequest, VoiceRef
+from echo.types import Audio, AudioFormat, Encoding, EngineInfo, SpeechRequest, VoiceRef
 
 T = TypeVar("T")
 
@@ -112,13 +112,14 @@ class Speech:
     ) -> Iterator[bytes]:
         """Speak a text and yield the bytes of a file in ``audio_format``; other arguments as for :meth:`stream`."""
         service = self._runtime.services.of(model)
-        known, others = _options(options, service.rules.engine_options)
+        checked = _options(options, service.rules.engine_options)
         request = SpeechRequest(
             text=text,
             voice=_voice(voice),
             format=audio_format,
-            options=known,
-            engine_options=others,
+            options=checked.options(),
+            engine_options=checked.others(),
+            emotion=checked.emotion(),
             preset=preset,
             seed=seed,
             speed=speed,
@@ -163,13 +164,16 @@ def _voice(voice: str | Path | bytes | None) -> VoiceRef:
     return VoiceRef(name=voice)
 
 
-def _options(options: dict[str, Any], of_engines: frozenset[str]) -> tuple[SpeechOptions, dict[str, object]]:
-    """Return the options that the server knows, and those that only an engine does."""
-    if unknown := sorted(set(options) - set(EngineOptions.model_fields) - of_engines):
+class _Options(EngineOptions, EmotionOptions):
+    pass
+
+
+def _options(options: dict[str, Any], of_engines: frozenset[str]) -> _Options:
+    """Return the options, checked; those that only an engine knows are checked by it."""
+    if unknown := sorted(set(options) - set(_Options.model_fields) - of_engines):
         raise BadRequest(f"{unknown[0]}: unknown option.", param=unknown[0])
     try:
-        checked = EngineOptions.model_validate(options)
-        return checked.options(), checked.others()
+        return _Options.model_validate(options)
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0]) if first["loc"] else None

@@ -42,6 +42,8 @@ _CHILD_VARIABLES = frozenset(
 #: It gets none of the server's own settings, and so no API key.
 _ENGINE_VARIABLES = frozenset(["HOME", "LANG", "LC_ALL", "TMPDIR", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "USER"])
 _ENGINE_PREFIXES = ("HF_", "XDG_")
+#: Has huggingface_hub show how far its downloads are where there is no terminal.
+_HUB_BARS = {"TQDM_POSITION": "-1"}
 
 Dtype = Literal["float32", "float16", "bfloat16"]
 _DTYPE_NAMES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
@@ -749,7 +751,8 @@ def engine_environment(environ: Mapping[str, str] | None = None) -> dict[str, st
     """Return what the process of a foreign engine needs of the environment: no setting of this server."""
     environ = os.environ if environ is None else environ
     names = _CHILD_VARIABLES | _ENGINE_VARIABLES
-    return {name: value for name, value in environ.items() if name in names or name.startswith(_ENGINE_PREFIXES)}
+    found = {name: value for name, value in environ.items() if name in names or name.startswith(_ENGINE_PREFIXES)}
+    return _HUB_BARS | found
 
 
 def _existing(path: Path) -> Path:
