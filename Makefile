@@ -35,6 +35,8 @@ tests: $(VENV)/.dev
 test-fast: $(VENV)/.dev         ## the quick part of the tests: no training, no real compiling, no foreign clients
 	$(PYTEST) --numprocesses 2 -p no:schemathesis -m "not slow" tests/unit tests/golden tests/contract/openai
 
+kokoro: $(ENGINES)/kokoro/engine.toml
+
 ENVIRONMENTS = $(ENGINES)/chatterbox/.ready $(ENGINES)/indextts/.ready $(ENGINES)/kokoro/engine.toml
 
 test-engines: $(VENV)/.dev $(ENVIRONMENTS)  ## the adapters in their engines' environments, twenty minutes
@@ -75,7 +77,7 @@ COMMANDS = flite espeak-ng radosgw ceph-mon ceph-osd promtool prometheus nginx
 PACKAGES = flite espeak-ng radosgw ceph-mon ceph-osd ceph-common prometheus nginx-light
 
 packages:                      ## the Debian packages that the tests need, installed where that is allowed
-	@for command in $(COMMANDS); do PATH="$$PATH:/usr/sbin" command -v $$command >/dev/null || missing=yes; done; \
+	@missing=; for command in $(COMMANDS); do PATH="$$PATH:/usr/sbin" command -v $$command >/dev/null || missing=yes; done; \
 	  test -z "$$missing" || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
 	  apt-get install -qq -y --no-install-recommends $(PACKAGES); } || \
 	  { echo "Install these Debian packages, which the tests need: $(PACKAGES)" >&2; exit 1; }
