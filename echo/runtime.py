@@ -20,6 +20,7 @@ from echo.admission import Admission
 from echo.audio.join import JoinRules
 from echo.debug import Recorder
 from echo.decoding.pool import DecoderPool
+from echo.drain import Drain
 from echo.engine_options import check_options
 from echo.engines.base import Engine
 from echo.engines.remote.config import read_engines
@@ -30,6 +31,7 @@ from echo.jobs.remote import ResultBucket
 from echo.jobs.store import JobStore
 from echo.limits import RequestLimits
 from echo.presets import Presets, read_presets
+from echo.quota import Quotas
 from echo.service import SpeechService
 from echo.services import Services
 from echo.settings import Settings, child_environment
@@ -85,6 +87,15 @@ class Runtime:
         #: Why loading failed, or why nothing is spoken any more: one line for the operator.
         self.failure: str | None = None
         self.metrics = Metrics()
+        self.drain = Drain(
+            settings.drain_s,
+            settings.shutdown_grace_s,
+            serving=lambda: self.status is Status.READY,
+            open_requests=lambda: self._services.open if self._services is not None else 0,
+            when_refusing=self._dismiss,
+        )
+        #: What clients may have spoken; set by whoever knows them.
+        self.quotas = Quotas()
         self.voices = open_voices(settings)
         #: What strangers send is decoded in processes of their own, and only so many voices at a time.
         self.decoders = DecoderPool(settings.decoders, environment=child_environment(), observe=self.metrics.decoded)
@@ -125,8 +136,11 @@ class Runtime:
 
     @property
     def is_ready(self) -> bool:
-        """True while the default engine serves: loaded, warm, the device thread alive, and not being restarted."""
-        return self._is_alive and self._engines[0].available()
+        """True while new requests are wanted.
+
+        The default engine is loaded, warm, its device thread alive, and it is not being restarted or drained.
+        """
+        return self._is_alive and self._engines[0].available() and not self.drain.begun
 
     @property
     def is_dead(self) -> bool:
@@ -164,7 +178,8 @@ class Runtime:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.drain()
+        self.refuse()
+        self.drain.close()
         for task in self._tasks:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -179,12 +194,16 @@ class Runtime:
             await asyncio.to_thread(engine.close)
         self.workers.shutdown(wait=False, cancel_futures=True)
 
-    def drain(self) -> None:
+    def refuse(self) -> None:
         """Refuse new requests; open ones go on."""
         if self.status is not Status.STOPPED:
             self.status = Status.CLOSING
         if self._services is not None:
             self._services.refuse()
+
+    def _dismiss(self) -> None:
+        if self.jobs is not None:
+            self.jobs.dismiss()
 
     def on_failure(self, notify: Callable[[], None]) -> None:
         """Have ``notify`` called when loading fails, and, with ``ECHO_DEVICE_EXIT``, when the device has stopped."""
@@ -271,6 +290,7 @@ class Runtime:
             workers=self.workers,
             metrics=self.metrics,
             remote=self.remote,
+            quotas=self.quotas,
             on_open=Recorder(info.sample_rate, self.workers).watch if settings.debug_logs else None,
         )
 
