@@ -42,7 +42,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
         model_repo="tiny",
         presets_file=QUICK["ECHO_PRESETS_FILE"],
         cpu_threads=1,
-        shutdown_grace_s=60,
+        shutdown_grace_s=600,
         omni_compat=True,
         inworld_clone_enabled=True,
         voices_dir=("audio_prompts", str(tmp_path_factory.mktemp("shared"))),
@@ -158,7 +158,7 @@ def test_a_voice_on_shared_storage_is_known_to_every_replica(fleet: None, settin
 
 
 def test_an_update_loses_no_stream(fleet: None, settings: Settings) -> None:
-    long = {**ENDLESS, "num_steps": [2] + [12] * 15, "seed": 1}
+    long = {**ENDLESS, "num_steps": [2] + [6] * 15, "seed": 1}
     with httpx.stream("POST", SPEECH, json=long, timeout=PATIENCE_S) as answer:
         pieces = answer.iter_raw()
         next(pieces)
