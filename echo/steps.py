@@ -18,12 +18,15 @@ from echo.engine_options import check_options
 from echo.engines.base import Engine
 from echo.errors import EchoError, VoiceNotFound
 from echo.limits import RequestLimits
-from echo.pipeline import Pipeline, SpeechStats
+from echo.pipeline import Pipeline
+from echo.playback import Playback
 from echo.presets import Presets
 from echo.quota import Quotas, Stream
 from echo.sizing import sized_plan
+from echo.stats import SpeechStats
 from echo.telemetry import Metrics
 from echo.text.pack import estimate_seconds
+from echo.tracing import Tracing
 from echo.types import (
     BlockPlan,
     ChunkRules,
@@ -119,6 +122,7 @@ class SpeechSteps:
         rules: ServiceRules,
         workers: Executor,
         metrics: Metrics,
+        tracing: Tracing | None = None,
         remote: RemoteVoices | None = None,
         quotas: Quotas | None = None,
         on_open: Callable[[Pipeline], None] | None = None,
@@ -130,7 +134,8 @@ class SpeechSteps:
         self.rules = rules
         self._cache = cache
         self.workers = workers
-        self._metrics = metrics
+        self._counts = metrics.of(engine.info.name)
+        self._tracing = tracing
         self._remote = remote
         self.quotas = quotas or Quotas()
         self._on_open = on_open
@@ -156,7 +161,15 @@ class SpeechSteps:
         return open_output(request.format, self.engine.info.sample_rate, request.speed)
 
     def pipeline(
-        self, segments: Sequence[Segment], output: Output, joiner: Joiner, speed: float, started: float
+        self,
+        segments: Sequence[Segment],
+        output: Output,
+        joiner: Joiner,
+        speed: float,
+        started: float,
+        *,
+        streamed: bool = True,
+        playback: Playback | None = None,
     ) -> Pipeline:
         """Return the way of segments through engine and encoder; counted in the metrics when it is stopped."""
         pipeline = Pipeline(
@@ -168,8 +181,13 @@ class SpeechSteps:
             limits=self.rules.limits,
             speed=speed,
             started=started,
+            streamed=streamed,
+            playback=playback,
+            freed=self._counts.freed,
         )
         pipeline.on_end(partial(self._count, pipeline.stats))
+        if self._tracing is not None:
+            pipeline.on_end(self._tracing.speech(self._counts.model, pipeline.stats, started))
         if self._on_open is not None:
             self._on_open(pipeline)
         return pipeline
@@ -230,16 +248,11 @@ class SpeechSteps:
 
     def count_cancelled(self) -> None:
         """Count a listener who has left before there was a pipeline, which counts itself."""
-        self._metrics.requests.labels("cancelled").inc()
+        self._counts.cancelled_early()
 
     def _count(self, stats: SpeechStats) -> None:
-        outcome = "failed" if stats.failed else "done" if stats.total_s is not None else "cancelled"
-        self._metrics.requests.labels(outcome).inc()
-        self._metrics.audio_seconds.inc(stats.audio_s)
-        self._metrics.rerolls.inc(stats.rerolls)
-        if stats.first_frame_s is not None:
-            self._metrics.first_frame.observe(stats.first_frame_s)
-        log.info("%s %s", outcome, stats)
+        self._counts.count(stats)
+        log.info("%s %s", stats.outcome, stats)
 
     async def resolve(self, ref: VoiceRef, client: str = "") -> Resolved:
         """Return the voice that a request wants, the engine's own ones first; None = no reference.
