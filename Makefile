@@ -19,7 +19,7 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadf
 # The tests start hundreds of processes, and each would compile the same modules.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: serve test tests test-fast test-engines image attack packages kokoro natural-teachers judge check lint types pages docs bench train-tiny lock sbom clean
+.PHONY: serve test tests test-fast test-engines test-scale image attack packages kokoro natural-teachers judge check lint types pages docs bench train-tiny lock sbom clean
 
 serve: $(VENV)/.serve          ## set up and serve on http://127.0.0.1:8000
 	$(BIN)/python api_server.py
@@ -68,6 +68,10 @@ image: $(VENV)/.dev            ## build the CPU image without Docker, run it rea
 	  DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends buildah mmdebstrap; } || \
 	  { echo "Install the Debian packages buildah and mmdebstrap: they build the image without Docker." >&2; exit 1; }
 	$(BIN)/python -m pytest tests/image --capture=no -p no:randomly
+
+test-scale:                    ## two replicas behind a real Ray Serve, in an environment of their own, three minutes
+	$(MAKE) --no-print-directory $(VENV)-scale/.scale VENV=$(VENV)-scale
+	OMP_NUM_THREADS=1 $(VENV)-scale/bin/python -m pytest tests/scale
 
 attack: $(VENV)/.dev           ## attack a running server on loopback, some ten minutes
 	ATTACK_SECONDS=30 $(BIN)/python -m pytest tests/attack
@@ -177,6 +181,10 @@ $(VENV)/.serve: $(VENV)/.python pyproject.toml constraints.txt
 $(VENV)/.dev: $(VENV)/.python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[dev,clients,tracing,train,worker]'
 	touch $@ $(VENV)/.serve
+
+$(VENV)/.scale: $(VENV)/.python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,scale]'
+	touch $@
 
 $(VENV)/.train: $(VENV)/.python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train]'
