@@ -39,7 +39,7 @@ def source_files(*folders: str) -> set[str]:
 
 
 def test_the_wheel_has_every_file_of_its_packages(wheel: Path) -> None:
-    packages = source_files("compat", "echo", "engines", "routes", "server", "worker")
+    packages = source_files("compat", "echo", "engines", "routes", "scale", "server", "worker")
     clips = {f"audio_prompts/tiny_{name}.flac" for name in ("anna", "beth", "clara", "dan", "eric", "frank")}
     others = {"presets.toml", "audio_prompts/README.md", "audio_prompts/voices.json"}
     bundled = {f"echo/assets/{name}" for name in clips | others}
