@@ -13,6 +13,7 @@ from echo.presets import chunk_rules
 from echo.session import SpeechSession
 from echo.steps import SpeechSteps, VoiceStates
 from echo.text import EARLY, SpeakRules, split
+from echo.timing.track import SpeechTimes
 from echo.types import Listener, Segment, SpeechRequest
 
 
@@ -39,7 +40,7 @@ class SpeechService(SpeechSteps):
     async def _open(self, request: SpeechRequest, *, whole: bool) -> SpeechStream:
         started = time.monotonic()
         # In a worker: cleaning up a long text would block the event loop.
-        segments, seed = await self.run(self._prepare, request)
+        segments, seed, times = await self.run(self._prepare, request)
         output = self.output(request)
         ticket: Ticket | None = None
         try:
@@ -64,7 +65,7 @@ class SpeechService(SpeechSteps):
             if isinstance(error, asyncio.CancelledError):
                 self.count_cancelled()
             raise
-        pipeline = self.pipeline(segments, output, self.joiner(), request.speed, started)
+        pipeline = self.pipeline(segments, output, self.joiner(), request.speed, started, times)
         pipeline.stats.voice_s = voice_s
         pipeline.on_end(ticket.release)
         stream = SpeechStream(pipeline, seed, self.rules.limits)
@@ -79,13 +80,14 @@ class SpeechService(SpeechSteps):
         """
         return SpeechSession(self, request, rules, files=files)
 
-    def _prepare(self, request: SpeechRequest) -> tuple[list[Segment], int]:
+    def _prepare(self, request: SpeechRequest) -> tuple[list[Segment], int, SpeechTimes | None]:
         """Clean, split and check the text, plan its chunks, draw a seed; all that needs no device."""
         text = request.text.strip()
         self.rules.limits.check_text(text)
         chunks = split(text, self.rules.text, chunk_rules(self.rules.chunks, request.options))
         seed = self.seed(request)
-        return self.segments(chunks, request, seed, Listener()), seed
+        segments = self.segments(chunks, request, seed, Listener())
+        return segments, seed, self.times(request, request.text, segments)
 
 
 class SpeechStream:
@@ -99,6 +101,8 @@ class SpeechStream:
         self.seed = seed
         self.output = pipeline.output
         self.stats = pipeline.stats
+        #: When words are spoken; grows with the audio. None where the request did not ask.
+        self.times = pipeline.times
         self._pipeline = pipeline
         self._limits = limits
         self._closed = False

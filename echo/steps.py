@@ -23,6 +23,7 @@ from echo.presets import Presets
 from echo.sizing import sized_plan
 from echo.telemetry import Metrics
 from echo.text.pack import estimate_seconds
+from echo.timing.track import SpeechTimes
 from echo.types import (
     BlockPlan,
     ChunkRules,
@@ -128,7 +129,13 @@ class SpeechSteps:
         return open_output(request.format, self.engine.info.sample_rate, request.speed)
 
     def pipeline(
-        self, segments: Sequence[Segment], output: Output, joiner: Joiner, speed: float, started: float
+        self,
+        segments: Sequence[Segment],
+        output: Output,
+        joiner: Joiner,
+        speed: float,
+        started: float,
+        times: SpeechTimes | None = None,
     ) -> Pipeline:
         """Return the way of segments through engine and encoder; counted in the metrics when it is stopped."""
         pipeline = Pipeline(
@@ -140,11 +147,19 @@ class SpeechSteps:
             limits=self.rules.limits,
             speed=speed,
             started=started,
+            times=times,
         )
         pipeline.on_end(partial(self._count, pipeline.stats))
         if self._on_open is not None:
             self._on_open(pipeline)
         return pipeline
+
+    def times(self, request: SpeechRequest, source: str, segments: Sequence[Segment]) -> SpeechTimes | None:
+        """Return what notes the times of the words of ``source``, of which the segments are made; None: not wanted."""
+        if not request.times:
+            return None
+        chunks = [segment.utterance.text for segment in segments]
+        return SpeechTimes(source, chunks, self.engine.info.sample_rate, request.speed)
 
     def seed(self, request: SpeechRequest) -> int:
         """Return the request's seed, or draw one."""
@@ -167,6 +182,7 @@ class SpeechSteps:
                     emotion=request.emotion,
                     options=options,
                     listener=listener,
+                    times=request.times,
                     estimate_s=seconds,
                 ),
                 pause_before_ms=chunk.pause_before_ms,

@@ -11,7 +11,7 @@ import numpy as np
 from echo.model.base import BlockModel, Conditions, DecodeState, Latents, Prefix, Prepared, Sampler
 from echo.scheduler.policy import Phase
 from echo.stream import FrameStream
-from echo.types import Audio, AudioFrame, BlockSpec, Utterance
+from echo.types import Audio, AudioFrame, BlockSpec, TextAttention, Utterance
 
 #: Most latents decoded in one tick. A longer block takes several ticks, so that other jobs run in between.
 DECODE_PIECE = 128
@@ -22,6 +22,7 @@ class BlockAttempt:
     """A generated and decoded block that the silence gate may still reject.
 
     state       of the decoder behind the block
+    attention   waits for its attention to the text; None = unknown or not wanted
     silence_ms  its longest silence, once the detector has run
     """
 
@@ -29,6 +30,7 @@ class BlockAttempt:
     samples: Audio
     state: DecodeState
     is_last: bool
+    attention: Callable[[], TextAttention] | None = None
     silence_ms: float = 0.0
 
 
@@ -73,6 +75,7 @@ class BlockJob:
         #: The finished block that is not in the prefix yet.
         self._new_block: Latents | None = None
         self._sampler: Sampler | None = None
+        self._attention: Callable[[], TextAttention] | None = None
         self._pending: Latents | None = None
         #: Finds where speech ends; None once that is known.
         self._find_end: Callable[[], int | None] | None = None
@@ -149,6 +152,7 @@ class BlockJob:
         if not self.sampler.done:
             return
         latents = self.sampler.latents
+        self._attention = model.text_attention(self.sampler) if self.utterance.times else None
         self._sampler = None
         last = self._block + 1 == len(self.utterance.plan.blocks)
         self._spoken.append(latents)
@@ -194,7 +198,8 @@ class BlockJob:
         self.phase = Phase.AWAIT_VAD
         whole = self._pieces[0] if len(self._pieces) == 1 else np.concatenate(self._pieces)
         self._pieces = []
-        self._current = BlockAttempt(self._spoken[-1], whole, state, self._ends)
+        self._current = BlockAttempt(self._spoken[-1], whole, state, self._ends, self._attention)
+        self._attention = None
         return self._current
 
     def vad_finished(self) -> BlockAttempt:
@@ -229,7 +234,16 @@ class BlockJob:
         if listener.started is None:
             listener.started = now
         listener.produced_s += len(attempt.samples) / self._rate
-        self.stream.put(AudioFrame(attempt.samples, self._rate, self.utterance.chunk, self._block, attempt.is_last))
+        self.stream.put(
+            AudioFrame(
+                attempt.samples,
+                self._rate,
+                self.utterance.chunk,
+                self._block,
+                attempt.is_last,
+                attention=attempt.attention,
+            )
+        )
         if attempt.is_last:
             stats.early_stopped = self._block + 1 < len(self.utterance.plan.blocks)
             stats.total_s = now - self.arrived
