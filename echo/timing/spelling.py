@@ -34,6 +34,11 @@ class Written:
         """First byte of the word in its chunk."""
         return self.chars[0][1]
 
+    @property
+    def middle(self) -> float:
+        """Half-way between its first byte and its end."""
+        return (self.first + self.last) / 2
+
 
 @dataclass(frozen=True, slots=True)
 class _Char:

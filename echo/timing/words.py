@@ -112,8 +112,12 @@ class WordTimes:
         def at(place: float) -> float:
             return float(np.interp(_BOS + place, places, times))
 
-        earliest = 0.0 if before is None else at(before) - _NEAR_S
-        latest = self._sound.length_s if after is None else at(after) + _NEAR_S
+        # Not as far as the middle of either word: behind it is the next pause, where the word is short.
+        earliest, latest = 0.0, self._sound.length_s
+        if before is not None:
+            earliest = max(at(before) - _NEAR_S, at(self._words[number].middle))
+        if after is not None:
+            latest = min(at(after) + _NEAR_S, at(self._words[number + 1].middle))
         if pause := self._sound.pause(earliest, latest, edge=before is None or after is None):
             return pause
         if before is None:

@@ -160,6 +160,14 @@ async def test_a_join_without_a_pause_of_its_own() -> None:
         check(pipeline.times.words, runs(samples), GROUPS, EDGE_S)
 
 
+async def test_a_short_word_beside_a_pause_keeps_its_length() -> None:
+    source = "Well, a dog is here. I, we."
+    async with speaking(source, [segment(source, 0)]) as pipeline:
+        samples = await heard(pipeline)
+        assert pipeline.times is not None
+        check(pipeline.times.words, runs(samples), (1, 4, 1, 1), EDGE_S)
+
+
 async def test_words_are_known_while_the_speech_goes_on_and_do_not_change() -> None:
     async with speaking(SOURCE, [segment(text, i) for i, text in enumerate(CHUNKS)]) as pipeline:
         assert pipeline.times is not None
