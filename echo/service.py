@@ -13,6 +13,7 @@ from echo.presets import chunk_rules
 from echo.session import SpeechSession
 from echo.steps import SpeechSteps, VoiceStates
 from echo.text import EARLY, SpeakRules, split
+from echo.text.times import SpokenText
 from echo.timing.track import SpeechTimes
 from echo.types import Listener, Segment, SpeechRequest
 
@@ -108,6 +109,16 @@ class SpeechStream:
         self._closed = False
         self._bytes = pipeline.run()
         self._first: bytes | None = None
+
+    def spoken(self, text: str) -> SpokenText:
+        """When the words of the text are spoken, the request's own, in seconds of an exhausted stream.
+
+        Estimated between the first and the last sound where the request asked for no times.
+        """
+        if self.times is not None and self.times.words:
+            return self.times.spoken()
+        start_s, end_s = self.stats.speech_start_s or 0.0, self.stats.speech_end_s
+        return SpokenText(text=text, start_s=start_s, end_s=self.stats.audio_s if end_s is None else end_s)
 
     async def prime(self) -> None:
         """Wait for the first bytes, so that an early failure is raised here; closes the stream when it fails."""

@@ -119,6 +119,7 @@ class SocketQuery(Body):
             seed=self.seed,
             speed=settings.speed,
             client=client,
+            times=True,
         )
 
 

@@ -171,6 +171,7 @@ class Voicing(EngineOptions, Wire):
             speed=self.audio_config.speaking_rate,
             streaming=streaming,
             client=client,
+            times=self.timestamp_type is not TimestampType.NONE,
         )
 
 

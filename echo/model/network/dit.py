@@ -286,12 +286,14 @@ class EchoDiT(nn.Module):
             hand_out(queries, sizes, sinks)
         return list(velocity.split(sizes))
 
-    def queries(self, row: Tensor, modulation: Tensor, context: RowContext, heads: Heads) -> Tensor:
-        """Queries ``[heads, size, d]`` of any heads in a forward of one row, as for ``velocity``, at position 0."""
+    def queries(
+        self, row: Tensor, modulation: Tensor, context: RowContext, heads: Heads, *, start: int = 0
+    ) -> Tensor:
+        """Queries ``[heads, size, d]`` of any heads in a forward of one row; arguments as for ``velocity``."""
         size = row.shape[0]
         queries = self.query_buffer(size, heads)
         attention = RowByRow([context], [size], Watch(heads, queries))
-        self(row, modulation, None, self.rotary(0, size, self.device), attention)
+        self(row, modulation, None, self.rotary(start, size, self.device), attention)
         return queries
 
     def query_buffer(self, latents: int, heads: Heads | None = None) -> Tensor:
