@@ -40,7 +40,7 @@ from echo.model.network.watch import keys_of, text_attention
 from echo.model.sampling.prefix import Prefix
 from echo.model.sampling.sampler import make_conditions
 from echo.sources import TINY_MODEL
-from echo.text.times import TimesMethod
+from echo.text.times import SpokenText, TimesMethod
 from echo.text.tokenize import encode_sentence, tag_untagged
 from echo.timing.spelling import find_words
 from echo.timing.words import WordTimes
@@ -72,6 +72,8 @@ LONG_CHARS = 1_700
 #: Shares of the words of the long text whose errors are compared: the first and the last fifth.
 _EDGE = 5
 
+#: Louder than this is speech, where times are estimated.
+_AUDIBLE = 0.01
 _ALIGNER_RATE, _FRAME_S, _LEVEL = 16_000, 0.01, 0.05
 #: Flite's phones in the aligner's alphabet, which has no schwa.
 _SCHWA = {"ax": "AH"}
@@ -115,14 +117,16 @@ def evaluate(checkpoint: Checkpoint, count: int) -> Mapping[str, Any]:
     studio, aligner = Studio(), Aligner()
     items = list(tqdm(items_of(Texts(Everyday.bundled(), *wordnet()).held_out[:count], studio), total=count))
     given = list(_given(checkpoint, items, studio))
-    measure, generated = _Errors(), _Errors()
+    measure, generated, estimate = _Errors(), _Errors(), _Errors()
     methods: set[str] = set()
     with echo.load(checkpoint.source, device="cpu", cpu_threads=1) as speech:
         for number, item in enumerate(tqdm(items, desc="generated")):
             measure.add(aligner.words(item.text, item.phones, item.take.samples, RATE), item.words)
             samples, found, method = _said(speech, item.text, _clip(item.speaker, studio), seed=number)
             methods.add(method)
-            generated.add(found, aligner.words(item.text, item.phones, samples, speech.sample_rate))
+            aligned = aligner.words(item.text, item.phones, samples, speech.sample_rate)
+            generated.add(found, aligned)
+            estimate.add(_estimated(item.text, samples, speech.sample_rate), aligned)
         long = _long(speech, aligner, items, studio)
     return {
         "checkpoint": {"name": checkpoint.name, "digest": checkpoint.digest()},
@@ -131,6 +135,7 @@ def evaluate(checkpoint: Checkpoint, count: int) -> Mapping[str, Any]:
         "measure": measure.figures(),
         "given": _Errors(given).figures(),
         "generated": generated.figures(),
+        "estimate": estimate.figures(),
         "long": long,
     }
 
@@ -275,6 +280,13 @@ def _said(speech: echo.Speech, text: str, clip: bytes, *, seed: int) -> tuple[Au
     pieces = list(speech.stream(text, voice=clip, seed=seed, times=True))
     words = [(word.start_s, word.end_s) for piece in pieces for word in piece.words]
     return np.concatenate([piece.samples for piece in pieces]), words, pieces[-1].timestamps_method
+
+
+def _estimated(text: str, samples: Audio, rate: int) -> Spans:
+    """What the times would be without the attention: every character takes the same time."""
+    loud = np.flatnonzero(np.abs(samples) > _AUDIBLE)
+    spoken = SpokenText(text=text, start_s=loud[0] / rate, end_s=loud[-1] / rate)
+    return [(word.start_s, word.end_s) for word in spoken.words()]
 
 
 def _long(speech: echo.Speech, aligner: Aligner, items: Sequence[Item], studio: Studio) -> dict[str, Any]:
