@@ -7,10 +7,9 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 
-from echo.model.alignment import SENTENCES, search
+from echo.model.alignment import BOS_AND_TAG, SENTENCES, search
 from echo.model.files.heads import HEADS_FILE, fingerprint, read_heads, write_heads
 from echo.model.network.dit import EchoDiT
-from echo.text.tokenize import DEFAULT_TAG
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +44,7 @@ class TextHeads:
         began = time.perf_counter()
         try:
             tokens = [self._tokenize(sentence) for sentence in SENTENCES]
-            found = yield from search(self._dit, tokens, 1 + len(f"{DEFAULT_TAG} "))
+            found = yield from search(self._dit, tokens, BOS_AND_TAG)
             self._dit.watched = found.heads
             write_heads(self._kept, self._weights, found.heads, found.shares)
         except Exception as error:

@@ -26,6 +26,8 @@ SENTENCES = (
     "[S1] Please bring me a glass of water and two small spoons from the kitchen table.",
     "[S1] She wrote a long letter to her brother about the summer that they had spent together.",
 )
+#: Tokens in front of what is spoken: the begin token and the speaker tag with its blank.
+BOS_AND_TAG = 1 + len("[S1] ")
 #: Steps and noise: few and little, since nobody listens. The latents are looked at once more, with this much noise.
 _STEPS, _TRUNCATION, _NOISE = 10, 0.85, 0.1
 _PARAMS = SamplerParams(cfg_scale_text=3.0, cfg_scale_speaker=0.0, cfg_min_t=0.3)

@@ -31,8 +31,12 @@ class TextPath:
 
     def __init__(self, tokens: int, first: int = 0) -> None:
         self._first = min(first, max(0, tokens - 1))
-        self._moves = np.arange(_MOST_TOKENS + 1)
-        self._costs = _COST * np.maximum(0, self._moves - _USUAL_TOKENS)
+        moves = np.arange(_MOST_TOKENS + 1)
+        self._costs = _COST * np.maximum(0, moves - _USUAL_TOKENS)[:, None]
+        #: From where each token is reached by each move, in ``_padded``: the best ways, behind impossible ones.
+        self._from = np.arange(tokens) + _MOST_TOKENS - moves[:, None]
+        self._padded = np.full(_MOST_TOKENS + tokens, _IMPOSSIBLE)
+        self._tokens = np.arange(tokens)
         #: Logarithm of the best way to every token; at first far ones are the less probable the further they are.
         ahead = np.arange(tokens) - self._first
         self._best = np.where(ahead < 0, _IMPOSSIBLE, -_COST * ahead)
@@ -68,10 +72,10 @@ class TextPath:
 
     def _step(self) -> npt.NDArray[np.int64]:
         """Go on by one latent; returns by how many tokens each token was reached."""
-        padded = np.concatenate([np.full(_MOST_TOKENS, _IMPOSSIBLE), self._best])
-        ways = np.lib.stride_tricks.sliding_window_view(padded, _MOST_TOKENS + 1)[:, ::-1] - self._costs
-        moves: npt.NDArray[np.int64] = ways.argmax(1)
-        self._best = np.take_along_axis(ways, moves[:, None], 1)[:, 0]
+        self._padded[_MOST_TOKENS:] = self._best
+        ways = self._padded[self._from] - self._costs
+        moves: npt.NDArray[np.int64] = ways.argmax(0)
+        self._best = ways[moves, self._tokens]
         return moves
 
     def _way_back(self, moves: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

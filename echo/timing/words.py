@@ -141,27 +141,31 @@ class _Sound:
         self._rate = rate
         self._levels: list[Floats] = []
         self._starts: list[Floats] = []
+        self._silences: list[tuple[float, float]] | None = []
         self.length_s = 0.0
 
     def push(self, samples: Audio) -> None:
+        """Take the next samples."""
         levels = window_levels(samples, self._rate)
         self._levels.append(levels)
         self._starts.append(self.length_s + WINDOW_S * np.arange(len(levels)))
+        self._silences = None
         self.length_s += len(samples) / self._rate
 
     def pause(self, earliest: float, latest: float, *, edge: bool) -> tuple[float, float] | None:
         """The longest silence that touches a span; it is as long as a pause, except at an ``edge`` of the speech."""
-        if not self._levels or latest <= earliest:
-            return None
+        if self._silences is None:
+            self._silences = self._found()
+        least = 0.0 if edge else PAUSE_S
+        near = [
+            (start, end) for start, end in self._silences if start < latest and end > earliest and end - start >= least
+        ]
+        return max(near, key=lambda span: span[1] - span[0], default=None)
+
+    def _found(self) -> list[tuple[float, float]]:
+        """All silences, in order."""
         levels, starts = np.concatenate(self._levels), np.concatenate(self._starts)
         quiet = levels < silence_threshold(float(levels.max(initial=0.0)))
         edges = np.flatnonzero(np.diff(np.concatenate([[0], quiet.astype(np.int8), [0]])))
         ends = np.append(starts, self.length_s)
-        found = [
-            (float(starts[a]), float(ends[b]))
-            for a, b in zip(edges[::2], edges[1::2], strict=True)
-            if ends[b] > earliest and starts[a] < latest
-        ]
-        if not edge:
-            found = [span for span in found if span[1] - span[0] >= PAUSE_S]
-        return max(found, key=lambda span: span[1] - span[0], default=None)
+        return [(float(starts[a]), float(ends[b])) for a, b in zip(edges[::2], edges[1::2], strict=True)]

@@ -16,12 +16,10 @@ from tqdm import tqdm
 
 from echo.engines.load import load_weights
 from echo.errors import LoadError
-from echo.model.alignment import SENTENCES, search
-from echo.model.autoencoder.speaker import run_to_end
-from echo.model.files.heads import HEADS_FILE, fingerprint, write_heads
+from echo.model.files.heads import HEADS_FILE
 from echo.sources import TINY_MODEL
-from echo.text.tokenize import DEFAULT_TAG, encode_sentence
 from train.evaluation.systems import Checkpoint
+from train.tiny.export import write_heads_of
 
 
 def main() -> None:
@@ -39,14 +37,11 @@ def main() -> None:
         loaded = load_weights(Checkpoint.named(given.checkpoint).settings(given.device))
     except LoadError as error:
         sys.exit(str(error))
-    assert loaded.weights is not None
-    tokens = [encode_sentence(sentence) for sentence in SENTENCES]
-    found = run_to_end(search(loaded.dit, tokens, 1 + len(f"{DEFAULT_TAG} ")))
-    path = loaded.weights.parent / HEADS_FILE
-    write_heads(path, fingerprint(loaded.weights), found.heads, found.shares)
+    found = write_heads_of(loaded)
     for (layer, head), share in zip(found.heads, found.shares, strict=True):
         tqdm.write(f"layer {layer}, head {head}: {share:.2f} of its attention follows the text", file=sys.stdout)
-    tqdm.write(f"{len(found.heads)} heads are in {path}", file=sys.stdout)
+    assert loaded.weights is not None
+    tqdm.write(f"{len(found.heads)} heads are in {loaded.weights.parent / HEADS_FILE}", file=sys.stdout)
 
 
 if __name__ == "__main__":

@@ -117,7 +117,7 @@ def evaluate(checkpoint: Checkpoint, count: int) -> Mapping[str, Any]:
     studio, aligner = Studio(), Aligner()
     items = list(tqdm(items_of(Texts(Everyday.bundled(), *wordnet()).held_out[:count], studio), total=count))
     given = list(_given(checkpoint, items, studio))
-    measure, generated, estimate = _Errors(), _Errors(), _Errors()
+    measure, generated, estimate = Errors(), Errors(), Errors()
     methods: set[str] = set()
     with echo.load(checkpoint.source, device="cpu", cpu_threads=1) as speech:
         for number, item in enumerate(tqdm(items, desc="generated")):
@@ -133,7 +133,7 @@ def evaluate(checkpoint: Checkpoint, count: int) -> Mapping[str, Any]:
         "texts": count,
         "methods": sorted(methods),
         "measure": measure.figures(),
-        "given": _Errors(given).figures(),
+        "given": Errors(given).figures(),
         "generated": generated.figures(),
         "estimate": estimate.figures(),
         "long": long,
@@ -194,7 +194,7 @@ def plain_words(text: str) -> list[str]:
     return [data[start:end].decode().lower() for start, end in word_bytes(text)]
 
 
-class _Errors:
+class Errors:
     """Differences of words' times from the truth."""
 
     def __init__(self, pairs: Iterable[tuple[Spans | None, Spans | None]] = ()) -> None:
@@ -299,7 +299,7 @@ def _long(speech: echo.Speech, aligner: Aligner, items: Sequence[Item], studio: 
     phones = [said for item in chosen for said in item.phones]
     samples, found, method = _said(speech, text, _clip(items[0].speaker, studio), seed=0)
     truth = aligner.words(text, phones, samples, speech.sample_rate)
-    errors = _Errors([(found, truth)])
+    errors = Errors([(found, truth)])
     drift = None
     if truth is not None and len(truth) == len(found):
         starts = np.array([a - b for (a, _), (b, _) in zip(found, truth, strict=True)])

@@ -286,9 +286,7 @@ class EchoDiT(nn.Module):
             hand_out(queries, sizes, sinks)
         return list(velocity.split(sizes))
 
-    def queries(
-        self, row: Tensor, modulation: Tensor, context: RowContext, heads: Heads, *, start: int = 0
-    ) -> Tensor:
+    def queries(self, row: Tensor, modulation: Tensor, context: RowContext, heads: Heads, *, start: int = 0) -> Tensor:
         """Queries ``[heads, size, d]`` of any heads in a forward of one row; arguments as for ``velocity``."""
         size = row.shape[0]
         queries = self.query_buffer(size, heads)
