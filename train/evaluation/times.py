@@ -67,8 +67,8 @@ CLIP_TEXT = "The weather was cold, and the water was warm. Please leave a messag
 NOISE = 0.1
 #: Latents of the blocks, as the preset streams.
 BLOCKS = (32, 64, 96, 64)
-#: What a two-minute text has, at least, in characters, at the teacher's 13 a second.
-LONG_CHARS = 1_700
+#: What a two-minute text has, at least, in characters: the model speaks 16 a second.
+LONG_CHARS = 2_050
 #: Shares of the words of the long text whose errors are compared: the first and the last fifth.
 _EDGE = 5
 
