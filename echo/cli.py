@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -57,7 +58,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", help="auto, cuda, cuda:1, mps or cpu")
     commands = parser.add_subparsers(required=True, metavar="command")
     say = commands.add_parser("say", help="speak a text into a file")
-    say.add_argument("text", help="the text, or '-' to read it from standard input")
+    say.add_argument("text", nargs="?", help="the text, or '-' to read it from standard input")
+    say.add_argument("--file", type=Path, help="a book instead, .txt or .md; the same command goes on after a stop")
     say.add_argument("-o", "--output", type=Path, default=Path("speech.wav"), help=f"one of {' '.join(_BY_SUFFIX)}")
     say.add_argument("--voice", help="a voice's name, or the path of a clip to speak like")
     say.add_argument("--seed", type=int, help="makes the result repeatable")
@@ -93,8 +95,13 @@ def _say(given: argparse.Namespace) -> int:
     if not given.output.parent.is_dir():
         print(f"echo-tts: {given.output}: there is no such folder", file=sys.stderr)
         return 2
-    text = sys.stdin.read() if given.text == "-" else given.text
+    if (given.text is None) == (given.file is None):
+        print("echo-tts: either a text or --file is needed", file=sys.stderr)
+        return 2
     options = {"num_steps": given.steps} if given.steps is not None else {}
+    if given.file is not None:
+        return _say_book(given, AudioFormat(encoding=encoding, sample_rate=given.sample_rate), options)
+    text = sys.stdin.read() if given.text == "-" else given.text
     with load(given.model, device=given.device) as speech:
         pieces = speech.encode(
             text,
@@ -110,6 +117,49 @@ def _say(given: argparse.Namespace) -> int:
             for data in chain((first,), pieces):
                 file.write(data)
                 bar.update(len(data))
+    return 0
+
+
+def _say_book(given: argparse.Namespace, format: AudioFormat, options: dict[str, Any]) -> int:
+    from echo.jobs.local import BookProgress, speak_book
+
+    try:
+        text = given.file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        print(f"echo-tts: {given.file}: must be a text in UTF-8", file=sys.stderr)
+        return 2
+    if not text.strip():
+        print(f"echo-tts: {given.file}: there is no text in it", file=sys.stderr)
+        return 2
+    spoken_s = 0.0
+    with load(given.model, device=given.device) as speech, tqdm(unit="char", desc=given.output.name) as bar:
+
+        def tell(piece: BookProgress) -> None:
+            nonlocal spoken_s
+            spoken_s += piece.audio_s
+            bar.set_postfix_str(f"{spoken_s:.0f} s of audio", refresh=False)
+            bar.update(piece.characters)
+
+        bar.total = len(text)
+        try:
+            seconds = speak_book(
+                speech,
+                text,
+                given.output,
+                format,
+                markdown=given.file.suffix.lower() in (".md", ".markdown"),
+                seed=given.seed,
+                tell=tell,
+                voice=_voice(speech, given.voice),
+                speed=given.speed,
+                preset=given.preset,
+                **options,
+            )
+        except KeyboardInterrupt:
+            bar.close()
+            print("echo-tts: stopped; the same command goes on from here", file=sys.stderr)
+            raise
+    print(f"{given.output}: {seconds / 60:.1f} minutes", file=sys.stderr)
     return 0
 
 

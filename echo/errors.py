@@ -98,6 +98,12 @@ class NotFound(EchoError):
     code = "not_found"
 
 
+class Conflict(EchoError):
+    """What is asked for does not go together with the state of the thing it is asked of."""
+
+    code = "conflict"
+
+
 class Overloaded(EchoError):
     """The queue is full: refused before any device work; ``retry_after_s`` is always set."""
 
@@ -114,6 +120,12 @@ class VoiceUnavailable(EchoError):
     """A voice is kept elsewhere, and cannot be had from there right now."""
 
     code = "voice_unavailable"
+
+
+class Preempted(EchoError):
+    """Work in the background had to make room for somebody who listens; it may be tried again."""
+
+    code = "preempted"
 
 
 class DeviceStopped(NotReady):

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import logging
+import math
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -19,13 +20,18 @@ from echo.admission import Admission
 from echo.audio.join import JoinRules
 from echo.debug import Recorder
 from echo.decoding.pool import DecoderPool
+from echo.drain import Drain
 from echo.engine_options import check_options
 from echo.engines.base import Engine
 from echo.engines.remote.config import read_engines
 from echo.engines.table import EngineLoader, find_engines
 from echo.errors import BadRequest, ConfigError, DeviceStopped, EchoError, NotReady
+from echo.jobs.jobs import JobRules, Jobs
+from echo.jobs.remote import ResultBucket
+from echo.jobs.store import JobStore
 from echo.limits import RequestLimits
 from echo.presets import Presets, read_presets
+from echo.quota import Quotas
 from echo.service import SpeechService
 from echo.services import Services
 from echo.settings import Settings, child_environment
@@ -81,6 +87,15 @@ class Runtime:
         #: Why loading failed, or why nothing is spoken any more: one line for the operator.
         self.failure: str | None = None
         self.metrics = Metrics()
+        self.drain = Drain(
+            settings.drain_s,
+            settings.shutdown_grace_s,
+            serving=lambda: self.status is Status.READY,
+            open_requests=lambda: self._services.open if self._services is not None else 0,
+            when_refusing=self._dismiss,
+        )
+        #: What clients may have spoken; set by whoever knows them.
+        self.quotas = Quotas()
         self.voices = open_voices(settings)
         #: What strangers send is decoded in processes of their own, and only so many voices at a time.
         self.decoders = DecoderPool(settings.decoders, environment=child_environment(), observe=self.metrics.decoded)
@@ -94,6 +109,8 @@ class Runtime:
             turns=self.voice_turns,
             observe=self.metrics.voice_read,
         )
+        #: Long texts; None where the operator has given them no folder.
+        self.jobs = _jobs(settings)
         self.cloning = Cloning(_clones(settings, self.voices, self.decoders), self.voices, self.cache, self.voice_turns)
         self.metrics.watch_voices(self.voice_turns, self.cache.stats, lambda: len(self.decoders.pids))
         self._when_failed: list[Callable[[], None]] = []
@@ -119,8 +136,11 @@ class Runtime:
 
     @property
     def is_ready(self) -> bool:
-        """True while the default engine serves: loaded, warm, the device thread alive, and not being restarted."""
-        return self._is_alive and self._engines[0].available()
+        """True while new requests are wanted.
+
+        The default engine is loaded, warm, its device thread alive, and it is not being restarted or drained.
+        """
+        return self._is_alive and self._engines[0].available() and not self.drain.begun
 
     @property
     def is_dead(self) -> bool:
@@ -158,11 +178,14 @@ class Runtime:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.drain()
+        self.refuse()
+        self.drain.close()
         for task in self._tasks:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+        if self.jobs is not None:
+            await self.jobs.close()
         await self.cache.close()
         if self.remote is not None:
             await self.remote.close()
@@ -171,12 +194,16 @@ class Runtime:
             await asyncio.to_thread(engine.close)
         self.workers.shutdown(wait=False, cancel_futures=True)
 
-    def drain(self) -> None:
+    def refuse(self) -> None:
         """Refuse new requests; open ones go on."""
         if self.status is not Status.STOPPED:
             self.status = Status.CLOSING
         if self._services is not None:
             self._services.refuse()
+
+    def _dismiss(self) -> None:
+        if self.jobs is not None:
+            self.jobs.dismiss()
 
     def on_failure(self, notify: Callable[[], None]) -> None:
         """Have ``notify`` called when loading fails, and, with ``ECHO_DEVICE_EXIT``, when the device has stopped."""
@@ -212,6 +239,8 @@ class Runtime:
             self.status = Status.READY
             log.info("ready after %.1f s", time.monotonic() - started)
             self._tasks.append(asyncio.create_task(self._watch(services)))
+            if self.jobs is not None:
+                self.jobs.start(services)
 
     async def _watch(self, services: Services) -> None:
         """Look at the devices until one has stopped; then say so to everybody who waits for it or still comes."""
@@ -261,6 +290,7 @@ class Runtime:
             workers=self.workers,
             metrics=self.metrics,
             remote=self.remote,
+            quotas=self.quotas,
             on_open=Recorder(info.sample_rate, self.workers).watch if settings.debug_logs else None,
         )
 
@@ -307,6 +337,28 @@ def _state(engine: Engine) -> str:
     if not engine.healthy():
         return "stopped"
     return "healthy" if engine.available() else "restarting"
+
+
+def _jobs(settings: Settings) -> Jobs | None:
+    if settings.jobs_dir is None:
+        if settings.jobs_s3:
+            raise ConfigError("ECHO_JOBS_S3 needs ECHO_JOBS_DIR: a job's pieces are kept there until it is done.")
+        return None
+    rules = JobRules(
+        parallel=settings.jobs_parallel,
+        max_chars=settings.jobs_max_chars,
+        most=settings.jobs_waiting,
+        most_of_client=max(1, math.ceil(settings.jobs_waiting * settings.client_share)),
+        keep_s=settings.jobs_keep_days * 86_400,
+    )
+    try:
+        return Jobs(
+            JobStore(settings.jobs_dir.expanduser()),
+            rules,
+            ResultBucket(settings.jobs_s3) if settings.jobs_s3 else None,
+        )
+    except OSError as error:
+        raise ConfigError(f"ECHO_JOBS_DIR={str(settings.jobs_dir)!r}: {error.strerror}.") from error
 
 
 def _loaders(settings: Settings) -> list[EngineLoader]:

@@ -6,12 +6,12 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 
-from echo.admission import Ticket
+from echo.errors import NotReady, Overloaded
 from echo.limits import AnswerSize, RequestLimits, expected_seconds
 from echo.pipeline import Pipeline
 from echo.presets import chunk_rules
 from echo.session import SpeechSession
-from echo.steps import SpeechSteps, VoiceStates
+from echo.steps import Slot, SpeechSteps, VoiceStates
 from echo.text import EARLY, SpeakRules, split
 from echo.text.times import SpokenText
 from echo.timing.track import SpeechTimes
@@ -42,33 +42,38 @@ class SpeechService(SpeechSteps):
         started = time.monotonic()
         # In a worker: cleaning up a long text would block the event loop.
         segments, seed, times = await self.run(self._prepare, request)
+        self.quotas.spend(request.client, requests=1, characters=len(request.text))
         output = self.output(request)
-        ticket: Ticket | None = None
+        slot: Slot | None = None
         try:
             seconds = expected_seconds(segments, request.speed)
             self.rules.limits.check_estimate(seconds, output.bytes_per_s, whole=whole)
             asked = time.monotonic()
             clips = await self.clips(request)  # known, though there may be nothing to speak
             # Before the voice is encoded, which is device work; what the request itself needs is not known yet.
-            wait_s = self.engine.queue_wait() if segments else 0.0
-            ticket = self.admission.enter(wait_s, request.client)
+            if not request.background:
+                slot = self.enter(request.client, waits=bool(segments))
             states = await self.states(clips, request.client) if segments else VoiceStates()
             voice_s = time.monotonic() - asked
             if segments:
                 segments = await self.run(self.prepared, segments, states)
                 # Other requests may have entered meanwhile. Nothing is awaited between this check and the first
                 # ``engine.speak``, so a request that passes it is not refused later.
-                self.admission.check_wait(self.engine.queue_wait(segments[0].utterance))
+                if not request.background:
+                    self.admission.check_wait(self.engine.queue_wait(segments[0].utterance))
         except BaseException as error:
-            if ticket is not None:
-                ticket.release()
+            if slot is not None:
+                slot.release()
             output.close()
+            if isinstance(error, Overloaded | NotReady):
+                self.quotas.refund(request.client, requests=1, characters=len(request.text))
             if isinstance(error, asyncio.CancelledError):
                 self.count_cancelled()
             raise
         pipeline = self.pipeline(segments, output, self.joiner(), request.speed, started, times)
         pipeline.stats.voice_s = voice_s
-        pipeline.on_end(ticket.release)
+        if slot is not None:
+            pipeline.on_end(slot.release)
         stream = SpeechStream(pipeline, seed, self.rules.limits)
         await stream.prime()
         return stream
@@ -87,7 +92,7 @@ class SpeechService(SpeechSteps):
         self.rules.limits.check_text(text)
         chunks = split(text, self.rules.text, chunk_rules(self.rules.chunks, request.options))
         seed = self.seed(request)
-        segments = self.segments(chunks, request, seed, Listener())
+        segments = self.segments(chunks, request, seed, Listener(background=request.background))
         return segments, seed, self.times(request, request.text, segments)
 
 

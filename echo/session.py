@@ -11,11 +11,10 @@ from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from echo.admission import Ticket
 from echo.errors import BadRequest, EchoError, EngineFailed, Overloaded
 from echo.pipeline import UNSPEAKABLE_S, Pipeline
 from echo.presets import chunk_rules
-from echo.steps import SpeechSteps, VoiceStates
+from echo.steps import Slot, SpeechSteps, VoiceStates
 from echo.text import Passage, SpeakRules, TextBuffer, TextChunker
 from echo.text.times import Mark, SpokenText
 from echo.types import Listener, SpeechRequest
@@ -133,13 +132,14 @@ class SpeechSession:
         self._joiner = steps.joiner()
         self._listener = Listener()
         self._voice: VoiceStates | None = None
-        self._ticket: Ticket | None = None
+        self._slot: Slot | None = None
         self._queue: deque[_Waiting | Flushed] = deque()
         self._ahead: _Waiting | None = None
         self._pipeline: Pipeline | None = None  # of the passage being spoken
         self._file = self.output  # of the passage that was spoken last
         self._reading: asyncio.Future[Any] | None = None  # the voice
         self._index = 0
+        self._counted = False  # as one of the client's requests
         self._spoken = False  # a passage has been spoken
         self._heard_s = 0.0  # audio that has been given to the encoder
         #: Clock time when a listener who plays what comes at once has heard all of it.
@@ -163,10 +163,22 @@ class SpeechSession:
         """Characters of text that have not been spoken yet."""
         return self._chars + self._buffer.length
 
-    def feed(self, text: str) -> None:
-        """Take more text. Takes nothing and raises Overloaded while too much is waiting, BadRequest after ``end``."""
+    def feed(self, text: str, *, counted: bool = False) -> None:
+        """Take more text, which may have been ``counted`` already.
+
+        Takes nothing and raises Overloaded while too much is waiting, or beyond the client's limits; BadRequest after
+        ``end``.
+        """
         self._require_open(len(text))
+        if not counted:
+            self.count(text)
         self._put(self._buffer.append(text, time.monotonic()))
+
+    def count(self, text: str) -> None:
+        """Count text that is going to be fed, the first as a request too; raises Overloaded beyond a limit."""
+        begins = not self._counted and not text.isspace() and bool(text)
+        self._steps.quotas.spend(self._request.client, requests=int(begins), characters=len(text))
+        self._counted = self._counted or begins
 
     def trigger(self) -> None:
         """Speak what can be spoken now: whole sentences, else clauses, whatever the rules say."""
@@ -416,19 +428,18 @@ class SpeechSession:
     async def _enter(self) -> None:
         """Take a slot. A turn that has begun waits for one; raises Overloaded."""
         patience = time.monotonic() + (_SLOT_PATIENCE_S if self._spoken else 0.0)
-        while self._ticket is None and not self._closed:
+        while self._slot is None and not self._closed:
             try:
-                wait_s = self._steps.engine.queue_wait()
-                self._ticket = self._steps.admission.enter(wait_s, self._request.client)
+                self._slot = self._steps.enter(self._request.client)
             except Overloaded:
                 if time.monotonic() >= patience:
                     raise
                 await asyncio.sleep(_SLOT_INTERVAL_S)
 
     def _leave(self) -> None:
-        if self._ticket is not None:
-            self._ticket.release()
-            self._ticket = None
+        if self._slot is not None:
+            self._slot.release()
+            self._slot = None
 
     async def _end_stream(self) -> AsyncGenerator[bytes]:
         """Yield what the encoder still holds, where the last passage did not know that it was the last."""

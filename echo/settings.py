@@ -325,6 +325,29 @@ class Settings(EnvironmentModel):
         ge=1024,
     )
 
+    # -- long texts as jobs
+    jobs_dir: Path | None = _env(
+        "ECHO_JOBS_DIR",
+        None,
+        "Folder of the jobs that speak long texts (`POST /v1/audio/jobs`), and of what they have made. Unset: no jobs.",
+    )
+    jobs_s3: str = _env(
+        "ECHO_JOBS_S3",
+        "",
+        "Bucket for the results of jobs, `s3://bucket/prefix`; keys and endpoint come from boto3's own variables "
+        "(`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, ...). Unset: they stay in the folder.",
+    )
+    jobs_parallel: int = _env(
+        "ECHO_JOBS_PARALLEL", 2, "Pieces of a job that are spoken at the same time.", ge=1, le=256
+    )
+    jobs_waiting: int = _env("ECHO_JOBS_WAITING", 100, "Jobs that may wait or be paused.", ge=1, le=100_000)
+    jobs_max_chars: int = _env(
+        "ECHO_JOBS_MAX_CHARS", 5_000_000, "Longest text of a job, in characters.", ge=1, le=100_000_000
+    )
+    jobs_keep_days: float = _env(
+        "ECHO_JOBS_KEEP_DAYS", 30.0, "Days after which a job that has ended is removed with its results.", gt=0
+    )
+
     # -- other wire formats
     inworld_compat: bool = _env("ECHO_INWORLD_COMPAT", True, "Serve Inworld's routes.")
     inworld_clone_enabled: bool = _env(
@@ -365,7 +388,13 @@ class Settings(EnvironmentModel):
     api_keys: tuple[SecretStr, ...] = _env(
         "ECHO_API_KEYS",
         (),
-        "Keys of which a request must carry one; several with commas. Unset: no key is asked for.",
+        "Keys of which a request must carry one; several with commas. They may do everything but `/admin`. Without "
+        "any, here or in `ECHO_KEYS_FILE`, no key is asked for.",
+    )
+    keys_file: Path | None = _env(
+        "ECHO_KEYS_FILE",
+        None,
+        "File with more keys: their names, scopes and limits (docs/operations.md#keys); read again when it changes.",
     )
     cors_origins: CommaList = _env("ECHO_CORS_ORIGINS", (), "Origins that browsers may call from; `*` for all.")
     trusted_proxies: CommaList = _env(
@@ -465,10 +494,18 @@ class Settings(EnvironmentModel):
     )
     warmup_voice: str = _env("ECHO_WARMUP_VOICE", "", "Voice of the warm-up. Unset: the default voice.")
     warmup_text: str = _env("ECHO_WARMUP_TEXT", "This is a short sentence to warm up.", "Text of the warm-up.")
+    drain_s: float = _env(
+        "ECHO_DRAIN_S",
+        5.0,
+        "Seconds after SIGTERM in which `/ready` is 503 and everything is still served, so that balancers notice. "
+        "Ctrl-C does not wait for them.",
+        ge=0,
+        le=3600,
+    )
     shutdown_grace_s: float = _env(
         "ECHO_SHUTDOWN_GRACE_S",
         10.0,
-        "Seconds that open streams get after SIGTERM; 10 s later the process has ended.",
+        "Seconds that open streams get after that; 10 s later the process has ended.",
         ge=0,
         le=3600,
     )
@@ -526,7 +563,7 @@ class Settings(EnvironmentModel):
             _usable(Path(folder))
         return value
 
-    @field_validator("cache_dir", "presets_file", "engines_file", "uppercase_words_file")
+    @field_validator("cache_dir", "presets_file", "engines_file", "uppercase_words_file", "keys_file", "jobs_dir")
     @classmethod
     def _path(cls, value: Path | None) -> Path | None:
         return _usable(value) if value is not None else None
@@ -618,7 +655,7 @@ def read_environment(model: type[Model], environ: Mapping[str, str] | None = Non
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0])
-        shown = "***" if "KEY" in name else _short(repr(values.get(name)))
+        shown = "***" if "KEY" in name and not name.endswith("_FILE") else _short(repr(values.get(name)))
         message = _short(first["msg"].removeprefix("Value error, "))
         raise ConfigError(f"{name}={shown}: {message}.") from None
 

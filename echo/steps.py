@@ -11,15 +11,16 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeVar, TypeVarTuple
 
-from echo.admission import Admission
+from echo.admission import Admission, Ticket
 from echo.audio.encode import Output, open_output
 from echo.audio.join import Joiner, JoinRules
 from echo.engine_options import check_options
 from echo.engines.base import Engine
-from echo.errors import VoiceNotFound
+from echo.errors import EchoError, VoiceNotFound
 from echo.limits import RequestLimits
 from echo.pipeline import Pipeline, SpeechStats
 from echo.presets import Presets
+from echo.quota import Quotas, Stream
 from echo.sizing import sized_plan
 from echo.telemetry import Metrics
 from echo.text.pack import estimate_seconds
@@ -89,6 +90,19 @@ class VoiceStates:
     emotion: VoiceState | None = None
 
 
+class Slot:
+    """A place among the open requests, and one of the client's streams; given back once, however often it is."""
+
+    def __init__(self, ticket: Ticket, stream: Stream) -> None:
+        self._ticket = ticket
+        self._stream = stream
+
+    def release(self) -> None:
+        """Give both back."""
+        self._ticket.release()
+        self._stream.release()
+
+
 class SpeechSteps:
     """What speaking needs, and the steps of it. One per runtime, as :class:`~echo.service.SpeechService`.
 
@@ -107,6 +121,7 @@ class SpeechSteps:
         workers: Executor,
         metrics: Metrics,
         remote: RemoteVoices | None = None,
+        quotas: Quotas | None = None,
         on_open: Callable[[Pipeline], None] | None = None,
     ) -> None:
         self.engine = engine
@@ -118,7 +133,20 @@ class SpeechSteps:
         self.workers = workers
         self._metrics = metrics
         self._remote = remote
+        self.quotas = quotas or Quotas()
         self._on_open = on_open
+
+    def enter(self, client: str, *, waits: bool = True) -> Slot:
+        """Take a place for a client's request; ``waits`` for the engine, unless there is nothing to speak.
+
+        Raises Overloaded, or NotReady once nothing new is taken.
+        """
+        stream = self.quotas.open(client)
+        try:
+            return Slot(self.admission.enter(self.engine.queue_wait() if waits else 0.0, client), stream)
+        except EchoError:
+            stream.release()
+            raise
 
     def joiner(self) -> Joiner:
         """Return what joins the segments of one stream of audio."""

@@ -246,6 +246,8 @@ class SpeechRequest:
     client: str = ""
     #: Whether it is wanted when each word is spoken.
     times: bool = False
+    #: Nobody listens: it takes no slot, gets what others leave of the device, and may be ended by ``Preempted``.
+    background: bool = False
 
 
 @runtime_checkable
@@ -262,9 +264,10 @@ class VoiceState(Protocol):
 class Listener:
     """Playback buffer of a request, estimated; shared by its utterances, written by the engine.
 
-    Playback is taken to start with the first frame and to run in real time.
+    Playback is taken to start with the first frame and to run in real time. In the ``background`` nobody listens.
     """
 
+    background: bool = False
     started: float | None = None  # engine clock, seconds
     produced_s: float = 0.0
 

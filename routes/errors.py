@@ -27,6 +27,7 @@ from starlette.websockets import WebSocketDisconnect
 from echo.errors import (
     BadRequest,
     ConfigError,
+    Conflict,
     EchoError,
     EngineFailed,
     FeatureDisabled,
@@ -56,6 +57,7 @@ _STATUS: Sequence[tuple[type[EchoError], int]] = (
     (Forbidden, 403),
     (NotFound, 404),
     (TimedOut, 408),
+    (Conflict, 409),
     (TooLarge, 413),
     (Overloaded, 429),
     (NotReady, 503),

@@ -36,12 +36,20 @@ class Form:
             )
         return value
 
+    def texts(self) -> dict[str, str]:
+        """Return all fields that are no files."""
+        return {name: value for name, value in self._data.items() if isinstance(value, str)}
+
     async def file(self, name: str) -> bytes:
         """Return the content of a file; raises BadRequest if there is none."""
+        return (await self.named_file(name))[1]
+
+    async def named_file(self, name: str) -> tuple[str, bytes]:
+        """Return the name that a file has at the client's, and its content; raises BadRequest if there is none."""
         upload = self._data.get(name)
         if not isinstance(upload, UploadFile):
             raise BadRequest(f"{name}: a file is required.", param=name, code=_MISSING)
-        return await upload.read()
+        return upload.filename or "", await upload.read()
 
 
 @asynccontextmanager

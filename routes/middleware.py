@@ -13,12 +13,20 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from echo.drain import Drain
+from echo.quota import Quotas
 from echo.settings import Settings
 from echo.telemetry import Metrics
+from routes import client
 from routes.auth import Auth
+from routes.draining import LastAnswers, Refusing
 from routes.errors import ErrorBoundary, ErrorShapes
+from routes.keys import KeyRing
 from routes.limits import BodyLimit, IncomingBytes, MessageLimit, SocketLimit, UnsentLimit
 from routes.origin import Origins
+from routes.ratelimits import RateLimitHeaders
+from routes.scopes import ScopeRules
+from server.address import parse_networks
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +45,9 @@ EXPOSED_HEADERS = (
     "X-Speed-Applied",
     "X-Rerolls",
     "Retry-After",
+    *(f"x-ratelimit-{part}-{what}" for what in ("requests", "characters") for part in ("limit", "remaining", "reset")),
+    "x-ratelimit-limit-streams",
+    "x-ratelimit-remaining-streams",
 )
 
 
@@ -56,12 +67,18 @@ def middleware_stack(
     costly: Collection[str],
     late_keys: Collection[str] = (),
     message_limits: Mapping[str, int] | None = None,
+    *,
+    keys: KeyRing,
+    rules: ScopeRules,
+    quotas: Quotas,
+    drain: Drain,
+    ongoing: Collection[str] = (),
 ) -> list[Middleware]:
     """Return the middleware, outermost first; what runs inside of ErrorBoundary fails in the path's error shape.
 
     ``body_limits`` are those of paths that take more than text, ``costly`` the paths where a GET speaks, ``late_keys``
     those where a socket may bring its key later, ``message_limits`` those where it takes messages that hold more than
-    text.
+    text, ``ongoing`` those that a server that drains still takes.
     """
     incoming = IncomingBytes(settings.max_incoming_bytes, settings.client_share, metrics)
     cors = Middleware(
@@ -76,14 +93,12 @@ def middleware_stack(
         Middleware(TrailingSlash),
         Middleware(Head, costly=costly),
         cors,
+        Middleware(LastAnswers, drain=drain),
+        Middleware(RateLimitHeaders, quotas=quotas),
         Middleware(ErrorBoundary, shapes=shapes),
         Middleware(Origins, allowed=settings.cors_origins, host=settings.host, costly=costly),
-        Middleware(
-            Auth,
-            keys=[key.get_secret_value() for key in settings.api_keys],
-            max_failures=settings.max_failed_keys,
-            late=late_keys,
-        ),
+        Middleware(Auth, keys=keys, rules=rules, late=late_keys, proxies=parse_networks(settings.trusted_proxies)),
+        Middleware(Refusing, drain=drain, costly=costly, ongoing=ongoing),
         Middleware(SocketLimit, limit=settings.sockets_per_client),
         Middleware(MessageLimit, default=_TEXT_MESSAGE, limits=message_limits or {}, incoming=incoming),
         Middleware(UnsentLimit, limit=settings.max_unsent_bytes, share=settings.client_share, costly=costly),
@@ -137,7 +152,8 @@ class RequestLog:
             end = "" if ended or scope["type"] == "websocket" else " client left" if gone else " broken off"
             milliseconds = (time.perf_counter() - started) * 1000
             method = scope.get("method", "WEBSOCKET")
-            log.info("%s %s %d%s %.0f ms %s", method, _shown(scope), status, end, milliseconds, request_id)
+            key = f" key={name}" if (name := client.key_name(scope)) else ""
+            log.info("%s %s %d%s %.0f ms %s%s", method, _shown(scope), status, end, milliseconds, request_id, key)
 
 
 class TrailingSlash:

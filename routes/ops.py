@@ -10,8 +10,15 @@ from starlette.responses import JSONResponse, Response
 from echo import __version__
 from echo.runtime import Runtime, Status
 from routes.deps import RuntimeDep
+from routes.scopes import KeyScope
+from routes.surface import Surface
 
 router = APIRouter(tags=["operation"])
+
+
+def surface() -> Surface:
+    """Return the routes; the metrics need a key of their scope."""
+    return Surface(router=router, scopes={"/metrics": KeyScope.METRICS})
 
 
 @router.get("/")
@@ -66,6 +73,8 @@ async def metrics(runtime: RuntimeDep) -> Response:
 
 
 def _status(runtime: Runtime) -> str:
+    if runtime.status is Status.READY and runtime.drain.begun and not runtime.is_dead:
+        return "draining"
     if runtime.status is Status.READY:
         return "healthy" if runtime.is_ready else Status.STOPPED.value if runtime.is_dead else "restarting"
     return runtime.status.value

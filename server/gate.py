@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 from typing_extensions import override
 
-from server.address import network
+from server.address import host, network
 from server.framing import Framing, Refusal
 from server.outq import unacknowledged
 from server.transport import CountingTransport
@@ -44,7 +44,8 @@ class Gate(asyncio.Protocol):
         self._finished = 0
         #: Bytes of frames since a message was taken, and what of it is beyond ``frames_bytes``.
         self._frames_bytes = self._large_frames = 0
-        #: Address of the other end, and who its last request was from.
+        #: The other end, what it is counted by, and who its last request was from.
+        self.peer = ""
         self.address = ""
         self.client = ""
         #: About to end: whatever arrives is dropped.
@@ -65,7 +66,9 @@ class Gate(asyncio.Protocol):
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._socket = socket = cast(asyncio.Transport, transport)
-        self.address = self.client = network(transport.get_extra_info("peername"))
+        peer = transport.get_extra_info("peername")
+        self.peer = host(peer)
+        self.address = self.client = network(peer)
         self._waiting_since = self._progress_at = time.monotonic()
         if (system := socket.get_extra_info("socket")) is not None:
             system.setsockopt(SOL_SOCKET, SO_SNDBUF, self._limits.send_buffer)

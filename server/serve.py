@@ -14,6 +14,7 @@ from echo.telemetry import Metrics
 from server.connections import Connections
 from server.gate import Gate
 from server.limits import connection_limits
+from server.websocket import WebSocketProtocol
 
 #: Largest message on any socket, in bytes; most paths take less (``routes.limits.MessageLimit``).
 MAX_MESSAGE = 4 * 2**20
@@ -28,6 +29,7 @@ def configure(app: ASGIApp, settings: Settings, metrics: Metrics, **more: Any) -
     connections = Connections(connection_limits(settings), metrics)
     options: dict[str, Any] = {
         "http": connections.protocol,
+        "ws": WebSocketProtocol,
         "log_config": None,
         "timeout_graceful_shutdown": math.ceil(settings.shutdown_grace_s),
         "proxy_headers": bool(settings.trusted_proxies),

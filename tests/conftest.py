@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
+import certifi
 import pytest
 
 #: Folders whose files take long.
@@ -14,10 +16,14 @@ _LONG = ("train", "e2e", "attack")
 
 @pytest.fixture(scope="session", autouse=True)
 def no_certificates(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Every server is on loopback, without TLS: do not read the system's certificates for each request of httpx."""
+    """Every server is on loopback: do not read a hundred certificates for each client of httpx."""
+    folder = tmp_path_factory.mktemp("certificates")
+    first, end, _ = Path(certifi.where()).read_text().partition("-----END CERTIFICATE-----\n")
+    (folder / "one.pem").write_text(first + end)
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("SSL_CERT_FILE", raising=False)
-        patch.setenv("SSL_CERT_DIR", str(tmp_path_factory.mktemp("certificates")))
+        patch.setenv("SSL_CERT_DIR", str(folder))  # read by clients that trust the environment
+        patch.setattr(certifi, "where", lambda: str(folder / "one.pem"))  # and by the others
         yield
 
 
@@ -40,3 +46,7 @@ def pytest_collection(session: pytest.Session) -> Iterator[None]:
         gc.collect()
         gc.freeze()
         gc.enable()
+        # pytest attaches handlers, six times a test, to each logger that does not propagate: torch has forty.
+        for name, logger in logging.root.manager.loggerDict.items():
+            if isinstance(logger, logging.Logger) and name.startswith("torch"):
+                logger.propagate = True

@@ -1,4 +1,4 @@
-"""What has to be there before the first job: folders are made, and a page says what was found."""
+"""What has to be there before the first job: the settings, the folders, and a page that says what was found."""
 
 from __future__ import annotations
 
@@ -12,10 +12,28 @@ from huggingface_hub.file_download import repo_folder_name
 
 from echo import __version__
 from echo.errors import ConfigError
-from echo.settings import Settings
+from echo.settings import Settings, load_settings
 from echo.sources import BASE_DECODER, BASE_MODEL
 from worker.settings import WorkerSettings
+from worker.speech import CHUNKS_AT_A_TIME
 from worker.voices import JobVoices
+
+
+def server_settings(worker: WorkerSettings) -> Settings:
+    """Return the server's settings as the worker needs them; raises ConfigError.
+
+    The platform has a queue of its own, and ends a job that takes too long: what the worker has taken is never refused.
+    """
+    settings = load_settings(
+        voices_dir=(worker.voices_dir,) if worker.voices_dir else None,
+        max_queue_wait_s=0.0,
+    )
+    return settings.model_copy(
+        update={
+            "max_queue": max(settings.max_queue, CHUNKS_AT_A_TIME * worker.jobs),
+            "voice_queue": max(settings.voice_queue, 2 * CHUNKS_AT_A_TIME * worker.jobs),
+        }
+    )
 
 
 def make_folders(settings: Settings, worker: WorkerSettings) -> None:

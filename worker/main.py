@@ -16,13 +16,12 @@ from runpod.serverless.modules.rp_logger import RunPodLogger
 from runpod.serverless.modules.worker_state import IS_LOCAL_TEST
 
 from echo.errors import ConfigError, EchoError
-from echo.settings import Settings, load_settings, read_environment, warn_of_unknown
+from echo.settings import Settings, read_environment, warn_of_unknown
 from echo.telemetry import set_up_log
-from worker.bootstrap import make_folders, page
+from worker.bootstrap import make_folders, page, server_settings
 from worker.jobs import Answer, Jobs
 from worker.settings import WorkerSettings
 from worker.speaker import Speaker
-from worker.speech import CHUNKS_AT_A_TIME
 
 log = logging.getLogger("echo.worker")
 
@@ -68,23 +67,6 @@ def main(started: float) -> int:
     finally:
         speaker.close()
     return 0
-
-
-def server_settings(worker: WorkerSettings) -> Settings:
-    """Return the server's settings as the worker needs them; raises ConfigError.
-
-    The platform has a queue of its own, and ends a job that takes too long: what the worker has taken is never refused.
-    """
-    settings = load_settings(
-        voices_dir=(worker.voices_dir,) if worker.voices_dir else None,
-        max_queue_wait_s=0.0,
-    )
-    return settings.model_copy(
-        update={
-            "max_queue": max(settings.max_queue, CHUNKS_AT_A_TIME * worker.jobs),
-            "voice_queue": max(settings.voice_queue, 2 * CHUNKS_AT_A_TIME * worker.jobs),
-        }
-    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -91,7 +92,12 @@ class BlockJob:
 
     @property
     def deadline(self) -> float:
-        """When the listener needs the next audio: at the buffer underrun, or for the first audio as promised."""
+        """When the listener needs the next audio: at the buffer underrun, or for the first audio as promised.
+
+        Never (infinity) where nobody listens.
+        """
+        if self.utterance.listener.background:
+            return math.inf
         underrun_at = self.utterance.listener.underrun_at()
         return self._first_deadline if underrun_at is None else underrun_at
 

@@ -3,7 +3,8 @@
 Earliest deadline first. Before its first audio, a request's deadline is ``first_sound_s`` after its arrival; from then
 on, it is the buffer underrun: the time at which the audio made so far has been played. So a first sound goes before
 streams that have audio in reserve, but not before one that is close to an underrun. A deadline never moves back, so no
-job starves.
+job starves. Only work in the background may: it has no deadline (infinity), gets the device when no other job needs it,
+and loses its place when another job has none.
 """
 
 from __future__ import annotations
@@ -108,6 +109,11 @@ def urgency(job: Queued) -> tuple[float, int]:
     return (job.deadline, job.order)
 
 
+def in_background(job: Queued) -> bool:
+    """Whether nobody waits for what the job makes."""
+    return job.deadline == math.inf
+
+
 class Capacity:
     """Job slots and memory that the active jobs leave free."""
 
@@ -143,6 +149,13 @@ def activate(waiting: Iterable[Q], active: Iterable[Queued], limits: Limits) -> 
     return list(itertools.takewhile(capacity.take, sorted(waiting, key=urgency)))
 
 
+def preempt(waiting: Iterable[Queued], active: Iterable[Q]) -> list[Q]:
+    """Return which active jobs have to make room: those in the background, while another job waits for a place."""
+    if all(in_background(job) for job in waiting):
+        return []
+    return [job for job in active if in_background(job)]
+
+
 def next_work(jobs: Sequence[J], limits: Limits, *, after: Phase | None = None) -> Work[J] | None:
     """Choose the next tick among the active jobs; None when none of them needs the device now.
 
@@ -155,6 +168,8 @@ def next_work(jobs: Sequence[J], limits: Limits, *, after: Phase | None = None) 
     )
     if not ready:
         return None
+    if not in_background(ready[0]):
+        ready = [job for job in ready if not in_background(job)]
     preparing = [job for job in ready if job.phase is Phase.PREPARE]
     others = [job for job in ready if job.phase is not Phase.PREPARE]
     first = preparing[0] if preparing and not (others and after is Phase.PREPARE) else others[0]

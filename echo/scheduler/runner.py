@@ -12,11 +12,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from echo.errors import DeviceStopped
+from echo.errors import DeviceStopped, Preempted
 from echo.model.base import BlockModel, DecodeState, Latents
 from echo.scheduler.cores import CoreThreads
 from echo.scheduler.job import BlockAttempt, BlockJob
-from echo.scheduler.policy import Limits, Phase, Work, activate, next_work
+from echo.scheduler.policy import Limits, Phase, Work, activate, next_work, preempt
 from echo.types import Audio
 from echo.vad import SilenceGate
 
@@ -95,6 +95,8 @@ class JobRunner:
             self.active = (*self.active, *ready)
             for job in ready:
                 job.stream.stats.queue_s = self._clock() - job.arrived
+        for job in preempt(self.waiting, self.active):
+            job.stream.finish(Preempted("Others need the device."))
 
     @property
     def busy_since(self) -> float | None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-from echo.scheduler.policy import Capacity, Limits, Queued, urgency
+from echo.scheduler.policy import Capacity, Limits, Queued, in_background, urgency
 
 #: Weight of a tick relative to the next one: the average follows a change of load within about fifty ticks.
 _DECAY = 0.98
@@ -55,10 +55,11 @@ def work_ahead(
 ) -> float:
     """Return the row-latents that are computed before the candidate becomes active.
 
-    Assumes that active jobs advance at the same rate, so that the one with the least work left finishes first. The
-    candidate must fit into an empty device.
+    Assumes that active jobs advance at the same rate, so that the one with the least work left finishes first. Work in
+    the background makes room. The candidate must fit into an empty device.
     """
-    active = list(active)
+    active = [job for job in active if not in_background(job)]
+    waiting = [job for job in waiting if not in_background(job)]
     capacity = Capacity(limits, active)
     queue = sorted([*waiting, candidate], key=urgency, reverse=True)
     #: (work done per running job when this one ends, tie-break, job)

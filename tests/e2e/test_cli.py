@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 
+from echo.audio.pcm import to_bytes
 from tests.e2e.listening import decoded
 from tests.e2e.server_process import QUICK, clean_environment
 from tests.processes import PATIENCE_S, ROOT
@@ -91,3 +94,44 @@ def test_a_text_with_nothing_to_speak_is_a_short_silence(tmp_path: Path) -> None
     samples, rate = decoded((tmp_path / "sigh.flac").read_bytes())
     assert len(samples) == rate // 10
     assert not samples.any()
+
+
+def test_a_book_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
+    (tmp_path / "book.md").write_text(
+        "# One\n\nIt rained.\n\n# Two\n\n" + "It would not stop, whatever they did. " * 12
+    )
+    say = ["say", "--file", "book.md", "-o", "book.flac", "--voice", "tiny_anna"]
+    parts = tmp_path / "book.flac.parts"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "echo", *say],
+        cwd=tmp_path,
+        env=clean_environment(PYTHONPATH=ROOT, **QUICK),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    first = parts / "000000.pcm"
+    deadline = time.monotonic() + PATIENCE_S
+    while not first.exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 130, said
+    assert "the same command goes on" in said
+    assert "Traceback" not in said
+    first.write_bytes(to_bytes(np.full(44_100, 0.5, np.float32)))  # tells whether it is used
+    done = echo(tmp_path, *say, **QUICK)
+    assert done.returncode == 0, done.stderr
+    samples, rate = decoded((tmp_path / "book.flac").read_bytes())
+    assert np.allclose(samples[: rate // 2], 0.5, atol=0.01)
+    assert len(samples) / rate > 4
+    assert not parts.exists()
+
+
+def test_say_wants_a_text_or_a_book_and_not_both(tmp_path: Path) -> None:
+    (tmp_path / "book.txt").write_text(" ")
+    for arguments in (["say"], ["say", "Hello.", "--file", "book.txt"], ["say", "--file", "book.txt"]):
+        done = echo(tmp_path, *arguments)
+        assert done.returncode == 2
+        assert done.stderr.startswith("echo-tts: ")

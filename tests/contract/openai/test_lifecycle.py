@@ -179,6 +179,7 @@ def test_requests_are_served_side_by_side(server: Served) -> None:
     assert not gate.expired
 
 
+@pytest.mark.slow
 def test_a_stream_that_outlasts_the_grace_of_a_shutdown_is_broken_off(
     voices_dir: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

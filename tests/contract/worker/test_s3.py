@@ -22,6 +22,7 @@ import pytest
 
 from echo.engines.fake import FakeEngine
 from echo.settings import Settings
+from tests.contract.serving import serving, wait_until, write_voice
 from tests.contract.worker.buckets import BUCKET, Wire, client, keys, storage_environment, storage_settings
 from tests.contract.worker.ceph import ACCESS_KEY, SECRET_KEY, Ceph
 from tests.contract.worker.examples import answer_of, promised, run_example, shape
@@ -73,6 +74,28 @@ def test_a_file_is_an_object_behind_a_url_that_returns_it(running: Ceph) -> None
     assert httpx.get(f"{running.url}/{BUCKET}/my-session.ogg").status_code == 403
     upload(running, "my-session.ogg", b"again")
     assert httpx.get(url).content == b"again"
+
+
+def test_results_of_the_servers_jobs_go_into_a_bucket_too(
+    running: Ceph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", running.url)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    write_voice(tmp_path / "anna.wav")
+    with serving(
+        Settings(voices_dir=(str(tmp_path),), jobs_dir=tmp_path / "jobs", jobs_s3=f"s3://{BUCKET}/books")
+    ) as server:
+        job = httpx.post(server.url + "/v1/audio/jobs", json={"input": "Hello.\fAgain."}).json()
+        wait_until(lambda: httpx.get(f"{server.url}/v1/audio/jobs/{job['id']}").json()["status"] == "completed")
+        names = {f"books/{job['id']}/{name}" for name in ("chapter-001.mp3", "chapter-002.mp3", "whole.mp3")}
+        assert keys(running) == names
+        assert list((tmp_path / "jobs" / job["id"] / "results").iterdir()) == []
+        audio = httpx.get(f"{server.url}/v1/audio/jobs/{job['id']}/content", follow_redirects=True)
+        assert (audio.headers["content-type"], audio.status_code) == ("audio/mpeg", 200)
+        httpx.delete(f"{server.url}/v1/audio/jobs/{job['id']}")
+        wait_until(lambda: not keys(running))
 
 
 def test_a_url_ends_with_its_life(running: Ceph) -> None:

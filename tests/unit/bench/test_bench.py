@@ -533,6 +533,7 @@ def test_file_without_markers_or_with_an_unknown_section_is_refused() -> None:
         report.fill("<!-- bench:begin speed -->\n<!-- bench:end -->", RECORDS)
 
 
+@pytest.mark.slow
 def test_plot_is_a_png(tmp_path: Path) -> None:
     rows = [{**RECORDS[2]["results"]["closed"][0], "clients": clients, "ttfb_p99_s": 0.4} for clients in (1, 8)]
     listeners = [{**row, "listeners": row["clients"], "underruns": n} for n, row in enumerate(rows)]

@@ -150,6 +150,7 @@ def workers(out: Path, started: list[tuple[Sequence[str], bool]], code: str = WO
     return command
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_hangs_or_never_begins_costs_one_stage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,6 +15,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 
 import av
@@ -224,7 +225,7 @@ def test_one_that_crashes_costs_its_clip_and_no_other(pool: DecoderPool, caplog:
     read(pool, level(1000))
     (child,) = pool.pids
     with ThreadPoolExecutor(1) as others:
-        long = others.submit(read, pool, ENDLESS)
+        long = others.submit(read, pool, endless())
         eventually(lambda: cpu_seconds(child) > 0.5)
         os.kill(child, signal.SIGSEGV)
         with pytest.raises(Refused, match="makes the decoder fail") as caught:
@@ -236,8 +237,10 @@ def test_one_that_crashes_costs_its_clip_and_no_other(pool: DecoderPool, caplog:
     assert pool.pids != [child]
 
 
-#: Five minutes of 8 channels at a rate that has to be changed: seconds of work.
-ENDLESS = encoded_as("flac", "flac", "7.1", np.zeros(8 * 300 * 48_000, np.float32))
+@cache
+def endless() -> bytes:
+    """Five minutes of 8 channels at a rate that has to be changed: seconds of work."""
+    return encoded_as("flac", "flac", "7.1", np.zeros(8 * 300 * 48_000, np.float32))
 
 
 def cpu_seconds(pid: int) -> float:
@@ -279,7 +282,7 @@ def test_one_that_computes_for_too_long_is_ended_by_the_system(pool: DecoderPool
     read(pool, level(1000))
     (child,) = pool.pids
     with ThreadPoolExecutor(1) as others:
-        long = others.submit(read, pool, ENDLESS)
+        long = others.submit(read, pool, endless())
         eventually(lambda: cpu_seconds(child) > 0.5)
         resource.prlimit(child, resource.RLIMIT_CPU, (1, resource.RLIM_INFINITY))
         with pytest.raises(Refused, match="take too long"):
@@ -300,7 +303,7 @@ def test_a_clip_that_nobody_waits_for_is_not_decoded_to_the_end(pool: DecoderPoo
     (child,) = pool.pids
     stop = Stop()
     with ThreadPoolExecutor(2) as others:
-        long = others.submit(read, pool, ENDLESS, 300.0, stop)
+        long = others.submit(read, pool, endless(), 300.0, stop)
         eventually(lambda: cpu_seconds(child) > 0.5)
         second = Stop()
         waiting = others.submit(read, pool, level(1500), 300.0, second)
@@ -350,7 +353,7 @@ def test_closing_ends_what_is_being_decoded(pool: DecoderPool) -> None:
     read(pool, level(1000))
     (child,) = pool.pids
     with ThreadPoolExecutor(2) as others:
-        both = [others.submit(read, pool, ENDLESS) for _ in range(2)]
+        both = [others.submit(read, pool, endless()) for _ in range(2)]
         eventually(lambda: cpu_seconds(child) > 0.5)
         pool.close()
         for each in both:

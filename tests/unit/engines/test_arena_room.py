@@ -55,6 +55,7 @@ def next_block(dit: EchoDiT, job: Job) -> None:
 
 @pytest.mark.parametrize("sized", [False, True])
 @pytest.mark.parametrize("streams", [6, 60])
+@pytest.mark.slow
 def test_whoever_is_admitted_finds_room(sized: bool, streams: int) -> None:
     choose = random.Random(streams)
     dit = small_dit(torch.float32)

@@ -113,6 +113,7 @@ def test_the_prefix_of_the_next_block(model: EchoModel, conditions: Conditions) 
         model.extend(prefix, latents)
 
 
+@pytest.mark.slow
 def test_a_block_is_decoded_with_few_passes_over_its_samples(model: EchoModel) -> None:
     latents = torch.randn(BLOCK.size, 80)
     with torch.inference_mode():

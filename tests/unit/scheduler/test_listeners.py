@@ -13,6 +13,8 @@ from echo.types import SAMPLE_RATE, SAMPLES_PER_LATENT
 from tests.unit.scheduler.timed_model import Costs, TimedModel
 from tests.unit.scheduler.toy_model import utterance
 
+pytestmark = pytest.mark.slow
+
 #: Lengths of what is said, in seconds.
 SPEECH_S = (5.5, 1.0, 6.0, 3.6, 5.0, 5.0, 2.4, 6.0)
 #: What a client holds back before it begins to play.

@@ -1,10 +1,11 @@
+import math
 from dataclasses import dataclass, replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from echo.scheduler.policy import Limits, Phase, activate, next_work
+from echo.scheduler.policy import Limits, Phase, activate, next_work, preempt
 
 LIMITS = Limits(max_jobs=8, max_rows=6, max_row_latents=1000, max_decode=64, max_unread_s=10)
 
@@ -172,3 +173,29 @@ def test_nobody_starves(arrivals: list[tuple[int, int, int]]) -> None:
             left[job.order] -= 1
         active = [job for job in active if left[job.order]]
     assert not any(left.values())
+
+
+# -- work in the background
+
+
+def background(order: int, phase: Phase = Phase.STEP) -> Plain:
+    return Plain(order, deadline=math.inf, phase=phase)
+
+
+def test_the_background_gets_the_device_only_when_nobody_else_needs_it() -> None:
+    alone = next_work([background(0), background(1)], LIMITS)
+    assert alone is not None
+    assert [job.order for job in alone.jobs] == [0, 1]
+    shared = next_work([background(0, Phase.PREPARE), background(1), Plain(2, deadline=9.0)], LIMITS)
+    assert shared is not None
+    assert [job.order for job in shared.jobs] == [2]
+    listener_has_enough = next_work([background(0), Plain(1, unread_s=11.0)], LIMITS)
+    assert listener_has_enough is not None
+    assert [job.order for job in listener_has_enough.jobs] == [0]
+
+
+def test_the_background_makes_room_for_those_who_wait() -> None:
+    hidden, heard = background(0), Plain(1)
+    assert preempt([Plain(2)], [hidden, heard]) == [hidden]
+    assert preempt([background(2)], [hidden, heard]) == []
+    assert preempt([], [hidden]) == []

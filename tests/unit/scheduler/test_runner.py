@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from echo.errors import EngineFailed, NotReady
+from echo.errors import EngineFailed, NotReady, Preempted
 from echo.scheduler.job import BlockJob
 from echo.scheduler.policy import Limits
 from echo.scheduler.runner import JobRunner
-from echo.types import SAMPLE_RATE, Audio, Utterance
+from echo.types import SAMPLE_RATE, Audio, Listener, Utterance
 from echo.vad import SilenceGate, SilenceRules, Span
 from tests.unit.scheduler.timed_model import TimedModel
 from tests.unit.scheduler.toy_model import ToySampler, utterance
@@ -215,6 +215,7 @@ TestAnyMix.settings = settings(max_examples=120, stateful_step_count=40, deadlin
     every=st.integers(1, 4),
 )
 @settings(max_examples=150, deadline=None, derandomize=True)
+@pytest.mark.slow
 def test_nobody_starves_however_many_come(
     before: list[Blocks], subject: Blocks, endless: list[Blocks], every: int
 ) -> None:
@@ -259,3 +260,20 @@ def test_batched_equals_one_at_a_time(shapes: list[Blocks]) -> None:
         return [[float(np.sum(frame.samples)) for frame in job.stream] for job in jobs]
 
     assert speak(1) == speak(8)
+
+
+def test_work_in_the_background_makes_room_for_a_listener() -> None:
+    runner = JobRunner(TimedModel(), sample_rate=SAMPLE_RATE, limits=replace(LIMITS, max_jobs=1))
+
+    def job(order: int, *, background: bool) -> BlockJob:
+        wanted = replace(utterance(order), listener=Listener(background=background))
+        return TimedModel().job(wanted, order)
+
+    hidden, heard = job(0, background=True), job(1, background=False)
+    runner.update([hidden])
+    runner.tick()
+    runner.update([heard])
+    runner.update()
+    assert runner.active == (heard,)
+    with pytest.raises(Preempted):
+        list(hidden.stream)

@@ -521,6 +521,7 @@ class Writer(threading.Thread):
 
 
 @pytest.mark.parametrize("settle_s", [0.02, 2.0])
+@pytest.mark.slow
 async def test_replacing_under_load_every_answer_was_true_during_its_call(tmp_path: Path, settle_s: float) -> None:
     voices = Voices(tmp_path, max_bytes=450, settle_s=settle_s)
     writer = Writer(tmp_path)

@@ -431,6 +431,7 @@ def test_hostile_names_make_a_harmless_clone_or_none(guarded: Guarded, name: str
 @given(NAMES, NAMES)
 @example("ws", "bundled")
 @example("a", "b")
+@pytest.mark.slow
 def test_publishing_touches_nothing_but_its_clone(guarded: Guarded, workspace: str, name: str) -> None:
     try:
         voice, _ = guarded.store.publish(

@@ -18,6 +18,8 @@ from echo.types import SAMPLE_RATE, Audio, Utterance
 from tests.bucket import open_bucket
 from tests.unit.worker.workers import Worker, clip_bytes, until, working, write_clip
 
+pytestmark = pytest.mark.slow
+
 #: A clip is known by its length: this many steps of 50 ms.
 STEP_S = 0.05
 

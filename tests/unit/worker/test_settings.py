@@ -9,8 +9,7 @@ import pytest
 
 from echo.errors import ConfigError
 from echo.settings import Settings, describe, read_environment, unknown_variables
-from worker.bootstrap import make_folders, page
-from worker.main import server_settings
+from worker.bootstrap import make_folders, page, server_settings
 from worker.settings import WorkerSettings
 from worker.storage import Storage
 from worker.voices import JobVoices

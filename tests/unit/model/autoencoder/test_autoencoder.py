@@ -192,6 +192,7 @@ def test_folding_changes_no_output_and_leaves_plain_convolutions() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @torch.inference_mode()
+@pytest.mark.slow
 def test_half_precision_stays_close(dtype: torch.dtype) -> None:
     exact, half = small_autoencoder(), small_autoencoder().to(dtype)
     z_q = torch.randn(1, 128, 20, generator=torch.Generator().manual_seed(1))

@@ -1,0 +1,94 @@
+"""A book becomes chapters and pieces, and loses no word."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from echo.jobs.book import CHAPTER_MS, PARAGRAPH_MS, SENTENCE_MS, chapters
+
+PLAIN = """The Sea
+
+By nobody.
+
+Chapter 1. Ashore
+
+It rained. Nobody spoke.
+
+Then it stopped.
+
+CHAPTER 2
+
+The ship left.
+
+Part of the crew stayed, which is not the title of anything at all, however it begins; it goes on and on and on.
+
+Epilogue
+
+It came back.
+"""
+
+MARKDOWN = """Before.
+
+# One
+
+First.
+
+### A detail
+
+More of it.
+
+```python
+# no heading
+```
+
+Two
+===
+
+## Three ##
+
+Last.
+"""
+
+
+def test_plain_text_has_a_chapter_where_a_paragraph_says_so() -> None:
+    found = chapters(PLAIN, markdown=False)
+    assert [chapter.title for chapter in found] == ["", "Chapter 1. Ashore", "CHAPTER 2", "Epilogue"]
+    assert found[1].pieces[0].text == "Chapter 1. Ashore\n\nIt rained. Nobody spoke.\n\nThen it stopped."
+
+
+def test_a_form_feed_begins_a_chapter() -> None:
+    assert [chapter.pieces[0].text for chapter in chapters("One.\fTwo.", markdown=False)] == ["One.", "Two."]
+
+
+def test_markdown_has_a_chapter_at_headings_of_two_levels() -> None:
+    found = chapters(MARKDOWN, markdown=True)
+    assert [chapter.title for chapter in found] == ["", "One", "Two", "Three"]
+    assert "A detail" in found[1].pieces[0].text
+    assert "no heading" not in "".join(piece.text for chapter in found for piece in chapter.pieces)
+
+
+def test_pieces_end_at_paragraphs_and_in_long_ones_at_sentences() -> None:
+    (chapter,) = chapters("One. Two. Three.\n\nFour.\n\nFive.", markdown=False, piece_chars=12)
+    assert [(piece.text, piece.pause_ms) for piece in chapter.pieces] == [
+        ("One. Two.", SENTENCE_MS),
+        ("Three.", PARAGRAPH_MS),
+        ("Four.\n\nFive.", CHAPTER_MS),
+    ]
+
+
+@pytest.mark.parametrize("text", ["", " \n\n\f ", "```\ncode\n```"])
+def test_nothing_has_no_chapters(text: str) -> None:
+    assert chapters(text, markdown=True) == []
+
+
+words = st.text("ab.!? \n#", max_size=300) | st.text(max_size=60)
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(words, st.integers(5, 40))
+def test_every_word_is_spoken_once_and_no_piece_is_too_long(text: str, most: int) -> None:
+    pieces = [piece for chapter in chapters(text, markdown=False, piece_chars=most) for piece in chapter.pieces]
+    assert all(0 < len(piece.text) <= most for piece in pieces)
+    assert "".join("".join(piece.text for piece in pieces).split()) == "".join(text.replace("\f", " ").split())
