@@ -27,6 +27,7 @@ from echo.sizing import sized_plan
 from echo.stats import SpeechStats
 from echo.telemetry import Metrics
 from echo.text.pack import estimate_seconds
+from echo.timing.track import SpeechTimes
 from echo.tracing import Tracing
 from echo.types import (
     BlockPlan,
@@ -171,6 +172,7 @@ class SpeechSteps:
         *,
         streamed: bool = True,
         playback: Playback | None = None,
+        times: SpeechTimes | None = None,
     ) -> Pipeline:
         """Return the way of segments through engine and encoder; counted in the metrics when it is stopped."""
         pipeline = Pipeline(
@@ -185,6 +187,7 @@ class SpeechSteps:
             streamed=streamed,
             playback=playback,
             freed=self._counts.freed,
+            times=times,
         )
         pipeline.on_end(partial(self._count, pipeline.stats))
         if self._tracing is not None:
@@ -192,6 +195,13 @@ class SpeechSteps:
         if self._on_open is not None:
             self._on_open(pipeline)
         return pipeline
+
+    def times(self, request: SpeechRequest, source: str, segments: Sequence[Segment]) -> SpeechTimes | None:
+        """Return what notes the times of the words of ``source``, of which the segments are made; None: not wanted."""
+        if not request.times:
+            return None
+        chunks = [segment.utterance.text for segment in segments]
+        return SpeechTimes(source, chunks, self.engine.info.sample_rate, request.speed)
 
     def seed(self, request: SpeechRequest) -> int:
         """Return the request's seed, or draw one."""
@@ -214,6 +224,7 @@ class SpeechSteps:
                     emotion=request.emotion,
                     options=options,
                     listener=listener,
+                    times=request.times,
                     estimate_s=seconds,
                 ),
                 pause_before_ms=chunk.pause_before_ms,

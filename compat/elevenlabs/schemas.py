@@ -120,6 +120,7 @@ class SocketQuery(Body):
             seed=self.seed,
             speed=settings.speed,
             client=client,
+            times=True,
         )
 
 

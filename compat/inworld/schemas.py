@@ -172,6 +172,7 @@ class Voicing(EngineOptions, EmotionOptions, Wire):
             speed=self.audio_config.speaking_rate,
             streaming=streaming,
             client=client,
+            times=self.timestamp_type is not TimestampType.NONE,
         )
 
 
