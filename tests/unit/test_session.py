@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from echo.audio.join import JoinRules
+from echo.emotion import FIELDS
 from echo.engines.fake import FakeScript
 from echo.errors import BadRequest, EngineFailed, Overloaded, VoiceNotFound
 from echo.session import (
@@ -324,7 +325,7 @@ async def test_an_unknown_voice_fails_each_passage_and_holds_nothing() -> None:
 
 
 async def test_an_emotion_reaches_the_engine_with_its_clip_encoded() -> None:
-    async with speech(script := FakeScript()) as service:
+    async with speech(script := FakeScript(), emotions=FIELDS.values()) as service:
         emotion = Emotion(clip=VoiceRef(name="tiny_dan"), alpha=0.5)
         session = service.session(request(text=TEXT, emotion=emotion), SENTENCES)
         session.end()
