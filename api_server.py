@@ -17,7 +17,7 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from compat import chatterbox, deepgram, elevenlabs, inworld, omni, twilio, xtts
+from compat import chatterbox, deepgram, elevenlabs, inworld, kokoro, omni, twilio, xtts
 from echo import __version__
 from echo.errors import ConfigError
 from echo.runtime import Runtime, Status
@@ -54,6 +54,8 @@ def create_app(
         surfaces.append(inworld.surface(settings))
     if settings.omni_compat:
         surfaces.append(omni.surface(settings))
+    if settings.kokoro_compat:
+        surfaces.append(kokoro.surface(settings))
     if settings.deepgram_compat:
         surfaces.append(deepgram.surface(settings))
     if settings.xtts_compat:

@@ -376,6 +376,9 @@ class Settings(EnvironmentModel):
         "Serve the routes of vLLM-Omni and SGLang-Omni: text over a socket while it is written, batches, and voices by "
         "upload.",
     )
+    kokoro_compat: bool = _env(
+        "ECHO_KOKORO_COMPAT", True, "Serve Kokoro-FastAPI's route for speech with the times of its words."
+    )
     deepgram_compat: bool = _env("ECHO_DEEPGRAM_COMPAT", True, "Serve Deepgram's socket for speech.")
     xtts_compat: bool = _env("ECHO_XTTS_COMPAT", True, "Serve the XTTS routes (Mantella, SillyTavern, SkyrimNet).")
     elevenlabs_compat: bool = _env("ECHO_ELEVENLABS_COMPAT", True, "Serve ElevenLabs' routes.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, StrictBool, StrictInt, StrictStr, WithJsonSchema
+from pydantic import AliasChoices, BeforeValidator, Field, StrictBool, StrictInt, StrictStr, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from echo.errors import BadRequest
@@ -66,6 +66,12 @@ class SpeechBody(EngineOptions, EmotionOptions):
     )
     sample_rate: SampleRate | None = Field(None, description="In Hz; also as a query parameter.")
     preset: StrictStr | None = Field(None, description="A preset by name, in place of the configured one.")
+    word_timestamps: StrictBool | None = Field(
+        None,
+        validation_alias=AliasChoices("word_timestamps", "timestamps"),
+        description="Say when each word is spoken: in events, or in a header of an answer in one piece. Also as "
+        "``timestamps``.",
+    )
     wav_streaming: StrictBool | None = Field(
         None, description="Send wav progressively, with 0xFFFFFFFF in place of its sizes."
     )

@@ -38,13 +38,21 @@ def resolve_output(
     """Settle encoding, sample rate and way of sending.
 
     ``pcm_sample_rate`` and ``wav_streaming`` are the operator's defaults, ``available`` what this host can encode.
-    Raises BadRequest for a ``response_format`` that is unknown or not available.
+    Raises BadRequest for a ``response_format`` that is unknown or not available, and for times of words that a bare
+    stream of audio has no place for.
     """
     encoding = _encoding(body, available)
     sse = body.stream_format == "sse"
     progressive = wav_streaming if body.wav_streaming is None else body.wav_streaming
-    unsized = encoding is Encoding.WAV and (sse or (progressive and body.stream is not False))
-    whole = not sse and (body.stream is False or (encoding is Encoding.WAV and not unsized))
+    # Times of words are known at the end: a header can have them only if the audio waits for it.
+    in_one = body.stream is False or (bool(body.word_timestamps) and body.stream is None)
+    unsized = encoding is Encoding.WAV and (sse or (progressive and not in_one))
+    whole = not sse and (in_one or (encoding is Encoding.WAV and not unsized))
+    if body.word_timestamps and not whole and not sse:
+        raise BadRequest(
+            "word_timestamps: a stream needs stream_format 'sse' for them; without it, stream must not be true.",
+            param="word_timestamps",
+        )
     return OutputPlan(
         format=AudioFormat(encoding=encoding, sample_rate=_rate(body, encoding, pcm_sample_rate), unsized=unsized),
         whole=whole,

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from echo.audio.encode import supported_encodings
+from echo.service import SpeechStream
 from echo.settings import Settings
 from echo.types import SAMPLE_RATES, SpeechRequest, VoiceRef
 from routes import sse
@@ -20,6 +21,7 @@ from routes.format import OutputPlan, resolve_output
 from routes.json import read_json
 from routes.response import answer_streamed, answer_whole
 from routes.surface import Surface
+from routes.words import words_headers
 
 router = APIRouter(tags=["speech"])
 
@@ -80,7 +82,7 @@ async def create_speech(request: Request, runtime: RuntimeDep) -> Response:
     service = runtime.services.of(body.model)
     headers = {"X-Speed-Applied": str(float(speech.speed))}
     if plan.whole:
-        return await answer_whole(request, service, speech, headers=headers)
+        return await answer_whole(request, service, speech, headers=headers, render=_file)
     if plan.sse:
         events = partial(sse.SpeechEvents, text=speech.text)
         return await answer_streamed(
@@ -103,4 +105,9 @@ def to_request(body: SpeechBody, plan: OutputPlan, client: str = "") -> SpeechRe
         speed=1.0 if body.speed is None else body.speed,
         streaming=plan.streaming,
         client=client,
+        times=bool(body.word_timestamps),
     )
+
+
+def _file(stream: SpeechStream, audio: bytes) -> Response:
+    return Response(audio, media_type=stream.output.media_type, headers=words_headers(stream))

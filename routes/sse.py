@@ -14,9 +14,11 @@ from typing_extensions import override
 
 from echo.errors import EchoError
 from echo.service import SpeechStream
+from echo.text.times import Timed
 from echo.types import LATENT_S
 from routes.errors import describe, error_info
 from routes.response import LINE_AUDIO_BYTES, ByteStream
+from routes.words import NewWords, words_told
 
 log = logging.getLogger(__name__)
 
@@ -27,11 +29,15 @@ _PING_S = 10.0
 
 
 class SpeechEvents(ByteStream):
-    """Wraps a SpeechStream: delta events, then one ``done`` or one ``error``."""
+    """Wraps a SpeechStream: delta events, then one ``done`` or one ``error``.
+
+    Where the request asked when words are spoken, the audio is followed by the words that have become known with it.
+    """
 
     def __init__(self, stream: SpeechStream, text: str, *, ping_s: float = _PING_S) -> None:
         self._stream = stream
         self._text = text
+        self._words = NewWords(stream)
         self._ping_s = ping_s
         self._events = self._produce()
 
@@ -52,12 +58,30 @@ class SpeechEvents(ByteStream):
                 for start in range(0, len(piece), LINE_AUDIO_BYTES):
                     audio = base64.b64encode(piece[start : start + LINE_AUDIO_BYTES]).decode("ascii")
                     yield _event({"type": "speech.audio.delta", "audio": audio})
+                if words := self._words.take():
+                    yield self._told(words)
         except Exception as error:
             if not isinstance(error, EchoError):
                 log.exception("speech failed after the first byte")
             yield _event({"error": error_info(describe(error)).model_dump()})
             return
-        yield _event({"type": "speech.audio.done", "usage": usage(self._text, self._stream)})
+        if words := self._words.take():
+            yield self._told(words)
+        yield _event(
+            {
+                "type": "speech.audio.done",
+                "usage": usage(self._text, self._stream),
+                "stats": stats(self._stream),
+                **self._method(),
+            }
+        )
+
+    def _told(self, words: list[Timed]) -> bytes:
+        return _event({"type": "speech.audio.word_timestamps", "timestamps": words_told(words), **self._method()})
+
+    def _method(self) -> dict[str, str]:
+        times = self._stream.times
+        return {} if times is None else {"timestamps_method": times.method.value}
 
     async def _pieces(self) -> AsyncGenerator[bytes | None]:
         """The stream's pieces; None for every ``ping_s`` seconds without one."""
@@ -79,6 +103,25 @@ def usage(text: str, stream: SpeechStream) -> dict[str, int]:
     # Rounded first: the float of 13 whole latents lies above 13.
     made = math.ceil(round(stream.stats.audio_s / LATENT_S, 6))
     return {"input_tokens": given, "output_tokens": made, "total_tokens": given + made}
+
+
+def stats(stream: SpeechStream) -> dict[str, float | int | None]:
+    """Tell how an exhausted stream was made; in seconds since the request, but for the audio's and the voice's length.
+
+    ``queue_s`` is how long the first chunk waited for the engine, None where the engine does not say.
+    """
+    done = stream.stats
+    seconds = {
+        "audio_s": done.audio_s,
+        "voice_s": done.voice_s,
+        "queue_s": done.queue_s,
+        "first_audio_s": done.first_frame_s,
+        "total_s": done.total_s,
+    }
+    return {
+        **{name: None if value is None else round(value, 4) for name, value in seconds.items()},
+        "rerolls": done.rerolls,
+    }
 
 
 async def _next(stream: SpeechStream) -> bytes | None:

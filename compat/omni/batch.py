@@ -29,6 +29,7 @@ from routes.errors import ERROR_RESPONSES, validated
 from routes.json import read_json
 from routes.response import until_disconnect
 from routes.sse import usage
+from routes.words import words_of
 
 router = APIRouter(tags=["speech"], responses=ERROR_RESPONSES)
 
@@ -137,6 +138,7 @@ class Batch:
             "audio_data": (await asyncio.to_thread(base64.b64encode, audio)).decode(),
             "media_type": stream.output.media_type,
             "usage": usage(speech.text, stream),
+            **words_of(stream),
         }
 
     def _fail(self, index: int, error: Exception) -> None:

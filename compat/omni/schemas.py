@@ -42,7 +42,8 @@ class OmniBody(SpeechBody):
         A recording has been decoded then, so that this is done once for many requests. Raises BadRequest for a format
         that is not available, and BadRequest, TooLarge or VoiceNotFound for the voice.
         """
-        settled = self.model_copy(update={"stream": not whole, "stream_format": None, "wav_streaming": False})
+        sent = {"stream": not whole, "stream_format": None, "wav_streaming": False, "word_timestamps": None}
+        settled = self.model_copy(update=sent)
         plan = resolve_output(
             settled,
             pcm_sample_rate=runtime.settings.pcm_sample_rate,

@@ -15,6 +15,7 @@ from echo.errors import EchoError
 from echo.limits import RequestLimits
 from echo.session import PassageDone, PassageFailed, PassageStarted
 from echo.text.times import SpokenText
+from routes.words import words_told
 
 Send = Callable[[Mapping[str, object] | bytes], Awaitable[None]]
 """Sends one message: JSON, or a binary frame."""
@@ -206,7 +207,7 @@ class Utterance:
             "sample_rate": rate,
             "channels": 1,
             "audio_b64": base64.b64encode(audio).decode(),
-            "timestamps": None if words is None else _milliseconds_of(words),
+            "timestamps": None if words is None else words_told(words.words()),
             **({} if words is None else {"timestamps_method": words.method.value}),
         }
 
@@ -228,10 +229,3 @@ def _words(done: PassageDone) -> SpokenText:
     if done.speech_start_s is None or done.speech_end_s is None:
         return SpokenText(text="", start_s=0.0, end_s=0.0)
     return done.spoken().stripped().placed(lambda second: second - done.start_s)
-
-
-def _milliseconds_of(spoken: SpokenText) -> list[dict[str, object]]:
-    return [
-        {"word": word.text, "start_ms": round(word.start_s * 1000), "end_ms": round(word.end_s * 1000)}
-        for word in spoken.words()
-    ]

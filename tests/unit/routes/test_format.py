@@ -142,3 +142,17 @@ def test_whatever_is_streamed_is_made_in_streaming_blocks() -> None:
     for response_format, stream, model, sse, rate in bodies:
         got = settle(response_format=response_format, stream=stream, model=model, sse=sse, sample_rate=rate)
         assert got.whole or got.streaming
+
+
+@pytest.mark.parametrize("encoding", list(FORMATS))
+def test_times_of_words_make_an_answer_whole_unless_it_is_to_be_streamed(encoding: Encoding) -> None:
+    got = settle(response_format=encoding, word_timestamps=True, wav_streaming=True)
+    assert got.whole
+    assert not got.format.unsized
+    assert not settle(response_format=encoding, word_timestamps=True, sse=True).whole
+
+
+def test_a_bare_stream_has_no_place_for_times_of_words() -> None:
+    with pytest.raises(BadRequest, match="stream_format 'sse'"):
+        settle(response_format=Encoding.MP3, word_timestamps=True, stream=True)
+    assert settle(response_format=Encoding.WAV, word_timestamps=True, stream=True).whole

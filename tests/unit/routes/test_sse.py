@@ -4,9 +4,11 @@ import json
 from typing import Any
 
 import pytest
+from typing_extensions import override
 
 from echo.errors import EngineFailed
 from echo.stats import SpeechStats
+from echo.text.times import Timed, TimesMethod
 from routes.sse import SpeechEvents
 
 
@@ -15,6 +17,7 @@ class Stream:
 
     def __init__(self, *pieces: bytes | float | Exception, audio_s: float = 1.0) -> None:
         self.stats = SpeechStats(audio_s=audio_s)
+        self.times: Times | None = None
         self.left = list(pieces)
         self.closed = asyncio.Event()
 
@@ -78,6 +81,68 @@ async def test_usage_counts_text_and_latents(text: str, audio_s: float, counts: 
     usage = done["usage"]
     assert (usage["input_tokens"], usage["output_tokens"]) == counts
     assert usage["total_tokens"] == sum(counts)
+
+
+async def test_the_end_tells_how_it_was_made() -> None:
+    stream = Stream(audio_s=1.5)
+    stream.stats.queue_s, stream.stats.first_frame_s, stream.stats.total_s = 0.01, 0.123456, 0.9
+    stream.stats.rerolls = 2
+    (done,) = await read(stream)
+    assert done["stats"] == {
+        "audio_s": 1.5,
+        "voice_s": 0.0,
+        "queue_s": 0.01,
+        "first_audio_s": 0.1235,
+        "total_s": 0.9,
+        "rerolls": 2,
+    }
+    assert "timestamps_method" not in done
+
+
+class Times:
+    """Words that become known with a piece."""
+
+    def __init__(self) -> None:
+        self.words: list[Timed] = []
+        self.method = TimesMethod.ATTENTION
+
+
+async def test_words_follow_the_audio_with_which_they_become_known() -> None:
+    class Telling(Stream):
+        @override
+        async def __anext__(self) -> bytes:
+            piece = await super().__anext__()
+            if piece != b"-":
+                times.words.append(Timed(piece.decode(), 0.1, 0.2004))
+            if not self.left:
+                times.words.append(Timed("last.", 0.25, 0.5))
+                times.method = TimesMethod.ESTIMATE
+            return piece
+
+    stream, times = Telling(b"one", b"-", b"two"), Times()
+    stream.times = times
+    first, one, second, third, two, done = await read(stream)
+    assert [event["type"] for event in (first, second, third)] == ["speech.audio.delta"] * 3
+    assert one == {
+        "type": "speech.audio.word_timestamps",
+        "timestamps": [{"word": "one", "start_ms": 100, "end_ms": 200}],
+        "timestamps_method": "attention",
+    }
+    assert [word["word"] for word in two["timestamps"]] == ["two", "last."]
+    assert (two["timestamps_method"], done["timestamps_method"]) == ("estimate", "estimate")
+    assert done["type"] == "speech.audio.done"
+
+
+async def test_words_that_are_known_at_the_end_come_before_the_last_event() -> None:
+    stream, times = Stream(b"ab"), Times()
+    stream.times = times
+    lines = events(stream).__aiter__()
+    assert b"delta" in await anext(lines)
+    times.words.append(Timed("ab", 0.0, 1.0))
+    assert [json.loads(line[6:])["type"] async for line in lines] == [
+        "speech.audio.word_timestamps",
+        "speech.audio.done",
+    ]
 
 
 async def test_a_failure_is_the_last_event(caplog: pytest.LogCaptureFixture) -> None:
