@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     given.rest = rest
     if given.run is _serve:  # it sets up its own log
-        return _serve(given)
+        return int(given.run(given))
     set_up_log()
     try:
         return int(given.run(given))
@@ -181,7 +181,7 @@ def _serve(given: argparse.Namespace) -> int:
     from api_server import main as serve
 
     flags = [f"--{name}={value}" for name in ("model", "device") if (value := getattr(given, name)) is not None]
-    return int(serve([*flags, *given.rest]))
+    return serve([*flags, *given.rest])
 
 
 def _bench(given: argparse.Namespace) -> int:
