@@ -18,6 +18,9 @@ from echo.errors import EchoError
 from echo.telemetry import set_up_log
 from echo.terminal.measure import measure, table
 from echo.terminal.say import write
+from echo.terminal.subtitles import Subtitles
+from echo.text.captions import CaptionFormat
+from echo.text.times import TimesMethod
 from echo.types import AudioFormat, Encoding
 
 _DEFAULT_OUTPUT = Path("speech.wav")
@@ -71,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
         help=f"one of {' '.join(_BY_SUFFIX)} (default: {_DEFAULT_OUTPUT}; none with --play)",
     )
     say.add_argument("--play", action="store_true", help="play it while it is made, where a player is found")
+    say.add_argument("--subtitles", type=Path, metavar="FILE", help="write subtitles, too: .srt or .vtt")
     say.add_argument("--voice", help="a voice's name, or the path of a clip to speak like")
     say.add_argument("--seed", type=int, help="makes the result repeatable")
     say.add_argument("--speed", type=float, default=1.0, help="0.25 to 4")
@@ -116,22 +120,44 @@ def _say(given: argparse.Namespace) -> int:
     if (given.text is None) == (given.file is None):
         print("echo-tts: either a text or --file is needed", file=sys.stderr)
         return 2
-    options = {"num_steps": given.steps} if given.steps is not None else {}
+    options: dict[str, Any] = {"num_steps": given.steps} if given.steps is not None else {}
+    subtitles: Subtitles | None = None
+    if given.subtitles is not None:
+        if wrong := _wrong_subtitles(given):
+            print(f"echo-tts: {wrong}", file=sys.stderr)
+            return 2
+        subtitles = Subtitles(given.subtitles)
     if given.file is not None:
         return _say_book(given, output, format, options)
     text = sys.stdin.read() if given.text == "-" else given.text
     with load(given.model, device=given.device) as speech:
-        spoken = speech.stream(
-            text,
-            voice=_voice(speech, given.voice),
-            seed=given.seed,
-            speed=given.speed,
-            preset=given.preset,
-            **options,
-        )
+        options |= {"voice": _voice(speech, given.voice), "seed": given.seed}
+        options |= {"speed": given.speed, "preset": given.preset}
+        if subtitles is not None:
+            spoken = subtitles.note(speech.stream(text, times=True, **options))
+        else:
+            spoken = speech.stream(text, **options)
         target = given.output if given.output is not None or given.play else _DEFAULT_OUTPUT
         write(spoken, speech.sample_rate, target, format, play=given.play)
+    if subtitles is not None:
+        subtitles.write()
+        if subtitles.method is TimesMethod.ESTIMATE:
+            print(
+                f"echo-tts: {given.subtitles}: this engine tells no times of words; they are estimated", file=sys.stderr
+            )
     return 0
+
+
+def _wrong_subtitles(given: argparse.Namespace) -> str | None:
+    """What is wrong with ``--subtitles``."""
+    suffixes = [format.value for format in CaptionFormat]
+    if given.subtitles.suffix.lower() not in suffixes:
+        return f"{given.subtitles}: the name must end in one of {' '.join(suffixes)}"
+    if not given.subtitles.parent.is_dir():
+        return f"{given.subtitles}: there is no such folder"
+    if given.file is not None:
+        return "--subtitles needs a text, not --file"
+    return None
 
 
 def _say_book(given: argparse.Namespace, output: Path, format: AudioFormat, options: dict[str, Any]) -> int:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from echo.audio.pcm import to_bytes
+from echo.text.captions import SHORTEST_S
 from tests.e2e.listening import decoded
 from tests.e2e.server_process import QUICK, clean_environment
 from tests.processes import PATIENCE_S, ROOT
@@ -152,3 +153,25 @@ def test_serve_takes_the_servers_options(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "PORT" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_subtitles_hold_the_words_while_they_are_heard(tmp_path: Path) -> None:
+    text = "The rain has stopped. We can go."
+    options = ("--voice", "tiny_anna", "--seed", "1", "--steps", "4", "-o", "out.wav", "--subtitles", "out.vtt")
+    done = echo(tmp_path, "--model", "tiny", "say", text, *options)
+    assert done.returncode == 0, done.stderr
+    assert "estimated" not in done.stderr
+    samples, rate = decoded((tmp_path / "out.wav").read_bytes())
+    head, first, second = (tmp_path / "out.vtt").read_text().rstrip("\n").split("\n\n")
+    assert head == "WEBVTT"
+    assert [cue.split("\n")[1] for cue in (first, second)] == ["The rain has stopped.", "We can go."]
+    edges = [_seconds(edge) for cue in (first, second) for edge in cue.split("\n")[0].split(" --> ")]
+    assert edges == sorted(edges)
+    assert edges[0] < 1
+    assert edges[2] > 0.3 * len(samples) / rate
+    assert edges[3] <= len(samples) / rate + SHORTEST_S
+
+
+def _seconds(edge: str) -> float:
+    hours, minutes, seconds = edge.split(":")
+    return 3600 * int(hours) + 60 * int(minutes) + float(seconds)

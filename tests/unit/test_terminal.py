@@ -11,10 +11,14 @@ import numpy as np
 import pytest
 import soundfile
 
+from echo import cli
+from echo.api import TimedAudio
 from echo.terminal import player
 from echo.terminal.measure import TEXTS, Measured, measure, table
 from echo.terminal.player import PlayerFailed
 from echo.terminal.say import write
+from echo.terminal.subtitles import Subtitles
+from echo.text.times import Timed, TimesMethod
 from echo.types import Audio, AudioFormat, Encoding
 
 PARTS = [np.full(4410, 0.25, np.float32)] * 3
@@ -88,3 +92,36 @@ def test_first_sound_and_real_time_factor() -> None:
     assert shown.splitlines()[0] == "echo-tts on cpu"
     assert shown.splitlines()[-1] == "1.0 times as fast as it is heard"
     assert "stutter" in table("", [Measured("", 1.0, 4.0, 2.0)])
+
+
+def test_subtitles_note_the_words_that_pass(tmp_path: Path) -> None:
+    pieces = [
+        TimedAudio(PARTS[0], (Timed("One", 0.0, 0.5),), TimesMethod.ATTENTION),
+        TimedAudio(PARTS[0][:0], (Timed("two.", 0.5, 1.0),), TimesMethod.ESTIMATE),
+    ]
+    subtitles = Subtitles(tmp_path / "out.SRT")
+    assert subtitles.method is None
+    assert [len(samples) for samples in subtitles.note(pieces)] == [4410, 0]
+    subtitles.write()
+    assert subtitles.method is TimesMethod.ESTIMATE
+    assert subtitles.path.read_bytes() == b"1\n00:00:00,000 --> 00:00:01,000\nOne two.\n"
+    with pytest.raises(ValueError, match="txt"):
+        Subtitles(tmp_path / "out.txt")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["Hello.", "--subtitles", "out.txt"],
+        ["Hello.", "--subtitles", "missing/out.srt"],
+        ["--file", "book.txt", "--subtitles", "out.srt"],
+    ],
+)
+def test_subtitles_that_cannot_be_written_are_refused_before_anything_is_loaded(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, "set_up_log", lambda: None)
+    monkeypatch.setattr(cli, "load", None)
+    assert cli.main(["say", *arguments]) == 2
+    assert capsys.readouterr().err.startswith("echo-tts: ")
