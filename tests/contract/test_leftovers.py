@@ -157,6 +157,11 @@ def xtts(server: Served) -> None:
         assert httpx.post(f"{server.url}/{route}", json=body, timeout=PATIENCE_S).status_code == 200
 
 
+def captioned(server: Served) -> None:
+    answer = httpx.post(f"{server.url}/dev/captioned_speech", json={"input": LINE, "voice": "anna"}, timeout=PATIENCE_S)
+    assert "attention" in answer.text
+
+
 def batch(server: Served) -> None:
     body = {"items": [{"input": LINE, "voice": voice} for voice in ("anna", "nobody", "bob")], "num_steps": 1}
     assert httpx.post(f"{server.url}/v1/audio/speech/batch", json=body, timeout=PATIENCE_S).json()["succeeded"] == 2
@@ -296,7 +301,7 @@ ENDINGS = [
     twilio,
 ]
 ENDINGS += [elevenlabs, elevenlabs_contexts, elevenlabs_stream, elevenlabs_refused]
-ENDINGS += [batch, on_the_omni_socket, on_deepgrams_socket]
+ENDINGS += [captioned, batch, on_the_omni_socket, on_deepgrams_socket]
 ENDINGS += [chatterbox, chatterbox_turns]
 
 
