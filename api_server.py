@@ -27,7 +27,7 @@ from echo.errors import ConfigError
 from echo.runtime import Runtime, Status
 from echo.settings import Settings, describe, env_name, load_settings, warn_of_unknown
 from echo.telemetry import set_up_log
-from routes import jobs, models, ops, speech, voices
+from routes import jobs, models, ops, playground, speech, voices
 from routes.errors import ErrorShapes
 from routes.json import JsonReader
 from routes.middleware import middleware_stack
@@ -60,6 +60,8 @@ def create_app(
         *(Surface(router=own.router) for own in (voices, models, ops)),
         *more,
     ]
+    if settings.playground:
+        surfaces.append(playground.surface(settings))
     if settings.inworld_compat:
         surfaces.append(inworld.surface(settings))
     if settings.omni_compat:

@@ -18,6 +18,8 @@ from routes.throttle import FailedKeys
 
 #: Health checks and clients that look whether anybody is there carry no key.
 _OPEN = frozenset({"/", "/health", "/ready"})
+#: The files of the page at ``/``, on which a key can be entered.
+_OPEN_BELOW = "/playground/"
 #: Where the scope keeps the keys of which a socket still has to bring one.
 _PENDING = "pending_keys"
 
@@ -41,7 +43,7 @@ class Auth:
         """Pass the request on; raises Unauthorized or Overloaded."""
         if scope["type"] in ("http", "websocket"):
             key = None
-            if self._keys and scope["path"] not in _OPEN:
+            if self._keys and not _is_open(scope["path"]):
                 given = list(offered(scope["headers"]))
                 if given or scope["type"] == "http" or not longest_prefix(scope["path"], self._late, False):
                     key = self._keys.accepted(given, address(scope))
@@ -49,6 +51,10 @@ class Auth:
                     scope.setdefault("state", {})[_PENDING] = self._keys
             identify(scope, key)
         await self._app(scope, receive, send)
+
+
+def _is_open(path: str) -> bool:
+    return path in _OPEN or path.startswith(_OPEN_BELOW)
 
 
 def needs_key(connection: HTTPConnection) -> bool:

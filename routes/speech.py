@@ -82,7 +82,7 @@ async def create_speech(request: Request, runtime: RuntimeDep) -> Response:
     if plan.whole:
         return await answer_whole(request, service, speech, headers=headers)
     if plan.sse:
-        events = partial(sse.SpeechEvents, text=speech.text)
+        events = partial(sse.SpeechEvents, text=speech.text, words=bool(body.word_timestamps))
         return await answer_streamed(
             request, service, speech, headers=headers, media_type=sse.MEDIA_TYPE, envelope=events
         )

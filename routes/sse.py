@@ -14,6 +14,7 @@ from typing_extensions import override
 
 from echo.errors import EchoError
 from echo.service import SpeechStream
+from echo.text.times import SpokenText
 from echo.types import LATENT_S
 from routes.errors import describe, error_info
 from routes.response import LINE_AUDIO_BYTES, ByteStream
@@ -29,9 +30,10 @@ _PING_S = 10.0
 class SpeechEvents(ByteStream):
     """Wraps a SpeechStream: delta events, then one ``done`` or one ``error``."""
 
-    def __init__(self, stream: SpeechStream, text: str, *, ping_s: float = _PING_S) -> None:
+    def __init__(self, stream: SpeechStream, text: str, *, words: bool = False, ping_s: float = _PING_S) -> None:
         self._stream = stream
         self._text = text
+        self._words = words
         self._ping_s = ping_s
         self._events = self._produce()
 
@@ -57,7 +59,14 @@ class SpeechEvents(ByteStream):
                 log.exception("speech failed after the first byte")
             yield _event({"error": error_info(describe(error)).model_dump()})
             return
-        yield _event({"type": "speech.audio.done", "usage": usage(self._text, self._stream)})
+        yield _event(
+            {
+                "type": "speech.audio.done",
+                "usage": usage(self._text, self._stream),
+                "stats": stats(self._stream),
+                **(times(self._text, self._stream) if self._words else {}),
+            }
+        )
 
     async def _pieces(self) -> AsyncGenerator[bytes | None]:
         """The stream's pieces; None for every ``ping_s`` seconds without one."""
@@ -79,6 +88,39 @@ def usage(text: str, stream: SpeechStream) -> dict[str, int]:
     # Rounded first: the float of 13 whole latents lies above 13.
     made = math.ceil(round(stream.stats.audio_s / LATENT_S, 6))
     return {"input_tokens": given, "output_tokens": made, "total_tokens": given + made}
+
+
+def stats(stream: SpeechStream) -> dict[str, float | int | None]:
+    """Tell how an exhausted stream was made; in seconds since the request, but for the audio's and the voice's length.
+
+    ``queue_s`` is how long the first chunk waited for the engine, None where the engine does not say.
+    """
+    done = stream.stats
+    seconds = {
+        "audio_s": done.audio_s,
+        "voice_s": done.voice_s,
+        "queue_s": done.queue_s,
+        "first_audio_s": done.first_frame_s,
+        "total_s": done.total_s,
+    }
+    return {
+        **{name: None if value is None else round(value, 4) for name, value in seconds.items()},
+        "rerolls": done.rerolls,
+    }
+
+
+def times(text: str, stream: SpeechStream) -> dict[str, Any]:
+    """Tell when the words of a text are spoken, and where that comes from; no words where nothing is heard."""
+    start_s, end_s = stream.stats.speech_start_s, stream.stats.speech_end_s
+    heard = start_s is not None and end_s is not None
+    words = SpokenText(text=text, start_s=start_s or 0.0, end_s=end_s or 0.0).words() if heard else []
+    return {
+        "timestamps": [
+            {"word": word.text, "start_ms": round(word.start_s * 1000), "end_ms": round(word.end_s * 1000)}
+            for word in words
+        ],
+        "timestamps_method": "estimate",
+    }
 
 
 async def _next(stream: SpeechStream) -> bytes | None:
