@@ -229,10 +229,18 @@ $("form").addEventListener("submit", (event) => {
   event.preventDefault();
   speak();
 });
+// Enter in a field of the form speaks, but not in those that are not about this request.
+for (const id of ["clone-name", "key"]) {
+  $(id).addEventListener("keydown", (event) => {
+    if (event.key !== "Enter") return;
+    event.preventDefault();
+    $(id).dispatchEvent(new Event("change"));
+  });
+}
 $("stop").addEventListener("click", stop);
 $("voice-preview").addEventListener("click", () => speak({ text: SAMPLE, keep: false }));
 document.addEventListener("keydown", (event) => {
-  if (event.key === "Escape" && running) stop();
+  if (event.key === "Escape") stop();
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && event.target === $("text")) {
     event.preventDefault();
     $("form").requestSubmit();

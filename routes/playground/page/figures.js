@@ -66,14 +66,19 @@ export function parsed(text) {
     if (!match) continue;
     const labels = Object.fromEntries([...(match[2] ?? "").matchAll(/(\w+)="((?:[^"\\]|\\.)*)"/g)].map(([, name, value]) => [name, value]));
     if (!found.has(match[1])) found.set(match[1], []);
-    found.get(match[1]).push({ labels, value: Number(match[3]) });
+    found.get(match[1]).push({ labels, value: number(match[3]) });
   }
   return found;
 }
 
+const number = (text) => (text.endsWith("Inf") ? (text.startsWith("-") ? -Infinity : Infinity) : Number(text));
 const sum = (metrics, name) => metrics.get(name)?.reduce((total, { value }) => total + value, 0);
 const count = (metrics, name) => String(sum(metrics, name) ?? 0);
-const megabytes = (metrics, name) => `${Math.round((sum(metrics, name) ?? 0) / 2 ** 20)} MB`;
+
+function megabytes(metrics, name) {
+  const bytes = sum(metrics, name) ?? 0;
+  return bytes === Infinity ? "any" : `${Math.round(bytes / 2 ** 20)} MB`;
+}
 
 /** The border of the bucket that holds the median. */
 function median(buckets = []) {

@@ -181,6 +181,7 @@ export class Stage {
       container: $("waveform"),
       cspNonce: nonce,
       height: WAVE_HEIGHT,
+      normalize: true,
       sampleRate: take.rate,
       plugins,
       ...this.#colours(),

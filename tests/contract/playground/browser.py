@@ -26,6 +26,14 @@ _FLAGS = [
     "--autoplay-policy=no-user-gesture-required",
 ]
 
+#: Notes every state that the player has been in, also those that pass between two looks.
+_WATCH = """
+const states = (window.playerStates = []);
+new MutationObserver((changes) => {
+  for (const { target } of changes) if (states.at(-1) !== target.dataset.state) states.push(target.dataset.state);
+}).observe(document, { subtree: true, attributes: true, attributeFilter: ["data-state"] });
+"""
+
 
 @contextmanager
 def running_browser() -> Iterator[Browser]:
@@ -54,6 +62,7 @@ class Playground:
         self.server = server
         self.faults: list[str] = []
         page.set_default_timeout(PATIENCE_MS)
+        page.add_init_script(_WATCH)
         page.on("pageerror", lambda error: self.faults.append(str(error)))
         page.on("console", self._said)
         page.on("request", self._asked)
@@ -68,6 +77,14 @@ class Playground:
     def player(self, **data: str) -> None:
         """Wait until the player tells of itself what is given."""
         self.wait("#player" + "".join(f'[data-{name.replace("_", "-")}="{value}"]' for name, value in data.items()))
+
+    def forget(self) -> None:
+        """Let ``passed`` look at what follows only."""
+        self.page.evaluate("window.playerStates.length = 0")
+
+    def passed(self, state: str) -> None:
+        """Wait until the player has been in a state, though it may have left it."""
+        self.until(f"window.playerStates.includes('{state}')")
 
     def told(self, name: str) -> int:
         """One of the player's counters."""
