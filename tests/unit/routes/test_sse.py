@@ -80,6 +80,39 @@ async def test_usage_counts_text_and_latents(text: str, audio_s: float, counts: 
     assert usage["total_tokens"] == sum(counts)
 
 
+async def test_the_end_tells_how_it_was_made() -> None:
+    stream = Stream(audio_s=1.5)
+    stream.stats.queue_s, stream.stats.first_frame_s, stream.stats.total_s = 0.01, 0.123456, 0.9
+    stream.stats.rerolls = 2
+    (done,) = await read(stream)
+    assert done["stats"] == {
+        "audio_s": 1.5,
+        "voice_s": 0.0,
+        "queue_s": 0.01,
+        "first_audio_s": 0.1235,
+        "total_s": 0.9,
+        "rerolls": 2,
+    }
+    assert "timestamps" not in done
+
+
+async def test_the_end_tells_when_words_are_spoken_where_that_is_asked_for() -> None:
+    stream = Stream(audio_s=2.5)
+    stream.stats.speech_start_s, stream.stats.speech_end_s = 0.5, 2.5
+    (line,) = [line async for line in SpeechEvents(stream, "one two.", words=True)]  # type: ignore[arg-type]
+    done = json.loads(line[6:])
+    assert done["timestamps"] == [
+        {"word": "one", "start_ms": 500, "end_ms": 1250},
+        {"word": "two.", "start_ms": 1500, "end_ms": 2500},
+    ]
+    assert done["timestamps_method"] == "estimate"
+
+
+async def test_where_nothing_is_heard_there_are_no_words() -> None:
+    (line,) = [line async for line in SpeechEvents(Stream(), "*sighs*", words=True)]  # type: ignore[arg-type]
+    assert json.loads(line[6:])["timestamps"] == []
+
+
 async def test_a_failure_is_the_last_event(caplog: pytest.LogCaptureFixture) -> None:
     delta, error = await read(Stream(b"ab", EngineFailed("Generation failed.")))
     assert delta["type"] == "speech.audio.delta"
