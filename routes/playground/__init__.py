@@ -1,6 +1,7 @@
 """The playground: a page for browsers that speaks, plays and keeps what this server makes.
 
-The page is plain HTML, CSS and ES modules in ``page/``, sent as they are; only ``index.html`` is filled in.
+The page is plain HTML, CSS and ES modules in ``page/``, sent as they are, but for ``index.html``, which is
+filled in.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from routes.surface import Surface
 #: Everything below it is open to all, as the page itself is: it holds nothing but the page's own files.
 PREFIX = "/playground"
 
-_FOLDER = Path(__file__).parent / "page"
+_HERE = Path(__file__).parent
 #: The nonce is for the style sheet that wavesurfer.js puts into its own shadow tree; ``blob:`` is for audio that the
 #: page itself has put together.
 _POLICY = (
@@ -43,7 +44,7 @@ _BOUNDS = {"minimum": "minimum", "maximum": "maximum", "exclusiveMinimum": "abov
 def surface(settings: Settings) -> Surface:
     """Return the route of the page's files; the page itself is what ``/`` answers a browser."""
     router = APIRouter(include_in_schema=False)
-    files = StaticFiles(directory=_FOLDER)
+    files = StaticFiles(directory=_HERE / "page")
 
     @router.get(PREFIX + "/{path:path}")
     async def file(path: str, request: Request) -> Response:
@@ -64,7 +65,7 @@ def wants_page(request: Request) -> bool:
 def page(settings: Settings) -> Response:
     """Return the page, with what it has to know of this server before it may ask it."""
     nonce = secrets.token_urlsafe(16)
-    html = (_FOLDER / "index.html").read_text(encoding="utf-8")
+    html = (_HERE / "index.html").read_text(encoding="utf-8")
     html = html.replace("{{config}}", escape(json.dumps(_config(settings)))).replace("{{nonce}}", nonce)
     return HTMLResponse(
         html,

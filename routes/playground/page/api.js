@@ -19,7 +19,11 @@ export const key = {
 
 async function request(path, options = {}) {
   const headers = new Headers(options.headers);
-  if (key.get()) headers.set("Authorization", `Bearer ${key.get()}`);
+  try {
+    if (key.get()) headers.set("Authorization", `Bearer ${key.get()}`);
+  } catch {
+    throw new ApiError("The API key has letters that no header can carry.", 401);
+  }
   let response;
   try {
     response = await fetch(path, { ...options, headers });
@@ -66,15 +70,18 @@ export const file = async (body) => (await post(body)).blob();
 /**
  * Speak, as server-sent events.
  *
- * onStart gets the response's headers before the first audio, onAudio each piece as bytes. Returns the last event.
+ * onStart gets the response's headers before the first audio, onAudio each piece as bytes, onWords words with their times
+ * in milliseconds, the method behind these, and whether they are all words or the next ones. Returns the last event.
  */
-export async function speak(body, { signal, onStart, onAudio }) {
+export async function speak(body, { signal, onStart, onAudio, onWords }) {
   const response = await post({ ...body, response_format: "pcm", stream_format: "sse", word_timestamps: true }, signal);
   await onStart(response.headers);
   for await (const event of events(response.body)) {
     if (event.error) throw new ApiError(event.error.message, 500, event.error.param);
     if (event.type === "speech.audio.delta") onAudio(bytes(event.audio));
-    if (event.type === "speech.audio.done") return event;
+    const done = event.type === "speech.audio.done";
+    if (event.timestamps) onWords(event.timestamps, event.timestamps_method, done);
+    if (done) return event;
   }
   throw new ApiError("The connection broke off before the speech was complete.");
 }

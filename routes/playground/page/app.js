@@ -98,21 +98,22 @@ async function speak({ text = null, keep = true } = {}) {
           take.duration = bytes / 2 / rate;
           stage.push(floats(data));
         },
+        onWords(words, method, all) {
+          if (running !== mine) return;
+          const found = words.map(({ word, start_ms, end_ms }) => ({ word, start: start_ms / 1000, end: end_ms / 1000 }));
+          take.words = all ? found : [...take.words, ...found];
+          take.method = method;
+          stage.showWords();
+        },
       },
     );
     const [done] = await Promise.all([spoken, opened]);
     if (running !== mine) return;
-    Object.assign(take, {
-      audio: mine.audio(),
-      stats: done.stats ?? {},
-      words: (done.timestamps ?? []).map(({ word, start_ms, end_ms }) => ({ word, start: start_ms / 1000, end: end_ms / 1000 })),
-      method: done.timestamps_method ?? "",
-    });
+    Object.assign(take, { audio: mine.audio(), stats: done.stats ?? {} });
     running = null;
     stage.showNumbers();
     busy(false, `${take.duration.toFixed(1)} seconds of audio.`);
-    await stage.finish();
-    if (keep) await history.add(take);
+    await Promise.all([stage.finish(), keep && history.add(take)]);
   } catch (error) {
     if (running !== mine) return;
     running = null;

@@ -160,7 +160,7 @@ export class Stage {
 
   async #draw() {
     const take = this.#take;
-    this.#words();
+    this.showWords();
     $("position").disabled = false;
     $("position").max = take.duration;
     this.#wave?.destroy();
@@ -239,18 +239,18 @@ export class Stage {
 
   // -- words
 
-  #words() {
+  /** Show the words that are known so far. */
+  showWords() {
     const { words, method } = this.#take;
-    $("words").replaceChildren(
-      ...words.flatMap(({ word }, index) => {
-        const button = make("button", { type: "button", textContent: word, tabIndex: index ? -1 : 0 });
-        button.dataset.index = String(index);
-        return [button, " "];
-      }),
-    );
+    const shown = $("words").children.length;
+    for (const [index, { word }] of words.entries()) {
+      if (index < shown) continue;
+      const button = make("button", { type: "button", textContent: word, tabIndex: index ? -1 : 0 });
+      button.dataset.index = String(index);
+      $("words").append(button, " ");
+    }
     $("words-hint").hidden = !words.length;
     $("method").textContent = { estimate: "Times are estimates.", attention: "Times from the model's attention." }[method] ?? "";
-    this.#word = -1;
   }
 
   #mark(word) {

@@ -88,7 +88,7 @@ def test_every_file_is_sent_with_its_type_and_asked_for_again(server: Served, fi
 
 
 @pytest.mark.parametrize(
-    "path", ["nothing.js", "../__init__.py", "%2e%2e/__init__.py", "vendor", "..%2f..%2fspeech.py"]
+    "path", ["nothing.js", "index.html", "../__init__.py", "%2e%2e/__init__.py", "vendor", "..%2f..%2fspeech.py"]
 )
 def test_nothing_else_is_sent(server: Served, path: str) -> None:
     answer = get(server, f"/playground/{path}")
