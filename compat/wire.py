@@ -6,16 +6,24 @@ import asyncio
 import contextlib
 import json
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from copy import copy
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from echo.errors import EchoError, EngineFailed
+from routes.draining import drain_of
 from routes.errors import Failure, describe
 from routes.json import decode as decode_json
 
 log = logging.getLogger(__name__)
+
+#: Seconds without a message and without speech after which a server that shuts down takes a socket's turn for over:
+#: longer than a language model pauses between two pieces of a text.
+QUIET_S = 2.0
+#: Close code of IANA's registry: the server restarts, come back.
+_SERVICE_RESTART = 1012
 
 
 def decode(message: bytes | str) -> object:
@@ -24,22 +32,37 @@ def decode(message: bytes | str) -> object:
 
 
 async def receive(
-    socket: WebSocket, idle_s: float, busy: Callable[[], bool], when_idle: Callable[[], Awaitable[None]] | None = None
+    socket: WebSocket,
+    idle_s: float,
+    busy: Callable[[], bool],
+    when_idle: Callable[[], Awaitable[None]] | None = None,
+    *,
+    stays: bool = False,
 ) -> str | bytes | None:
     """Wait for a socket's next message; None once the client has left.
 
     A client that has sent nothing for ``idle_s`` seconds is disconnected, unless something is being done for it.
-    ``when_idle`` does that in another way than by closing with 1000.
+    ``when_idle`` does that in another way than by closing with 1000. A server that shuts down disconnects the client
+    with 1012 between two turns, unless the socket ``stays`` open for as long as something else.
     """
+    drain = None if stays else drain_of(socket.scope)
+    quiet_since = time.monotonic()
     while True:
+        patience = min(idle_s, QUIET_S) if drain is not None and drain.refusing else idle_s
         try:
-            async with asyncio.timeout(idle_s):
-                message = await socket.receive()
+            async with asyncio.timeout(patience) as timer:
+                with drain.wakes(timer) if drain is not None else contextlib.nullcontext():
+                    message = await socket.receive()
         except TimeoutError:
             if busy():
-                continue
-            await (when_idle() if when_idle is not None else close(socket, 1000, "idle"))
-            return None
+                quiet_since = time.monotonic()
+            elif drain is None or not drain.refusing:
+                await (when_idle() if when_idle is not None else close(socket, 1000, "idle"))
+                return None
+            elif time.monotonic() - quiet_since >= patience:
+                await close(socket, _SERVICE_RESTART, "the server is shutting down")
+                return None
+            continue
         if message["type"] == "websocket.disconnect":
             return None
         return message.get("text") or message.get("bytes") or ""

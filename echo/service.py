@@ -6,12 +6,12 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 
-from echo.admission import Ticket
+from echo.errors import NotReady, Overloaded, failure_reason
 from echo.limits import AnswerSize, RequestLimits, expected_seconds
 from echo.pipeline import Pipeline
 from echo.presets import chunk_rules
 from echo.session import SpeechSession
-from echo.steps import SpeechSteps, VoiceStates
+from echo.steps import Slot, SpeechSteps, VoiceStates
 from echo.text import EARLY, SpeakRules, split
 from echo.types import Listener, Segment, SpeechRequest
 
@@ -40,8 +40,9 @@ class SpeechService(SpeechSteps):
         started = time.monotonic()
         # In a worker: cleaning up a long text would block the event loop.
         segments, seed = await self.run(self._prepare, request)
+        self.quotas.spend(request.client, requests=1, characters=len(request.text))
         output = self.output(request)
-        ticket: Ticket | None = None
+        slot: Slot | None = None
         try:
             seconds = expected_seconds(segments, request.speed)
             self.rules.limits.check_estimate(seconds, output.bytes_per_s, whole=whole)
@@ -49,8 +50,7 @@ class SpeechService(SpeechSteps):
             clips = await self.clips(request)  # known, though there may be nothing to speak
             # Before the voice is encoded, which is device work; what the request itself needs is not known yet.
             if not request.background:
-                wait_s = self.engine.queue_wait() if segments else 0.0
-                ticket = self.admission.enter(wait_s, request.client)
+                slot = self.enter(request.client, waits=bool(segments))
             states = await self.states(clips, request.client) if segments else VoiceStates()
             voice_s = time.monotonic() - asked
             if segments:
@@ -60,16 +60,18 @@ class SpeechService(SpeechSteps):
                 if not request.background:
                     self.admission.check_wait(self.engine.queue_wait(segments[0].utterance))
         except BaseException as error:
-            if ticket is not None:
-                ticket.release()
+            if slot is not None:
+                slot.release()
             output.close()
+            if isinstance(error, Overloaded | NotReady):
+                self.quotas.refund(request.client, requests=1, characters=len(request.text))
             if isinstance(error, asyncio.CancelledError):
                 self.count_cancelled()
             raise
-        pipeline = self.pipeline(segments, output, self.joiner(), request.speed, started)
-        pipeline.stats.voice_s = voice_s
-        if ticket is not None:
-            pipeline.on_end(ticket.release)
+        pipeline = self.pipeline(segments, output, self.joiner(), request.speed, started, streamed=not whole)
+        pipeline.stats.voice_at_s, pipeline.stats.voice_s = asked - started, voice_s
+        if slot is not None:
+            pipeline.on_end(slot.release)
         stream = SpeechStream(pipeline, seed, self.rules.limits)
         await stream.prime()
         return stream
@@ -131,7 +133,8 @@ class SpeechStream:
                 self.close()
             return data
         except BaseException as error:
-            self.stats.failed = isinstance(error, Exception)
+            if isinstance(error, Exception):
+                self.stats.failure = failure_reason(error)
             self.close()
             raise
 

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from echo.admission import Ticket
-from echo.errors import BadRequest, EchoError, EngineFailed, Overloaded
+from echo.errors import BadRequest, EchoError, EngineFailed, Overloaded, failure_reason
 from echo.pipeline import UNSPEAKABLE_S, Pipeline
+from echo.playback import Playback
 from echo.presets import chunk_rules
-from echo.steps import SpeechSteps, VoiceStates
+from echo.steps import Slot, SpeechSteps, VoiceStates
 from echo.text import Passage, SpeakRules, TextBuffer, TextChunker
 from echo.types import Listener, SpeechRequest
 
@@ -116,17 +115,17 @@ class SpeechSession:
         self._joiner = steps.joiner()
         self._listener = Listener()
         self._voice: VoiceStates | None = None
-        self._ticket: Ticket | None = None
+        self._slot: Slot | None = None
         self._queue: deque[_Waiting | Flushed] = deque()
         self._ahead: _Waiting | None = None
         self._pipeline: Pipeline | None = None  # of the passage being spoken
         self._file = self.output  # of the passage that was spoken last
         self._reading: asyncio.Future[Any] | None = None  # the voice
         self._index = 0
+        self._counted = False  # as one of the client's requests
         self._spoken = False  # a passage has been spoken
         self._heard_s = 0.0  # audio that has been given to the encoder
-        #: Clock time when a listener who plays what comes at once has heard all of it.
-        self._plays_until = math.inf
+        self._playback = Playback()
         self._files_s = 0.0  # length of all files so far
         self._chars = 0  # of the passages that are not spoken yet
         self._ended = False
@@ -146,10 +145,22 @@ class SpeechSession:
         """Characters of text that have not been spoken yet."""
         return self._chars + self._buffer.length
 
-    def feed(self, text: str) -> None:
-        """Take more text. Takes nothing and raises Overloaded while too much is waiting, BadRequest after ``end``."""
+    def feed(self, text: str, *, counted: bool = False) -> None:
+        """Take more text, which may have been ``counted`` already.
+
+        Takes nothing and raises Overloaded while too much is waiting, or beyond the client's limits; BadRequest after
+        ``end``.
+        """
         self._require_open(len(text))
+        if not counted:
+            self.count(text)
         self._put(self._buffer.append(text, time.monotonic()))
+
+    def count(self, text: str) -> None:
+        """Count text that is going to be fed, the first as a request too; raises Overloaded beyond a limit."""
+        begins = not self._counted and not text.isspace() and bool(text)
+        self._steps.quotas.spend(self._request.client, requests=int(begins), characters=len(text))
+        self._counted = self._counted or begins
 
     def trigger(self) -> None:
         """Speak what can be spoken now: whole sentences, else clauses, whatever the rules say."""
@@ -271,13 +282,10 @@ class SpeechSession:
         if pipeline is not None:
             self._file = pipeline.output
             start_s = pipeline.output.duration_s
-            if time.monotonic() > self._plays_until:
+            if self._playback.has_run_dry(time.monotonic()):
                 self._joiner.resume()
-            sent_s = start_s
             try:
                 async for data in pipeline.run() if self._files else pipeline.speak():
-                    self._count_playback(pipeline.output.duration_s - sent_s)
-                    sent_s = pipeline.output.duration_s
                     yield data
                     await self._look_ahead()
                 if not self._files and not self._has_more():
@@ -285,7 +293,7 @@ class SpeechSession:
                     async for data in end(at_least_s=UNSPEAKABLE_S):
                         yield data
             except Exception as failure:
-                pipeline.stats.failed = True
+                pipeline.stats.failure = failure_reason(failure)
                 error = _client_error(failure)
             finally:
                 self._pipeline = None
@@ -326,11 +334,6 @@ class SpeechSession:
             flushed=item.flushed,
         )
 
-    def _count_playback(self, sent_s: float) -> None:
-        now = time.monotonic()
-        begins = now if math.isinf(self._plays_until) else max(self._plays_until, now)
-        self._plays_until = begins + sent_s
-
     def _has_more(self) -> bool:
         return self._ahead is not None or any(isinstance(item, _Waiting) for item in self._queue)
 
@@ -360,12 +363,15 @@ class SpeechSession:
         """Make a passage's pipeline; None if the session has been closed meanwhile."""
         steps, request = self._steps, self._request
         chunks = await steps.run(self._chunker.chunks, item.passage)
+        asked = time.monotonic()
+        voice_s = 0.0
         segments = steps.segments(chunks, request, self.seed, self._listener)
         if segments:
             clips = None if self._voice else await self._unless_closed(steps.clips(request))
             await self._enter()
             if clips is not None and not self._closed:
                 self._voice = await self._unless_closed(steps.states(clips, request.client))
+                voice_s = time.monotonic() - asked
             if self._closed or self._voice is None:
                 return None
             segments = await steps.run(steps.prepared, segments, self._voice)
@@ -373,7 +379,8 @@ class SpeechSession:
                 steps.admission.check_wait(steps.engine.queue_wait(segments[0].utterance))
         output = steps.output(request) if self._files else self.output
         joiner = steps.joiner() if self._files else self._joiner
-        pipeline = steps.pipeline(segments, output, joiner, request.speed, item.arrived)
+        pipeline = steps.pipeline(segments, output, joiner, request.speed, item.arrived, playback=self._playback)
+        pipeline.stats.voice_at_s, pipeline.stats.voice_s = asked - item.arrived, voice_s
         if self._closed:
             pipeline.close()
         return pipeline
@@ -392,19 +399,18 @@ class SpeechSession:
     async def _enter(self) -> None:
         """Take a slot. A turn that has begun waits for one; raises Overloaded."""
         patience = time.monotonic() + (_SLOT_PATIENCE_S if self._spoken else 0.0)
-        while self._ticket is None and not self._closed:
+        while self._slot is None and not self._closed:
             try:
-                wait_s = self._steps.engine.queue_wait()
-                self._ticket = self._steps.admission.enter(wait_s, self._request.client)
+                self._slot = self._steps.enter(self._request.client)
             except Overloaded:
                 if time.monotonic() >= patience:
                     raise
                 await asyncio.sleep(_SLOT_INTERVAL_S)
 
     def _leave(self) -> None:
-        if self._ticket is not None:
-            self._ticket.release()
-            self._ticket = None
+        if self._slot is not None:
+            self._slot.release()
+            self._slot = None
 
     async def _end_stream(self) -> AsyncGenerator[bytes]:
         """Yield what the encoder still holds, where the last passage did not know that it was the last."""

@@ -389,7 +389,13 @@ class Settings(EnvironmentModel):
     api_keys: tuple[SecretStr, ...] = _env(
         "ECHO_API_KEYS",
         (),
-        "Keys of which a request must carry one; several with commas. Unset: no key is asked for.",
+        "Keys of which a request must carry one; several with commas. They may do everything but `/admin`. Without "
+        "any, here or in `ECHO_KEYS_FILE`, no key is asked for.",
+    )
+    keys_file: Path | None = _env(
+        "ECHO_KEYS_FILE",
+        None,
+        "File with more keys: their names, scopes and limits (docs/operations.md#keys); read again when it changes.",
     )
     cors_origins: CommaList = _env("ECHO_CORS_ORIGINS", (), "Origins that browsers may call from; `*` for all.")
     trusted_proxies: CommaList = _env(
@@ -489,10 +495,18 @@ class Settings(EnvironmentModel):
     )
     warmup_voice: str = _env("ECHO_WARMUP_VOICE", "", "Voice of the warm-up. Unset: the default voice.")
     warmup_text: str = _env("ECHO_WARMUP_TEXT", "This is a short sentence to warm up.", "Text of the warm-up.")
+    drain_s: float = _env(
+        "ECHO_DRAIN_S",
+        5.0,
+        "Seconds after SIGTERM in which `/ready` is 503 and everything is still served, so that balancers notice. "
+        "Ctrl-C does not wait for them.",
+        ge=0,
+        le=3600,
+    )
     shutdown_grace_s: float = _env(
         "ECHO_SHUTDOWN_GRACE_S",
         10.0,
-        "Seconds that open streams get after SIGTERM; 10 s later the process has ended.",
+        "Seconds that open streams get after that; 10 s later the process has ended.",
         ge=0,
         le=3600,
     )
@@ -550,7 +564,7 @@ class Settings(EnvironmentModel):
             _usable(Path(folder))
         return value
 
-    @field_validator("cache_dir", "presets_file", "engines_file", "uppercase_words_file", "jobs_dir")
+    @field_validator("cache_dir", "presets_file", "engines_file", "uppercase_words_file", "keys_file", "jobs_dir")
     @classmethod
     def _path(cls, value: Path | None) -> Path | None:
         return _usable(value) if value is not None else None
@@ -642,7 +656,7 @@ def read_environment(model: type[Model], environ: Mapping[str, str] | None = Non
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0])
-        shown = "***" if "KEY" in name else _short(repr(values.get(name)))
+        shown = "***" if "KEY" in name and not name.endswith("_FILE") else _short(repr(values.get(name)))
         message = _short(first["msg"].removeprefix("Value error, "))
         raise ConfigError(f"{name}={shown}: {message}.") from None
 
@@ -704,6 +718,30 @@ def child_environment(environ: Mapping[str, str] | None = None) -> dict[str, str
     """Return what a process that decodes strangers' files needs of the environment: nothing that is secret."""
     environ = os.environ if environ is None else environ
     return {name: value for name, value in environ.items() if name.upper() in _CHILD_VARIABLES}
+
+
+def traces_exporter(environ: Mapping[str, str] | None = None) -> str | None:
+    """Return what OpenTelemetry's own variables want traces exported by: ``otlp``, ``console``, or None for no traces.
+
+    https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/, but that nothing is exported
+    unless an exporter or an endpoint is named. Raises ConfigError.
+    """
+    environ = os.environ if environ is None else environ
+
+    def value(*names: str) -> str:
+        return next((environ[name].strip() for name in names if environ.get(name, "").strip()), "")
+
+    if value("OTEL_SDK_DISABLED").lower() == "true":
+        return None
+    named = value("OTEL_TRACES_EXPORTER")
+    endpoint = value("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+    exporter = named or ("otlp" if endpoint else "none")
+    if exporter not in ("otlp", "console", "none"):
+        raise ConfigError(f"OTEL_TRACES_EXPORTER={_short(repr(named))}: must be otlp, console or none.")
+    protocol = value("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+    if exporter == "otlp" and protocol not in ("", "http/protobuf"):
+        raise ConfigError(f"OTEL_EXPORTER_OTLP_PROTOCOL={_short(repr(protocol))}: must be http/protobuf.")
+    return None if exporter == "none" else exporter
 
 
 def engine_environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:

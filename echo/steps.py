@@ -11,18 +11,22 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeVar, TypeVarTuple
 
-from echo.admission import Admission
+from echo.admission import Admission, Ticket
 from echo.audio.encode import Output, open_output
 from echo.audio.join import Joiner, JoinRules
 from echo.engine_options import check_options
 from echo.engines.base import Engine
-from echo.errors import VoiceNotFound
+from echo.errors import EchoError, VoiceNotFound
 from echo.limits import RequestLimits
-from echo.pipeline import Pipeline, SpeechStats
+from echo.pipeline import Pipeline
+from echo.playback import Playback
 from echo.presets import Presets
+from echo.quota import Quotas, Stream
 from echo.sizing import sized_plan
+from echo.stats import SpeechStats
 from echo.telemetry import Metrics
 from echo.text.pack import estimate_seconds
+from echo.tracing import Tracing
 from echo.types import (
     BlockPlan,
     ChunkRules,
@@ -88,6 +92,19 @@ class VoiceStates:
     emotion: VoiceState | None = None
 
 
+class Slot:
+    """A place among the open requests, and one of the client's streams; given back once, however often it is."""
+
+    def __init__(self, ticket: Ticket, stream: Stream) -> None:
+        self._ticket = ticket
+        self._stream = stream
+
+    def release(self) -> None:
+        """Give both back."""
+        self._ticket.release()
+        self._stream.release()
+
+
 class SpeechSteps:
     """What speaking needs, and the steps of it. One per runtime, as :class:`~echo.service.SpeechService`.
 
@@ -105,7 +122,9 @@ class SpeechSteps:
         rules: ServiceRules,
         workers: Executor,
         metrics: Metrics,
+        tracing: Tracing | None = None,
         remote: RemoteVoices | None = None,
+        quotas: Quotas | None = None,
         on_open: Callable[[Pipeline], None] | None = None,
     ) -> None:
         self.engine = engine
@@ -115,9 +134,23 @@ class SpeechSteps:
         self.rules = rules
         self._cache = cache
         self.workers = workers
-        self._metrics = metrics
+        self._counts = metrics.of(engine.info.name)
+        self._tracing = tracing
         self._remote = remote
+        self.quotas = quotas or Quotas()
         self._on_open = on_open
+
+    def enter(self, client: str, *, waits: bool = True) -> Slot:
+        """Take a place for a client's request; ``waits`` for the engine, unless there is nothing to speak.
+
+        Raises Overloaded, or NotReady once nothing new is taken.
+        """
+        stream = self.quotas.open(client)
+        try:
+            return Slot(self.admission.enter(self.engine.queue_wait() if waits else 0.0, client), stream)
+        except EchoError:
+            stream.release()
+            raise
 
     def joiner(self) -> Joiner:
         """Return what joins the segments of one stream of audio."""
@@ -128,7 +161,15 @@ class SpeechSteps:
         return open_output(request.format, self.engine.info.sample_rate, request.speed)
 
     def pipeline(
-        self, segments: Sequence[Segment], output: Output, joiner: Joiner, speed: float, started: float
+        self,
+        segments: Sequence[Segment],
+        output: Output,
+        joiner: Joiner,
+        speed: float,
+        started: float,
+        *,
+        streamed: bool = True,
+        playback: Playback | None = None,
     ) -> Pipeline:
         """Return the way of segments through engine and encoder; counted in the metrics when it is stopped."""
         pipeline = Pipeline(
@@ -140,8 +181,13 @@ class SpeechSteps:
             limits=self.rules.limits,
             speed=speed,
             started=started,
+            streamed=streamed,
+            playback=playback,
+            freed=self._counts.freed,
         )
         pipeline.on_end(partial(self._count, pipeline.stats))
+        if self._tracing is not None:
+            pipeline.on_end(self._tracing.speech(self._counts.model, pipeline.stats, started))
         if self._on_open is not None:
             self._on_open(pipeline)
         return pipeline
@@ -202,16 +248,11 @@ class SpeechSteps:
 
     def count_cancelled(self) -> None:
         """Count a listener who has left before there was a pipeline, which counts itself."""
-        self._metrics.requests.labels("cancelled").inc()
+        self._counts.cancelled_early()
 
     def _count(self, stats: SpeechStats) -> None:
-        outcome = "failed" if stats.failed else "done" if stats.total_s is not None else "cancelled"
-        self._metrics.requests.labels(outcome).inc()
-        self._metrics.audio_seconds.inc(stats.audio_s)
-        self._metrics.rerolls.inc(stats.rerolls)
-        if stats.first_frame_s is not None:
-            self._metrics.first_frame.observe(stats.first_frame_s)
-        log.info("%s %s", outcome, stats)
+        self._counts.count(stats)
+        log.info("%s %s", stats.outcome, stats)
 
     async def resolve(self, ref: VoiceRef, client: str = "") -> Resolved:
         """Return the voice that a request wants, the engine's own ones first; None = no reference.

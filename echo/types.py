@@ -339,7 +339,7 @@ class UtteranceStats:
 class Workload:
     """Current queue and memory use of an engine; bytes are estimates of device memory."""
 
-    #: Utterances being generated, and those that wait for capacity.
+    #: Utterances being generated, and those that wait for capacity, but for work in the background.
     active: int = 0
     waiting: int = 0
     #: Reserved for the active ones, and the budget.
@@ -351,6 +351,18 @@ class Workload:
     busy_s: float = 0.0
     #: Calls since the warm-up whose shape was neither compiled nor captured; 0 when all is as it should be.
     shape_misses: int = 0
+    #: Pieces of work that have succeeded since the start: steps, or pieces of audio where an engine has no steps.
+    steps: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceMemory:
+    """Memory of a device in bytes: what this process uses, what its allocator keeps, and what nobody has taken."""
+
+    allocated: int
+    reserved: int
+    free: int
+    total: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

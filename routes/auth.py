@@ -5,56 +5,80 @@ from __future__ import annotations
 import base64
 import binascii
 import contextlib
-import hmac
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from echo.errors import Unauthorized
+from echo.errors import Forbidden
 from routes.client import address, identify
+from routes.keys import KeyRing, check_scope
+from routes.local import is_from_here
 from routes.paths import longest_prefix
-from routes.throttle import FailedKeys
+from routes.scopes import KeyScope, ScopeRules
+from server.address import Network
 
-#: Health checks and clients that look whether anybody is there carry no key.
-_OPEN = frozenset({"/", "/health", "/ready"})
-#: The files of the page at ``/``, on which a key can be entered.
-_OPEN_BELOW = "/playground/"
 #: Where the scope keeps the keys of which a socket still has to bring one.
 _PENDING = "pending_keys"
 
 
-class Auth:
-    """Lets a request or socket pass if it carries one of the keys.
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    keys: KeyRing
+    needed: frozenset[KeyScope]
 
-    An address that has tried ``max_failures`` wrong keys within a minute gets Overloaded (0: any number of tries).
-    Without configured keys every request passes. The client is noted in the scope either way.
+
+class Auth:
+    """Lets a request or socket pass if it carries a key that may do what it asks for (``rules``).
+
+    An address that has tried too many wrong keys gets Overloaded. Without configured keys every request passes, but
+    for what needs the scope admin: that has to come from this machine, with a key or without; ``proxies`` are those
+    that it may come through. The client is noted in the scope.
 
     ``late`` are paths, with all below them, where a socket may pass without a key in its headers: its route has to
     ``present`` one before it does anything for the client.
     """
 
-    def __init__(self, app: ASGIApp, keys: Sequence[str], max_failures: int = 0, late: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        keys: KeyRing,
+        rules: ScopeRules,
+        late: Collection[str] = (),
+        proxies: Sequence[Network] = (),
+    ) -> None:
         self._app = app
-        self._keys = _Keys(keys, max_failures)
+        self._keys = keys
+        self._rules = rules
         self._late = dict.fromkeys(late, True)
+        self._proxies = proxies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on; raises Unauthorized or Overloaded."""
+        """Pass the request on; raises Unauthorized, Forbidden or Overloaded."""
         if scope["type"] in ("http", "websocket"):
-            key = None
-            if self._keys and not _is_open(scope["path"]):
-                given = list(offered(scope["headers"]))
-                if given or scope["type"] == "http" or not longest_prefix(scope["path"], self._late, False):
-                    key = self._keys.accepted(given, address(scope))
-                else:
-                    scope.setdefault("state", {})[_PENDING] = self._keys
-            identify(scope, key)
+            await self._check(scope)
         await self._app(scope, receive, send)
 
-
-def _is_open(path: str) -> bool:
-    return path in _OPEN or path.startswith(_OPEN_BELOW)
+    async def _check(self, scope: Scope) -> None:
+        needed = self._rules.needed(scope)
+        identify(scope)
+        if not needed or (KeyScope.ADMIN in needed and is_from_here(scope, self._proxies)):
+            return
+        if not self._keys:
+            if KeyScope.ADMIN in needed:
+                raise Forbidden("This is answered on the server's own machine only, or with a key of scope `admin`.")
+            return
+        await self._keys.refresh()
+        given = list(offered(scope["headers"]))
+        if not given and scope["type"] == "websocket" and longest_prefix(scope["path"], self._late, False):
+            scope["state"][_PENDING] = _Pending(self._keys, needed)
+            return
+        key = self._keys.accepted(given, address(scope))
+        identify(scope, key.client, key.name)
+        check_scope(key, needed)
+        if needed == {KeyScope.CLONE}:  # speech is counted where it is spoken
+            self._keys.charge(key)
 
 
 def needs_key(connection: HTTPConnection) -> bool:
@@ -63,42 +87,19 @@ def needs_key(connection: HTTPConnection) -> bool:
 
 
 def present(connection: HTTPConnection, *keys: str) -> None:
-    """Check the keys that a socket's client has brought in place of a header; raises Unauthorized or Overloaded.
+    """Check the keys that a socket's client has brought in place of a header.
 
     They are spelled as in a header, ``Bearer`` included or not. From then on the socket is that of the key's client.
+    Raises Unauthorized, Forbidden or Overloaded.
     """
     pending = connection.scope.get("state", {}).get(_PENDING)
-    if not isinstance(pending, _Keys):
+    if not isinstance(pending, _Pending):
         return
     headers = [(name, key.encode("utf-8", "surrogatepass")) for key in keys for name in (b"api-key", b"authorization")]
-    accepted = pending.accepted(list(offered(headers)), address(connection.scope))
+    accepted = pending.keys.accepted(list(offered(headers)), address(connection.scope))
+    check_scope(accepted, pending.needed)
     del connection.scope["state"][_PENDING]
-    identify(connection.scope, accepted)
-
-
-class _Keys:
-    """The configured keys, and how often an address has tried wrong ones."""
-
-    def __init__(self, keys: Sequence[str], max_failures: int) -> None:
-        self._keys = {spelling: key.encode() for key in keys for spelling in _spellings(key)}
-        self._failed = FailedKeys(max_failures)
-
-    def __bool__(self) -> bool:
-        return bool(self._keys)
-
-    def accepted(self, given: Sequence[bytes], where: str) -> bytes:
-        """Return the key among those that somebody at an address gives; raises Unauthorized or Overloaded."""
-        # Every pair is compared, in constant time each: how long it takes says nothing about the keys.
-        matches = [key for one in given for spelling, key in self._keys.items() if hmac.compare_digest(one, spelling)]
-        if matches and self._failed.open_to(where, matches[0]):
-            self._failed.succeeded(where, matches[0])
-            return matches[0]
-        if given:
-            self._failed.failed(where)
-        raise Unauthorized(
-            "A valid API key is needed, as `Authorization: Bearer <key>`, `Authorization: Basic <key>`, "
-            "`Authorization: Token <key>`, `xi-api-key: <key>` or `api-key: <key>`."
-        )
+    identify(connection.scope, accepted.client, accepted.name)
 
 
 def offered(headers: Sequence[tuple[bytes, bytes]]) -> Iterator[bytes]:
@@ -120,10 +121,3 @@ def offered(headers: Sequence[tuple[bytes, bytes]]) -> Iterator[bytes]:
                 decoded = base64.b64decode(value, validate=True)
                 yield decoded
                 yield decoded.partition(b":")[2]
-
-
-def _spellings(key: str) -> Iterator[bytes]:
-    """The bytes that a client may send for a key: UTF-8, or Latin-1 as older HTTP libraries and browsers do."""
-    yield key.encode()
-    with contextlib.suppress(UnicodeEncodeError):
-        yield key.encode("latin-1")

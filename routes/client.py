@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-
 from starlette.types import Scope
 
 from server.address import network
 
 _KEY = "client"
+_KEY_NAME = "key_name"
 
 
 def address(scope: Scope) -> str:
@@ -19,10 +18,17 @@ def address(scope: Scope) -> str:
     return network(scope.get("client"))
 
 
-def identify(scope: Scope, key: bytes | None = None) -> str:
-    """Remember, and return, who a request is from: the API key that was accepted, else the address."""
-    client = address(scope) if key is None else "key " + hashlib.sha256(key).hexdigest()[:16]
+def key_name(scope: Scope) -> str | None:
+    """Return the name of the API key that a request was let in with, for the log."""
+    name = scope.get("state", {}).get(_KEY_NAME)
+    return name if isinstance(name, str) else None
+
+
+def identify(scope: Scope, client: str | None = None, key_name: str | None = None) -> str:
+    """Remember, and return, who a request is from: the client of the API key that was accepted, else the address."""
+    client = address(scope) if client is None else client
     scope.setdefault("state", {})[_KEY] = client
+    scope["state"][_KEY_NAME] = key_name
     connection = scope["state"].get("connection")
     if connection is not None:
         connection.client = client

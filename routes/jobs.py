@@ -118,6 +118,7 @@ async def create_job(request: Request, runtime: RuntimeDep, jobs: JobsDep) -> Re
     seed = service.seed(SpeechRequest(text="", seed=body.seed))
     spec = JobSpec.of(speech, body.model, seed, has_clip=clip is not None)
     title = body.title or next((part.title for part in parts if part.title), "")
+    runtime.quotas.spend(client_of(request), requests=1)
     record = jobs.create(client_of(request), title, spec, parts, clip)
     return JSONResponse(described(jobs, record), 202, headers={"Location": f"/v1/audio/jobs/{record.id}"})
 

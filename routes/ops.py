@@ -12,6 +12,8 @@ from echo import __version__
 from echo.runtime import Runtime, Status
 from routes import playground
 from routes.deps import RuntimeDep
+from routes.scopes import KeyScope
+from routes.surface import Surface
 
 router = APIRouter(tags=["operation"])
 
@@ -21,6 +23,11 @@ _CARD: dict[int | str, dict[str, Any]] = {
         "content": {"application/json": {"schema": {"type": "object"}}, "text/html": {"schema": {"type": "string"}}},
     }
 }
+
+
+def surface() -> Surface:
+    """Return the routes; the metrics need a key of their scope."""
+    return Surface(router=router, scopes={"/metrics": KeyScope.METRICS})
 
 
 @router.get("/", response_model=None, responses=_CARD)
@@ -80,6 +87,8 @@ async def metrics(runtime: RuntimeDep) -> Response:
 
 
 def _status(runtime: Runtime) -> str:
+    if runtime.status is Status.READY and runtime.drain.begun and not runtime.is_dead:
+        return "draining"
     if runtime.status is Status.READY:
         return "healthy" if runtime.is_ready else Status.STOPPED.value if runtime.is_dead else "restarting"
     return runtime.status.value

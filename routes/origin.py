@@ -29,7 +29,7 @@ class Origins:
         self._app = app
         self._any = "*" in allowed
         self._allowed = {_normal(origin) for origin in allowed}
-        self._hosts = {_name(urlsplit(origin).netloc or origin) for origin in allowed} | {host.lower()}
+        self._hosts = {host_name(urlsplit(origin).netloc or origin) for origin in allowed} | {host.lower()}
         self._local = is_loopback(host)
         self._costly = costly
 
@@ -37,7 +37,7 @@ class Origins:
         """Pass the request on; raises Forbidden."""
         if scope["type"] in ("http", "websocket") and not self._any:
             headers = Headers(scope=scope)
-            if self._local and not self._is_local(_name(headers.get("host", ""))):
+            if self._local and not self._is_local(host_name(headers.get("host", ""))):
                 raise Forbidden(
                     "This server listens on loopback and does not accept this Host. Add the origin of its pages to "
                     "ECHO_CORS_ORIGINS.",
@@ -94,7 +94,7 @@ def _without_port(netloc: str, scheme: str) -> str:
     return netloc.lower().removesuffix(f":{port}") if port else netloc.lower()
 
 
-def _name(netloc: str) -> str:
+def host_name(netloc: str) -> str:
     """Return the host of ``host:port``, in lower case and without a final dot."""
     host = netloc.lower()
     if not host.startswith("["):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from fastapi import APIRouter
 
 from routes.errors import ErrorShape
+from routes.scopes import KeyScope
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,7 +19,9 @@ class Surface:
     ``body_limits`` and, of sockets, ``message_limits`` (bytes) are keyed by path prefix, the longest wins; other paths
     have the server's defaults.
     ``costly`` are the paths where a mere GET takes time on the device. ``late_keys`` are path prefixes where a socket
-    may bring its API key after the headers (``routes.auth.present``).
+    may bring its API key after the headers (``routes.auth.present``). ``ongoing`` are path prefixes of requests that
+    belong to something open already, which a server that shuts down still takes. ``scopes`` are path prefixes where a
+    key needs another scope than speak.
     """
 
     router: APIRouter
@@ -27,3 +30,5 @@ class Surface:
     message_limits: Mapping[str, int] = field(default_factory=dict)
     costly: Collection[str] = ()
     late_keys: Collection[str] = ()
+    ongoing: Collection[str] = ()
+    scopes: Mapping[str, KeyScope] = field(default_factory=dict)

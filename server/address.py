@@ -28,17 +28,25 @@ def is_within(client: str, networks: Iterable[Network]) -> bool:
     return any(own.version == other.version and own.overlaps(other) for other in networks)
 
 
-def network(peer: object) -> str:
-    """Return what a socket's peer is counted by: its IPv4 address, or its IPv6 network; "" for a Unix socket."""
+def host(peer: object) -> str:
+    """Return the address of a socket's peer, an IPv4 one as such; "" for a Unix socket."""
     if not isinstance(peer, tuple | list) or not peer:
         return ""
-    host = str(peer[0]).partition("%")[0]
+    name = str(peer[0]).partition("%")[0]
     try:
-        address = ipaddress.ip_address(host)
+        address = ipaddress.ip_address(name)
     except ValueError:
-        return host[:64]
+        return name[:64]
+    return str(getattr(address, "ipv4_mapped", None) or address)
+
+
+def network(peer: object) -> str:
+    """Return what a socket's peer is counted by: its IPv4 address, or its IPv6 network; "" for a Unix socket."""
+    name = host(peer)
+    try:
+        address = ipaddress.ip_address(name)
+    except ValueError:
+        return name
     if isinstance(address, ipaddress.IPv6Address):
-        if address.ipv4_mapped is not None:
-            return str(address.ipv4_mapped)
         return str(ipaddress.ip_network((address, _IPV6_PREFIX), strict=False))
     return str(address)

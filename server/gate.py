@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, cast
 
 from typing_extensions import override
 
-from server.address import network
+from echo.request_id import request_id
+from server.address import host, network
 from server.framing import Framing, Refusal
 from server.outq import unacknowledged
 from server.transport import CountingTransport
@@ -44,7 +45,8 @@ class Gate(asyncio.Protocol):
         self._finished = 0
         #: Bytes of frames since a message was taken, and what of it is beyond ``frames_bytes``.
         self._frames_bytes = self._large_frames = 0
-        #: Address of the other end, and who its last request was from.
+        #: The other end, what it is counted by, and who its last request was from.
+        self.peer = ""
         self.address = ""
         self.client = ""
         #: About to end: whatever arrives is dropped.
@@ -65,7 +67,9 @@ class Gate(asyncio.Protocol):
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._socket = socket = cast(asyncio.Transport, transport)
-        self.address = self.client = network(transport.get_extra_info("peername"))
+        peer = transport.get_extra_info("peername")
+        self.peer = host(peer)
+        self.address = self.client = network(peer)
         self._waiting_since = self._progress_at = time.monotonic()
         if (system := socket.get_extra_info("socket")) is not None:
             system.setsockopt(SOL_SOCKET, SO_SNDBUF, self._limits.send_buffer)
@@ -161,6 +165,12 @@ class Gate(asyncio.Protocol):
             self._linger()
         elif not self._lingers:
             self._socket.close()
+
+    def answer_to(self, refusal: Refusal, known: str | None) -> bytes:
+        """Count a request that the application does not see; returns its answer. ``known`` is its id, if it has one."""
+        number = known or request_id(self._framing.request_id)
+        self._connections.refused(self, refusal, number)
+        return _answer(refusal, number)
 
     # -- what the registry asks and calls
 
@@ -318,11 +328,11 @@ class Gate(asyncio.Protocol):
         """Answer in place of the application, and end the connection."""
         if self._socket is None:
             return
-        self._connections.refused(self, refusal)
+        answer = self.answer_to(refusal, None)
         if not self.idle:
             self._socket.abort()  # another answer is being sent: no refusal can be sent in its middle
             return
-        self._socket.write(_answer(refusal))
+        self._socket.write(answer)
         self._linger()
 
     def _linger(self) -> None:
@@ -337,7 +347,7 @@ class Gate(asyncio.Protocol):
                 self._socket.write_eof()
 
 
-def _answer(refusal: Refusal) -> bytes:
+def _answer(refusal: Refusal, number: str) -> bytes:
     """Return an HTTP answer in OpenAI's error shape, which is the default where no wire format owns the path."""
     kind = "rate_limit_error" if refusal.status == 429 else "server_error" if refusal.status >= 500 else None
     error = {
@@ -350,6 +360,6 @@ def _answer(refusal: Refusal) -> bytes:
     retry = "Retry-After: 5\r\n" if refusal.status in (429, 503) else ""
     head = (
         f"HTTP/1.1 {refusal.status} {HTTPStatus(refusal.status).phrase}\r\nContent-Type: application/json\r\n"
-        f"Content-Length: {len(body)}\r\n{retry}Connection: close\r\n\r\n"
+        f"Content-Length: {len(body)}\r\n{retry}X-Request-Id: {number}\r\nConnection: close\r\n\r\n"
     )
     return head.encode() + body

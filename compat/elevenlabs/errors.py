@@ -21,7 +21,12 @@ _FIELDS = {
     "speed": "voice_settings.speed",
 }
 #: Reasons that have another name at ElevenLabs.
-_STATUS = {"queue_full": "system_busy", "too_many_sockets": "too_many_concurrent_requests"}
+_STATUS = {
+    "queue_full": "system_busy",
+    "too_many_sockets": "too_many_concurrent_requests",
+    "too_many_streams": "too_many_concurrent_requests",
+    "insufficient_scope": "missing_permissions",
+}
 
 
 class Detail(BaseModel):

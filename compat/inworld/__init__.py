@@ -9,6 +9,7 @@ from compat.inworld.errors import rpc_shape
 from compat.inworld.socket import IDLE_S, socket_router
 from echo.settings import Settings
 from routes.form import BESIDES_AUDIO
+from routes.scopes import KeyScope
 from routes.surface import Surface
 
 
@@ -22,5 +23,6 @@ def surface(settings: Settings, *, socket_idle_s: float = IDLE_S) -> Surface:
     return Surface(
         router=router,
         error_shapes={"/tts/v1": rpc_shape, "/voices/v1": rpc_shape},
+        scopes={"/voices/v1": KeyScope.CLONE},
         body_limits={"/voices/v1/voices:clone": upload, "/voices/v1/workspaces": upload},
     )

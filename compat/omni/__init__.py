@@ -8,6 +8,7 @@ from compat.omni import batch, voices
 from compat.omni.socket import MAX_MESSAGE, PATH, Patience, socket_router
 from echo.settings import Settings
 from routes.form import BESIDES_AUDIO
+from routes.scopes import KeyScope
 from routes.surface import Surface
 
 
@@ -22,5 +23,6 @@ def surface(settings: Settings, *, patience: Patience | None = None) -> Surface:
             "/v1/audio/speech/batch": settings.max_body_bytes,
             "/v1/audio/voices": voices.MAX_SAMPLE_BYTES + BESIDES_AUDIO,
         },
+        scopes={"/v1/audio/voices": KeyScope.CLONE},
         message_limits={PATH: MAX_MESSAGE},
     )

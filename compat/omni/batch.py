@@ -92,10 +92,9 @@ class Batch:
             for _ in range(min(at_once, len(self._pending))):
                 self._working += 1
                 workers.create_task(self._work())
-        if self._refusal is not None and all(
-            result.get("code") == Overloaded.code for result in self._results.values()
-        ):
-            raise self._refusal
+        refusal = self._refusal
+        if refusal is not None and all(result.get("code") == refusal.code for result in self._results.values()):
+            raise refusal
         return [self._results[index] for index in range(len(items))]
 
     async def _request(self, defaults: dict[str, Any], item: dict[str, Any]) -> tuple[SpeechService, SpeechRequest]:

@@ -65,9 +65,10 @@ class Utterance:
         return self._session.waiting_chars + self._held
 
     def feed(self, text: str) -> None:
-        """Take text, for which there must be room; nothing once it has been stopped."""
+        """Take text, for which there must be room; nothing once it has been stopped. Raises Overloaded."""
         if self._closed:
             return
+        self._session.count(text)
         self._text.extend(text[start : start + _PIECE] for start in range(0, len(text), _PIECE))
         self._held += len(text)
         self._hand_on()
@@ -93,7 +94,7 @@ class Utterance:
     def _hand_on(self) -> None:
         while self._text and (self.terms.rules.whole or self._session.waiting_chars < _AHEAD):
             self._held -= len(self._text[0])
-            self._session.feed(self._text.popleft())
+            self._session.feed(self._text.popleft(), counted=True)
         if self._ended.is_set() and not self._text:
             self._session.end()
 

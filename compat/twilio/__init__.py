@@ -13,6 +13,7 @@ from routes.deps import RuntimeDep
 from routes.surface import Surface
 
 _LINE = "/ws/twilio"
+_CALLS = "/calls"
 
 
 def surface(settings: Settings) -> Surface:
@@ -26,4 +27,4 @@ def surface(settings: Settings) -> Surface:
         await socket.accept()
         await Line(socket, runtime, calls).serve()
 
-    return Surface(router=router, late_keys=(_LINE,))
+    return Surface(router=router, late_keys=(_LINE,), ongoing=(_CALLS,))

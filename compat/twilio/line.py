@@ -67,7 +67,8 @@ class Line:
 
     async def _next(self) -> Message | None:
         """Return the next message that can be read; None once Twilio has gone."""
-        while (frame := await receive(self._socket, self._idle_s, lambda: False)) is not None:
+        # It stays while the server drains: nobody could call again in the middle of a call.
+        while (frame := await receive(self._socket, self._idle_s, lambda: False, stays=True)) is not None:
             try:
                 return Message.parse(decode(frame))
             except BadRequest as error:

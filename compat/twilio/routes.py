@@ -48,7 +48,7 @@ def agent_router(calls: Calls, idle_s: float = IDLE_S) -> APIRouter:
         await socket.accept()
         call.agents.add(socket)
         try:
-            while (frame := await receive(socket, idle_s, lambda: False)) is not None:
+            while (frame := await receive(socket, idle_s, lambda: False, stays=True)) is not None:
                 await _act(socket, call, frame)
         finally:
             call.agents.discard(socket)

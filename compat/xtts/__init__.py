@@ -6,8 +6,10 @@ from compat.xtts.errors import detail_shape
 from compat.xtts.routes import router
 from echo.settings import Settings
 from routes.form import BESIDES_AUDIO
+from routes.scopes import KeyScope
 from routes.surface import Surface
 
+_UPLOAD = "/create_and_store_latents"
 _PATHS = (
     "/tts_to_audio",
     "/tts_stream",
@@ -16,7 +18,7 @@ _PATHS = (
     "/get_models_list",
     "/set_tts_settings",
     "/switch_model",
-    "/create_and_store_latents",
+    _UPLOAD,
 )
 
 
@@ -25,6 +27,7 @@ def surface(settings: Settings) -> Surface:
     return Surface(
         router=router,
         error_shapes=dict.fromkeys(_PATHS, detail_shape),
-        body_limits={"/create_and_store_latents": settings.inworld_max_sample_size + BESIDES_AUDIO},
+        body_limits={_UPLOAD: settings.inworld_max_sample_size + BESIDES_AUDIO},
         costly=("/tts_stream",),
+        scopes={_UPLOAD: KeyScope.CLONE},
     )

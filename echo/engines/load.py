@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 
 import torch
 
@@ -19,7 +20,7 @@ from echo.scheduler.policy import Limits
 from echo.settings import Settings
 from echo.sources import BASE_MODEL, TINY_MODEL
 from echo.text.tokenize import encode, encode_sentence
-from echo.types import MAX_LATENTS, SAMPLE_RATE, ChunkRules, EngineInfo
+from echo.types import MAX_LATENTS, SAMPLE_RATE, ChunkRules, DeviceMemory, EngineInfo
 from echo.vad import SilenceGate
 
 log = logging.getLogger(__name__)
@@ -105,6 +106,7 @@ def load_engine(settings: Settings, gate: SilenceGate | None, loaded: LoadedEcho
         workers=workers,
         cores=cores,
         acceleration=accelerated(settings, model, source, limits),
+        memory=partial(cuda_memory, device) if device.type == "cuda" else None,
         stall_s=settings.device_timeout_s or (STALL_S if device.type == "cuda" else _SLOW_STALL_S),
     )
 
@@ -159,6 +161,17 @@ def memory_budget(settings: Settings, device: torch.device) -> int:
         return _BUDGET_BYTES
     free, _ = torch.cuda.mem_get_info(device)
     return max(0, int(_BUDGET_SHARE * (free - resident_bytes(settings, device))))
+
+
+def cuda_memory(device: torch.device) -> DeviceMemory:
+    """Read the memory of a CUDA device."""
+    free, total = torch.cuda.mem_get_info(device)
+    return DeviceMemory(
+        allocated=torch.cuda.memory_allocated(device),
+        reserved=torch.cuda.memory_reserved(device),
+        free=free,
+        total=total,
+    )
 
 
 def resident_bytes(settings: Settings, device: torch.device) -> int:

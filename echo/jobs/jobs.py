@@ -75,6 +75,7 @@ class Jobs:
         for record in self._records.values():
             if record.status is JobStatus.RUNNING:  # the process ended meanwhile
                 record.status = JobStatus.QUEUED
+        self._dismissed = False
         self._changed = asyncio.Event()
         self._running: tuple[str, asyncio.Task[None]] | None = None
         self._task: asyncio.Task[None] | None = None
@@ -188,10 +189,10 @@ class Jobs:
     async def changes(self, record: JobRecord, ping_s: float) -> AsyncIterator[bool]:
         """Yield at once, and then whenever something has changed (True) or ``ping_s`` have passed without (False).
 
-        Ends with the job, or when it is deleted.
+        Ends with the job, or when it is deleted, or when nobody may listen any more.
         """
         yield True
-        while not record.status.is_final and record.id in self._records:
+        while not record.status.is_final and record.id in self._records and not self._dismissed:
             changed = self._changed
             try:
                 async with asyncio.timeout(ping_s):
@@ -200,6 +201,11 @@ class Jobs:
                 yield False
                 continue
             yield True
+
+    def dismiss(self) -> None:
+        """Let go of all who follow ``changes``; the work goes on."""
+        self._dismissed = True
+        self._notify()
 
     # -- the work
 

@@ -41,7 +41,7 @@ _SCALARS = ("number", "integer", "boolean", "string")
 _BOUNDS = {"minimum": "minimum", "maximum": "maximum", "exclusiveMinimum": "above", "exclusiveMaximum": "below"}
 
 
-def surface(settings: Settings) -> Surface:
+def surface() -> Surface:
     """Return the route of the page's files; the page itself is what ``/`` answers a browser."""
     router = APIRouter(include_in_schema=False)
     files = StaticFiles(directory=_HERE / "page")
@@ -81,7 +81,7 @@ def page(settings: Settings) -> Response:
 def _config(settings: Settings) -> dict[str, Any]:
     return {
         "version": __version__,
-        "key": bool(settings.api_keys),
+        "key": bool(settings.api_keys or settings.keys_file),
         # Uploads go through the route of OpenAI's SDK and vLLM-Omni, which asks for a consent.
         "cloning": settings.inworld_clone_enabled and settings.omni_compat,
         "max_chars": settings.max_input_chars,

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from api_server import DEVICE_STOPPED
+from server.stop import DEVICE_STOPPED
 from tests.e2e.server_process import ServerProcess
 from tests.processes import eventually
 

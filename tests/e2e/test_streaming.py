@@ -19,7 +19,7 @@ from tests.processes import eventually
 def lock_step(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """A server that speaks one utterance at a time and lets nobody wait. Ctrl-C ends it cleanly."""
     folder = tmp_path_factory.mktemp("lock_step")
-    with ServerProcess(folder, ECHO_MAX_CONCURRENT=1, ECHO_MAX_QUEUE=0) as process:
+    with ServerProcess(folder, ECHO_MAX_CONCURRENT=1, ECHO_MAX_QUEUE=0, ECHO_DRAIN_S=3600) as process:
         yield process.wait_ready()
         process.send_signal(signal.SIGINT)
         process.assert_ends_cleanly(signal.SIGINT)

@@ -27,6 +27,7 @@ from echo.session import (
     SessionEvent,
     SpeechSession,
 )
+from echo.telemetry import Metrics
 from echo.text import SpeakRules
 from echo.types import (
     Audio,
@@ -251,7 +252,8 @@ async def test_a_passages_file_states_its_length() -> None:
 @pytest.mark.parametrize("slow", ["resolve", "encoded"])
 @pytest.mark.parametrize("cancel", [False, True])
 async def test_closing_ends_the_wait_for_a_voice_that_is_being_read(slow: str, cancel: bool) -> None:
-    async with speech() as service:
+    metrics = Metrics()
+    async with speech(metrics=metrics) as service:
         asked, answer = asyncio.Event(), asyncio.Event()
 
         async def wait(voice: object, client: str = "") -> None:
@@ -271,7 +273,7 @@ async def test_closing_ends_the_wait_for_a_voice_that_is_being_read(slow: str, c
         else:
             assert kinds(await reader) == ["PassageStarted"]
         assert service.admission.open == 0
-        assert outcomes(service) == {"cancelled": 1}
+        assert outcomes(metrics) == {"cancelled": 1}
 
 
 @pytest.mark.parametrize(

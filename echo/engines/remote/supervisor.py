@@ -126,6 +126,8 @@ class Supervisor:
         #: Since when there is no process that is ready, because one has failed.
         self._down_since: float | None = None
         self._unanswered_since: float | None = None
+        #: Pieces of audio that have come from all its processes.
+        self._pieces = 0
         self._steps = 0
         self._pings = 0
         self._folder = Path(tempfile.mkdtemp(prefix=f"echo-{config.name}-"))
@@ -172,7 +174,11 @@ class Supervisor:
             oldest = min((job.begun for job in self._jobs.active.values() if job.begun is not None), default=None)
             busy = self._clock() - max(oldest, self._moved_at) if oldest is not None else 0.0
             return Workload(
-                active=len(self._jobs.active), waiting=len(self._jobs.waiting), queue_wait_s=wait, busy_s=busy
+                active=len(self._jobs.active),
+                waiting=sum(not job.utterance.listener.background for job in self._jobs.waiting),
+                queue_wait_s=wait,
+                busy_s=busy,
+                steps=self._pieces,
             )
 
     def reset_pace(self) -> None:
@@ -416,6 +422,7 @@ class Supervisor:
         rate = self._ready.sample_rate
         with self._lock:
             job.receive(len(samples), rate, now)
+            self._pieces += 1
         job.stream.put(AudioFrame(samples, rate, job.utterance.chunk, message.seq, message.last))
 
     def _finish(self, message: Done, now: float) -> None:

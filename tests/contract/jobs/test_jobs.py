@@ -98,6 +98,20 @@ def test_events_tell_how_far_it_is(books: Served) -> None:
     assert pieces == sorted(pieces)
 
 
+def test_whoever_follows_is_let_go_when_the_server_shuts_down(serve: Serve, folder: Path) -> None:
+    books = serve(jobs_dir=folder, drain_s=0.0)
+    books.script.render = gate = Gate()
+    job = create(books)
+    with httpx.stream("GET", f"{books.url}{JOBS}/{job['id']}/events") as answer:
+        lines = answer.iter_lines()
+        assert next(lines) == "event: audio.job"
+        drained = httpx.post(f"{books.url}/admin/drain")  # a job holds up no end
+        assert drained.json() == {"status": "drained", "open_streams": 0}
+        assert "data: " in "".join(lines)
+    assert httpx.post(books.url + JOBS, json={"input": BOOK}).status_code == 503
+    gate.open()
+
+
 def test_a_paused_job_goes_on_where_it_was(books: Served) -> None:
     gate = Gate()
     books.script.render = gate

@@ -463,6 +463,10 @@ def test_the_operator_sees_how_the_server_is(host: Served, visit: Open) -> None:
         expect(figure.filter(has_text="Open streams")).to_contain_text("1")
         gate.open()
     host.wait_idle()
+    expect(figure.filter(has_text="Open streams")).to_contain_text("0")
+    assert int(figure.filter(has_text="Requests done").locator("dd").inner_text()) >= 1
+    expect(figure.filter(has_text="First audio")).to_contain_text("up to")
+    assert "NaN" not in page.page.inner_text("#figures")
     assert violations(page) == []
     page.picture("server")
     page.page.click("#to-speak")

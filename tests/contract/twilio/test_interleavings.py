@@ -167,7 +167,7 @@ async def test_a_line_that_plays_nothing_is_closed(runtime: Runtime) -> None:
 
 
 async def test_a_server_that_is_loading_asks_to_be_called_again(runtime: Runtime) -> None:
-    runtime.drain()
+    runtime.refuse()
     far = Far()
     far.start(voice_id="anna", text=TEXT)
     await far.call(runtime, Calls())

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from api_server import main
@@ -32,3 +34,18 @@ def test_a_wrong_flag_stops_the_start_with_one_line(
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
     assert told in lines[0]
+
+
+def test_a_keys_file_that_cannot_be_used_stops_the_start_with_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "keys.toml"
+    path.write_text("[game]\nkey = 'secret'\nstreams = 0\n", encoding="utf-8")
+    monkeypatch.setenv("ECHO_KEYS_FILE", str(path))
+    with pytest.raises(SystemExit) as done:
+        main([])
+    assert done.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    for told in ("ECHO_KEYS_FILE", "keys.toml", "[game] streams"):
+        assert told in line
+    assert "secret" not in line

@@ -1,6 +1,6 @@
 import pytest
 
-from server.address import is_within, network, parse_networks
+from server.address import host, is_within, network, parse_networks
 
 
 @pytest.mark.parametrize(
@@ -19,6 +19,21 @@ from server.address import is_within, network, parse_networks
 )
 def test_what_counts_as_one_client(peer: object, client: str) -> None:
     assert network(peer) == client
+
+
+@pytest.mark.parametrize(
+    ("peer", "address"),
+    [
+        (("127.0.0.1", 5000), "127.0.0.1"),
+        (("::1", 5000, 0, 0), "::1"),
+        (("::ffff:127.0.0.1", 5000, 0, 0), "127.0.0.1"),
+        (("fe80::1%eth0", 5000, 0, 2), "fe80::1"),
+        ("", ""),
+        (None, ""),
+    ],
+)
+def test_the_address_itself(peer: object, address: str) -> None:
+    assert host(peer) == address
 
 
 @pytest.mark.parametrize(
