@@ -6,7 +6,7 @@ import { asCode } from "./code.js";
 import { Figures } from "./figures.js";
 import { History } from "./history.js";
 import { Options } from "./options.js";
-import { $, config, make, say } from "./page.js";
+import { $, config, make, mark, say } from "./page.js";
 import { floats, wav } from "./pcm.js";
 import { Stage } from "./stage.js";
 import { Voices } from "./voices.js";
@@ -146,7 +146,7 @@ function fail(error) {
   } else {
     say($("error"), error?.message);
   }
-  $("text").toggleAttribute("aria-invalid", error?.param === "input");
+  mark($("text"), "aria-invalid", error?.param === "input" && "true");
   if (error?.status === 401) askForKey();
 }
 
@@ -220,8 +220,8 @@ function route() {
   const server = location.hash === "#server";
   $("speak-page").hidden = server;
   $("server-page").hidden = !server;
-  $("to-server").toggleAttribute("aria-current", server);
-  $("to-speak").toggleAttribute("aria-current", !server);
+  mark($("to-server"), "aria-current", server && "page");
+  mark($("to-speak"), "aria-current", !server && "page");
   figures.watch(server);
   if (server) $("server-title").focus();
 }
@@ -247,6 +247,8 @@ document.addEventListener("keydown", (event) => {
     $("form").requestSubmit();
   }
 });
+// A field that is wrong can be shown only where it is not folded away.
+$("form").addEventListener("invalid", ({ target }) => target.closest("details")?.setAttribute("open", ""), true);
 $("model").addEventListener("change", modelChosen);
 $("form").addEventListener("input", showCode);
 $("form").addEventListener("change", showCode);

@@ -111,7 +111,9 @@ class Meter {
   /** Shows how loud a stream is, and calls back every time. */
   constructor(stream, tick) {
     this.context = new AudioContext();
+    this.context.resume();
     const analyser = this.context.createAnalyser();
+    analyser.fftSize = 8192; // longer than the time between two looks: nothing is missed
     this.context.createMediaStreamSource(stream).connect(analyser);
     const samples = new Float32Array(analyser.fftSize);
     this.timer = setInterval(() => {

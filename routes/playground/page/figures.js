@@ -61,7 +61,7 @@ function load(metrics) {
     ["Requests failed", count(metrics, "echo_requests_total", { outcome: "failed" })],
     ["Requests refused", count(metrics, "echo_refusals_total")],
     ["Rerolls", count(metrics, "echo_rerolls_total")],
-    ["Memory for utterances", `${megabytes(sum(metrics, "echo_kv_bytes"))} of ${megabytes(budget)}`],
+    ["Memory for utterances", `${megabytes(sum(metrics, "echo_kv_bytes"))} ${budget === Infinity ? "" : `of ${megabytes(budget)}`}`],
     ...deviceMemory(metrics),
     ["Voices in memory", `${count(metrics, "echo_voice_cache_entries")}, ${megabytes(sum(metrics, "echo_voice_cache_bytes"))}`],
     ["Connections", count(metrics, "echo_connections")],
@@ -106,7 +106,7 @@ const values = (metrics, name, labels = {}) =>
 
 const sum = (metrics, name, labels) => values(metrics, name, labels).reduce((total, value) => total + value, 0);
 const count = (metrics, name, labels) => String(sum(metrics, name, labels));
-const megabytes = (bytes) => (bytes === Infinity ? "any" : `${Math.round(bytes / 2 ** 20)} MB`);
+const megabytes = (bytes) => `${Math.round(bytes / 2 ** 20)} MB`;
 
 /** The border of the bucket that holds the median of all models. */
 function median(metrics, name, unit) {

@@ -12,6 +12,9 @@ export function say(element, message) {
   element.hidden = !message;
 }
 
+/** Give an element an attribute, or take it away where there is no value. */
+export const mark = (element, name, value) => (value ? element.setAttribute(name, value) : element.removeAttribute(name));
+
 /** An element with properties and children. */
 export function make(tag, properties = {}, ...children) {
   const element = Object.assign(document.createElement(tag), properties);

@@ -41,7 +41,9 @@ export class Voices {
   #show() {
     const before = this.value;
     const wanted = $("voice-search").value.trim().toLowerCase();
-    const known = this.#all.filter(({ models }) => !models.length || !this.#model || models.includes(this.#model));
+    // While the models load, no voice has any.
+    const loading = this.#all.every(({ models }) => !models.length);
+    const known = this.#all.filter(({ models }) => loading || models.includes(this.#model));
     const found = known.filter(({ id, name }) => `${id} ${name}`.toLowerCase().includes(wanted));
     const rows = found.map(({ id, name }) => make("option", { value: id, textContent: name }));
     if (!wanted) rows.unshift(make("option", { value: "", textContent: "the server's default" }));
