@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import Executor
+from typing import TypeVar, TypeVarTuple
 
 import numpy as np
 
@@ -16,7 +17,11 @@ from echo.limits import RequestLimits
 from echo.playback import Playback
 from echo.stats import SpeechStats
 from echo.stream import FrameStream
+from echo.timing.track import SpeechTimes
 from echo.types import Audio, Segment, UtteranceStats
+
+T = TypeVar("T")
+Arguments = TypeVarTuple("Arguments")
 
 #: Encoders get at most this much audio per call, so that bytes keep flowing and no worker is held for long.
 _SLICE_S = 1.0
@@ -32,9 +37,10 @@ class Pipeline:
 
     A request has one pipeline; the passages of a text that is still being written have one each, which share
     ``output``, ``joiner`` and ``playback``. ``started`` is when the text came, on the monotonic clock; times in
-    ``stats`` count from there. Iterate over ``run`` or ``speak`` once. ``stop`` may be called at any time from the
-    event loop: it cancels what the engine still has to do, and an iteration that is waiting ends soon. ``freed`` is
-    called, from any thread, with the seconds from there until the engine was done with a segment.
+    ``stats`` count from there. ``times`` notes when words are spoken, in seconds from the pipeline's first sample.
+    Iterate over ``run`` or ``speak`` once. ``stop`` may be called at any time from the event loop: it cancels what the
+    engine still has to do, and an iteration that is waiting ends soon. ``freed`` is called, from any thread, with the
+    seconds from there until the engine was done with a segment.
     """
 
     def __init__(
@@ -51,7 +57,9 @@ class Pipeline:
         streamed: bool = True,
         playback: Playback | None = None,
         freed: Callable[[float], None] | None = None,
+        times: SpeechTimes | None = None,
     ) -> None:
+        self.times = times
         characters = sum(len(segment.utterance.text) for segment in segments)
         background = any(segment.utterance.listener.background for segment in segments)
         self.stats = SpeechStats(chunks=len(segments), characters=characters, streamed=streamed, background=background)
@@ -70,6 +78,7 @@ class Pipeline:
         self._listeners: list[Callable[[Audio], None]] = []
         self._when_ended: list[Callable[[], None]] = []
         self._open: dict[int, FrameStream] = {}
+        self._sent = 0  # samples
         self._stopped = False
 
     def on_samples(self, notify: Callable[[Audio], None]) -> None:
@@ -149,6 +158,7 @@ class Pipeline:
     async def _send(self, samples: Audio) -> AsyncGenerator[bytes]:
         step = int(_SLICE_S * self._engine.info.sample_rate)
         self._measure(samples)
+        self._sent += len(samples)
         for notify in self._listeners:
             notify(samples)
         for start in range(0, len(samples), step):
@@ -175,10 +185,17 @@ class Pipeline:
                 if self.stats.first_frame_s is None:
                     self.stats.queue_s = stream.stats.queue_s
                     self.stats.first_frame_s = time.monotonic() - self._started
-                yield self._joiner.push(frame)
+                joined = self._joiner.push(frame)
+                if self.times is not None:
+                    origin = self._joiner.origin
+                    where = None if origin is None else self._sent + origin
+                    await self._in_worker(self.times.push, index, frame, where)
+                yield joined
             if self._stopped:
                 return
             self._count(stream.stats)
+            if self.times is not None:
+                await self._in_worker(self.times.end, index)
             del self._open[index]
             yield self._joiner.end_chunk(segment.pause_after_ms)
 
@@ -215,8 +232,11 @@ class Pipeline:
         started = time.monotonic()
         if self.stats.encode_from_s is None:
             self.stats.encode_from_s = started - self._started
-        data = await asyncio.get_running_loop().run_in_executor(self._workers, function, *arguments)
+        data = await self._in_worker(function, *arguments)
         ended = time.monotonic()
         self.stats.encode_to_s = ended - self._started
         self.stats.transcode_s += ended - started
         return data
+
+    async def _in_worker(self, function: Callable[[*Arguments], T], *arguments: *Arguments) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._workers, function, *arguments)

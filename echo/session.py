@@ -16,6 +16,7 @@ from echo.playback import Playback
 from echo.presets import chunk_rules
 from echo.steps import Slot, SpeechSteps, VoiceStates
 from echo.text import Passage, SpeakRules, TextBuffer, TextChunker
+from echo.text.times import Mark, SpokenText
 from echo.types import Listener, SpeechRequest
 
 log = logging.getLogger(__name__)
@@ -54,6 +55,22 @@ class PassageDone:
     speech_start_s: float | None
     speech_end_s: float | None
     flushed: bool
+    #: Times of the source's words that the request asked for; None: the passage made no sound, or nobody asked.
+    times: SpokenText | None = None
+
+    def spoken(self) -> SpokenText:
+        """When the words of the source are spoken, in seconds from the session's first sample.
+
+        Estimated between the first and the last sound where no times were asked for.
+        """
+        if self.times is not None:
+            return self.times
+        start_s = self.start_s if self.speech_start_s is None else self.speech_start_s
+        end_s = self.end_s if self.speech_end_s is None else self.speech_end_s
+        words = self.source.strip()
+        before = len(self.source) - len(self.source.lstrip())
+        edges = (Mark(before, start_s), Mark(before + len(words), end_s)) if words else ()
+        return SpokenText(text=self.source, start_s=start_s, end_s=end_s, marks=edges)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -321,8 +338,11 @@ class SpeechSession:
         else:
             self._heard_s += stats.audio_s
 
-        def at(place_s: float | None) -> float | None:
-            return None if place_s is None else before_s + min(max(start_s, origin_s + place_s), end_s)
+        def place(seconds: float) -> float:
+            return before_s + min(max(start_s, origin_s + seconds), end_s)
+
+        def at(seconds: float | None) -> float | None:
+            return None if seconds is None else place(seconds)
 
         return PassageDone(
             index=index,
@@ -332,6 +352,9 @@ class SpeechSession:
             speech_start_s=at(stats.speech_start_s),
             speech_end_s=at(stats.speech_end_s),
             flushed=item.flushed,
+            times=pipeline.times.spoken().placed(place)
+            if pipeline.times is not None and pipeline.times.words
+            else None,
         )
 
     def _has_more(self) -> bool:
@@ -379,7 +402,10 @@ class SpeechSession:
                 steps.admission.check_wait(steps.engine.queue_wait(segments[0].utterance))
         output = steps.output(request) if self._files else self.output
         joiner = steps.joiner() if self._files else self._joiner
-        pipeline = steps.pipeline(segments, output, joiner, request.speed, item.arrived, playback=self._playback)
+        times = await steps.run(steps.times, request, item.passage.source, segments)
+        pipeline = steps.pipeline(
+            segments, output, joiner, request.speed, item.arrived, playback=self._playback, times=times
+        )
         pipeline.stats.voice_at_s, pipeline.stats.voice_s = asked - item.arrived, voice_s
         if self._closed:
             pipeline.close()

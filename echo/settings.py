@@ -19,8 +19,10 @@ from echo.types import SampleRate
 
 log = logging.getLogger(__name__)
 
-#: Repository root when run from a checkout; presets.toml and audio_prompts/ lie there.
-HOME = Path(__file__).resolve().parent.parent
+_PACKAGE = Path(__file__).resolve().parent
+
+#: Where presets.toml and audio_prompts/ lie: the checkout's top, or in the package that was installed from a wheel.
+HOME = _PACKAGE.parent if (_PACKAGE.parent / "presets.toml").is_file() else _PACKAGE / "assets"
 
 #: What a child process may inherit: where its libraries lie, and what Windows needs to start one.
 _CHILD_VARIABLES = frozenset(
@@ -40,6 +42,8 @@ _CHILD_VARIABLES = frozenset(
 #: It gets none of the server's own settings, and so no API key.
 _ENGINE_VARIABLES = frozenset(["HOME", "LANG", "LC_ALL", "TMPDIR", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "USER"])
 _ENGINE_PREFIXES = ("HF_", "XDG_")
+#: Has huggingface_hub show how far its downloads are where there is no terminal.
+_HUB_BARS = {"TQDM_POSITION": "-1"}
 
 Dtype = Literal["float32", "float16", "bfloat16"]
 _DTYPE_NAMES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
@@ -603,7 +607,7 @@ class Settings(EnvironmentModel):
 
     @property
     def voice_folders(self) -> tuple[Path, ...]:
-        """The voices folders; relative ones start at the working directory, else at the checkout."""
+        """The voices folders; relative ones start at the working directory, else where the server's own files are."""
         return tuple(_existing(Path(folder)) for folder in self.voices_dir)
 
     @property
@@ -748,7 +752,8 @@ def engine_environment(environ: Mapping[str, str] | None = None) -> dict[str, st
     """Return what the process of a foreign engine needs of the environment: no setting of this server."""
     environ = os.environ if environ is None else environ
     names = _CHILD_VARIABLES | _ENGINE_VARIABLES
-    return {name: value for name, value in environ.items() if name in names or name.startswith(_ENGINE_PREFIXES)}
+    found = {name: value for name, value in environ.items() if name in names or name.startswith(_ENGINE_PREFIXES)}
+    return _HUB_BARS | found
 
 
 def _existing(path: Path) -> Path:

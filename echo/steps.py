@@ -14,6 +14,7 @@ from typing import TypeVar, TypeVarTuple
 from echo.admission import Admission, Ticket
 from echo.audio.encode import Output, open_output
 from echo.audio.join import Joiner, JoinRules
+from echo.emotion import about_the_clip, check_emotion
 from echo.engine_options import check_options
 from echo.engines.base import Engine
 from echo.errors import EchoError, VoiceNotFound
@@ -26,6 +27,7 @@ from echo.sizing import sized_plan
 from echo.stats import SpeechStats
 from echo.telemetry import Metrics
 from echo.text.pack import estimate_seconds
+from echo.timing.track import SpeechTimes
 from echo.tracing import Tracing
 from echo.types import (
     BlockPlan,
@@ -170,6 +172,7 @@ class SpeechSteps:
         *,
         streamed: bool = True,
         playback: Playback | None = None,
+        times: SpeechTimes | None = None,
     ) -> Pipeline:
         """Return the way of segments through engine and encoder; counted in the metrics when it is stopped."""
         pipeline = Pipeline(
@@ -184,6 +187,7 @@ class SpeechSteps:
             streamed=streamed,
             playback=playback,
             freed=self._counts.freed,
+            times=times,
         )
         pipeline.on_end(partial(self._count, pipeline.stats))
         if self._tracing is not None:
@@ -191,6 +195,13 @@ class SpeechSteps:
         if self._on_open is not None:
             self._on_open(pipeline)
         return pipeline
+
+    def times(self, request: SpeechRequest, source: str, segments: Sequence[Segment]) -> SpeechTimes | None:
+        """Return what notes the times of the words of ``source``, of which the segments are made; None: not wanted."""
+        if not request.times:
+            return None
+        chunks = [segment.utterance.text for segment in segments]
+        return SpeechTimes(source, chunks, self.engine.info.sample_rate, request.speed)
 
     def seed(self, request: SpeechRequest) -> int:
         """Return the request's seed, or draw one."""
@@ -213,6 +224,7 @@ class SpeechSteps:
                     emotion=request.emotion,
                     options=options,
                     listener=listener,
+                    times=request.times,
                     estimate_s=seconds,
                 ),
                 pause_before_ms=chunk.pause_before_ms,
@@ -235,16 +247,15 @@ class SpeechSteps:
     async def clips(self, request: SpeechRequest) -> Clips:
         """Find the voice of a request and the clip of its emotion; raises what ``resolve`` does."""
         emotion = request.emotion.clip if request.emotion else None
-        return Clips(
-            voice=await self.resolve(request.voice, request.client),
-            emotion=await self.resolve(emotion, request.client) if emotion else None,
-        )
+        voice = await self.resolve(request.voice, request.client)
+        with about_the_clip():
+            return Clips(voice=voice, emotion=await self.resolve(emotion, request.client) if emotion else None)
 
     async def states(self, clips: Clips, client: str = "") -> VoiceStates:
         """Return both encoded; raises what ``encoded`` does."""
-        return VoiceStates(
-            voice=await self.encoded(clips.voice, client), emotion=await self.encoded(clips.emotion, client)
-        )
+        voice = await self.encoded(clips.voice, client)
+        with about_the_clip():
+            return VoiceStates(voice=voice, emotion=await self.encoded(clips.emotion, client))
 
     def count_cancelled(self) -> None:
         """Count a listener who has left before there was a pipeline, which counts itself."""
@@ -286,7 +297,11 @@ class SpeechSteps:
         return await self.encoded(await self.resolve(ref, client), client)
 
     def options(self, request: SpeechRequest) -> dict[str, object]:
-        """Return the values of the engine's own options, the request's before the preset's; raises BadRequest."""
+        """Return the values of the engine's own options, the request's before the preset's.
+
+        Raises BadRequest for one that the engine does not have or take, and for an emotion of that kind.
+        """
+        check_emotion(self.engine.info, request.emotion)
         preset = self.presets.get(request.preset).options
         given = check_options(self.engine.info, request.options, request.engine_options, self.rules.engine_options)
         return {**preset, **given}

@@ -10,6 +10,7 @@ from typing_extensions import override
 
 from echo.engines.accelerate import Acceleration
 from echo.engines.base import Engine
+from echo.engines.heads import TextHeads
 from echo.model.base import BlockModel
 from echo.scheduler.cores import CoreThreads
 from echo.scheduler.loop import STALL_S, Scheduler
@@ -27,6 +28,7 @@ class BlockEngine(Engine):
     cores         threads that compute, for a small model on a CPU; closed with the engine
     acceleration  of the model; finished on the device thread after the warm-up
     memory        reads the device's memory; called on the device thread, where a device that hangs is noticed
+    heads         for times of words; found after the warm-up where they are not known
     stall_s       the longest that one piece of work may take before the device counts as stuck
     """
 
@@ -41,11 +43,13 @@ class BlockEngine(Engine):
         cores: CoreThreads | None = None,
         acceleration: Acceleration | None = None,
         memory: Callable[[], DeviceMemory] | None = None,
+        heads: TextHeads | None = None,
         stall_s: float = STALL_S,
     ) -> None:
         self._model = model
         self._info = info
         self._acceleration = acceleration
+        self._heads = heads
         self._cores = cores
         self._read_memory = memory
         self._memory: DeviceMemory | None = None
@@ -105,6 +109,11 @@ class BlockEngine(Engine):
 
     @override
     def finish_warm_up(self) -> None:
+        if self._heads is not None and self._heads.unknown:
+            found = self._scheduler.submit_sliced(self._heads.find())
+            # What is captured cannot be made to watch them later. Elsewhere it takes too long to wait for.
+            if self._acceleration is not None and self._acceleration.captures:
+                found.result()
         if self._acceleration is not None:
             self._scheduler.run(self._acceleration.finish)
         if self._read_memory is not None:

@@ -6,11 +6,13 @@ import logging
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import torch
 
 from echo.engines.accelerate import Acceleration, accelerate, prepare_cuda
 from echo.engines.block import BlockEngine
+from echo.engines.heads import TextHeads
 from echo.errors import ConfigError
 from echo.model.echo import EchoModel
 from echo.model.files.weights import LoadedEcho, load_echo
@@ -107,6 +109,7 @@ def load_engine(settings: Settings, gate: SilenceGate | None, loaded: LoadedEcho
         cores=cores,
         acceleration=accelerated(settings, model, source, limits),
         memory=partial(cuda_memory, device) if device.type == "cuda" else None,
+        heads=TextHeads(loaded.dit, loaded.weights, cache_folder(settings), model.tokenize),
         stall_s=settings.device_timeout_s or (STALL_S if device.type == "cuda" else _SLOW_STALL_S),
     )
 
@@ -119,11 +122,16 @@ def accelerated(settings: Settings, model: EchoModel, source: str, limits: Limit
         max_rows=limits.max_rows,
         budget=int(limits.max_bytes),
         jobs=limits.max_jobs,
-        artifacts=settings.cache_dir.expanduser() / settings.cache_version,
+        artifacts=cache_folder(settings),
         compile=settings.compile,
         compile_ae=settings.compile_ae,
         graphs=settings.cuda_graphs,
     )
+
+
+def cache_folder(settings: Settings) -> Path:
+    """Return the folder for what was made of a model and spares work at the next start."""
+    return settings.cache_dir.expanduser() / settings.cache_version
 
 
 def _source(settings: Settings, device: torch.device) -> str:

@@ -2,7 +2,7 @@
 
 import asyncio
 import functools
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
@@ -15,6 +15,7 @@ import pytest
 from echo.admission import Admission
 from echo.audio.join import JoinRules
 from echo.audio.pcm import from_bytes
+from echo.emotion import FIELDS
 from echo.engines.fake import FakeEngine, FakeScript, FakeVoice
 from echo.errors import FAILURES, BadRequest, EngineFailed, Overloaded, TooLarge, VoiceNotFound
 from echo.limits import RequestLimits
@@ -51,11 +52,12 @@ async def speech(
     queue: int = 4,
     max_wait_s: float = 0,
     metrics: Metrics | None = None,
+    emotions: Collection[str] = (),
     **rules: Any,
 ) -> AsyncIterator[SpeechService]:
     with ThreadPoolExecutor(4) as workers:
         yield SpeechService(
-            engine=FakeEngine(script),
+            engine=FakeEngine(script, replace(FakeEngine().info, emotions=frozenset(emotions))),
             voices=VoiceLibrary([folder]),
             cache=VoiceCache(2**20, executor=workers),
             presets=load_presets(
@@ -428,7 +430,7 @@ async def test_a_new_voice_is_read_in_the_turn_of_the_requests_client() -> None:
 
 
 async def test_an_emotion_reaches_the_engine_with_its_clip_encoded() -> None:
-    async with speech(script := FakeScript()) as service:
+    async with speech(script := FakeScript(), emotions=FIELDS.values()) as service:
         emotion = Emotion(clip=VoiceRef(name="tiny_dan"), alpha=0.5)
         await service.collect(request(SENTENCE * 3, emotion=emotion))
     assert len(script.spoken) > 1
@@ -438,7 +440,7 @@ async def test_an_emotion_reaches_the_engine_with_its_clip_encoded() -> None:
 
 
 async def test_the_clip_of_an_emotion_is_found_before_a_slot_is_taken() -> None:
-    async with speech() as service:
+    async with speech(emotions=FIELDS.values()) as service:
         resolve = service.resolve
 
         async def noting(ref: VoiceRef, client: str = "") -> Voice | ClipVoice | None:

@@ -33,7 +33,7 @@ QUICK = ROOT / "tests" / "e2e" / "quick_presets.toml"
 
 
 def promtool(*arguments: object, page: str | None = None) -> subprocess.CompletedProcess[str]:
-    """Run Debian's promtool; `make monitoring` installs it."""
+    """Run Debian's promtool; `make packages` installs it."""
     command = ["promtool", *map(str, arguments)]
     return subprocess.run(command, input=page, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
 

@@ -40,7 +40,7 @@ def running_browser() -> Iterator[Browser]:
     """Start the system's browser."""
     program = shutil.which("chromium")
     if program is None:
-        pytest.fail("chromium is not installed: `make browser`")
+        pytest.fail("chromium is not installed: `make packages`")
     # Its sandbox needs a user other than root.
     flags = [*_FLAGS, *(["--no-sandbox"] if os.geteuid() == 0 else [])]
     expect.set_options(timeout=PATIENCE_MS)
