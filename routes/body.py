@@ -67,7 +67,7 @@ class SpeechBody(EngineOptions, EmotionOptions):
     sample_rate: SampleRate | None = Field(None, description="In Hz; also as a query parameter.")
     preset: StrictStr | None = Field(None, description="A preset by name, in place of the configured one.")
     word_timestamps: StrictBool | None = Field(
-        None, description="With server-sent events: the last one says when each word is spoken."
+        None, description="With server-sent events: they say when each word is spoken."
     )
     wav_streaming: StrictBool | None = Field(
         None, description="Send wav progressively, with 0xFFFFFFFF in place of its sizes."

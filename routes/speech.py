@@ -82,7 +82,7 @@ async def create_speech(request: Request, runtime: RuntimeDep) -> Response:
     if plan.whole:
         return await answer_whole(request, service, speech, headers=headers)
     if plan.sse:
-        events = partial(sse.SpeechEvents, text=speech.text, words=bool(body.word_timestamps))
+        events = partial(sse.SpeechEvents, text=speech.text)
         return await answer_streamed(
             request, service, speech, headers=headers, media_type=sse.MEDIA_TYPE, envelope=events
         )
@@ -102,5 +102,6 @@ def to_request(body: SpeechBody, plan: OutputPlan, client: str = "") -> SpeechRe
         seed=body.seed,
         speed=1.0 if body.speed is None else body.speed,
         streaming=plan.streaming,
+        times=plan.sse and bool(body.word_timestamps),
         client=client,
     )

@@ -14,7 +14,6 @@ from typing_extensions import override
 
 from echo.errors import EchoError
 from echo.service import SpeechStream
-from echo.text.times import SpokenText
 from echo.types import LATENT_S
 from routes.errors import describe, error_info
 from routes.response import LINE_AUDIO_BYTES, ByteStream
@@ -30,10 +29,10 @@ _PING_S = 10.0
 class SpeechEvents(ByteStream):
     """Wraps a SpeechStream: delta events, then one ``done`` or one ``error``."""
 
-    def __init__(self, stream: SpeechStream, text: str, *, words: bool = False, ping_s: float = _PING_S) -> None:
+    def __init__(self, stream: SpeechStream, text: str, *, ping_s: float = _PING_S) -> None:
         self._stream = stream
         self._text = text
-        self._words = words
+        self._told = 0  # words
         self._ping_s = ping_s
         self._events = self._produce()
 
@@ -53,7 +52,7 @@ class SpeechEvents(ByteStream):
                     continue
                 for start in range(0, len(piece), LINE_AUDIO_BYTES):
                     audio = base64.b64encode(piece[start : start + LINE_AUDIO_BYTES]).decode("ascii")
-                    yield _event({"type": "speech.audio.delta", "audio": audio})
+                    yield _event({"type": "speech.audio.delta", "audio": audio, **self._new_words()})
         except Exception as error:
             if not isinstance(error, EchoError):
                 log.exception("speech failed after the first byte")
@@ -64,9 +63,24 @@ class SpeechEvents(ByteStream):
                 "type": "speech.audio.done",
                 "usage": usage(self._text, self._stream),
                 "stats": stats(self._stream),
-                **(times(self._text, self._stream) if self._words else {}),
+                **self._new_words(last=True),
             }
         )
+
+    def _new_words(self, *, last: bool = False) -> dict[str, object]:
+        """The words whose times have become known since the last event; nothing where the request did not ask."""
+        times = self._stream.times
+        if times is None or (len(times.words) == self._told and not last):
+            return {}
+        words = times.words[self._told :]
+        self._told += len(words)
+        return {
+            "timestamps": [
+                {"word": word.text, "start_ms": round(word.start_s * 1000), "end_ms": round(word.end_s * 1000)}
+                for word in words
+            ],
+            "timestamps_method": times.method.value,
+        }
 
     async def _pieces(self) -> AsyncGenerator[bytes | None]:
         """The stream's pieces; None for every ``ping_s`` seconds without one."""
@@ -106,20 +120,6 @@ def stats(stream: SpeechStream) -> dict[str, float | int | None]:
     return {
         **{name: None if value is None else round(value, 4) for name, value in seconds.items()},
         "rerolls": done.rerolls,
-    }
-
-
-def times(text: str, stream: SpeechStream) -> dict[str, Any]:
-    """Tell when the words of a text are spoken, and where that comes from; no words where nothing is heard."""
-    start_s, end_s = stream.stats.speech_start_s, stream.stats.speech_end_s
-    heard = start_s is not None and end_s is not None
-    words = SpokenText(text=text, start_s=start_s or 0.0, end_s=end_s or 0.0).words() if heard else []
-    return {
-        "timestamps": [
-            {"word": word.text, "start_ms": round(word.start_s * 1000), "end_ms": round(word.end_s * 1000)}
-            for word in words
-        ],
-        "timestamps_method": "estimate",
     }
 
 

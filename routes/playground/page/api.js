@@ -71,7 +71,7 @@ export const file = async (body) => (await post(body)).blob();
  * Speak, as server-sent events.
  *
  * onStart gets the response's headers before the first audio, onAudio each piece as bytes, onWords words with their times
- * in milliseconds, the method behind these, and whether they are all words or the next ones. Returns the last event.
+ * in milliseconds as soon as these are known, and where they come from. Returns the last event.
  */
 export async function speak(body, { signal, onStart, onAudio, onWords }) {
   const response = await post({ ...body, response_format: "pcm", stream_format: "sse", word_timestamps: true }, signal);
@@ -79,9 +79,8 @@ export async function speak(body, { signal, onStart, onAudio, onWords }) {
   for await (const event of events(response.body)) {
     if (event.error) throw new ApiError(event.error.message, 500, event.error.param);
     if (event.type === "speech.audio.delta") onAudio(bytes(event.audio));
-    const done = event.type === "speech.audio.done";
-    if (event.timestamps) onWords(event.timestamps, event.timestamps_method, done);
-    if (done) return event;
+    if (event.timestamps) onWords(event.timestamps, event.timestamps_method);
+    if (event.type === "speech.audio.done") return event;
   }
   throw new ApiError("The connection broke off before the speech was complete.");
 }

@@ -98,10 +98,10 @@ async function speak({ text = null, keep = true } = {}) {
           take.duration = bytes / 2 / rate;
           stage.push(floats(data));
         },
-        onWords(words, method, all) {
+        onWords(words, method) {
           if (running !== mine) return;
           const found = words.map(({ word, start_ms, end_ms }) => ({ word, start: start_ms / 1000, end: end_ms / 1000 }));
-          take.words = all ? found : [...take.words, ...found];
+          take.words.push(...found);
           take.method = method;
           stage.showWords();
         },

@@ -525,6 +525,8 @@ def test_the_embedded_model_speaks_and_the_page_says_what_it_is(visit: Open) -> 
         expect(page.page.locator("#preview-notice")).to_be_visible()
         page.page.select_option("#voice", "tiny_anna")
         page.heard("Hello there.")
+        expect(page.page.locator("#method")).to_contain_text("attention")
+        assert page.page.locator("#words button").all_inner_texts() == ["Hello", "there."]
         assert page.told("played-samples") * 2 == page.told("received-bytes")
         page.until("document.querySelector('#spectrogram canvas')?.width > 100")
         page.picture("embedded")

@@ -7,6 +7,8 @@ import pytest
 
 from echo.errors import EngineFailed
 from echo.stats import SpeechStats
+from echo.text.times import Timed
+from echo.timing.track import SpeechTimes
 from routes.sse import SpeechEvents
 
 
@@ -15,6 +17,7 @@ class Stream:
 
     def __init__(self, *pieces: bytes | float | Exception, audio_s: float = 1.0) -> None:
         self.stats = SpeechStats(audio_s=audio_s)
+        self.times: SpeechTimes | None = None
         self.left = list(pieces)
         self.closed = asyncio.Event()
 
@@ -96,21 +99,24 @@ async def test_the_end_tells_how_it_was_made() -> None:
     assert "timestamps" not in done
 
 
-async def test_the_end_tells_when_words_are_spoken_where_that_is_asked_for() -> None:
-    stream = Stream(audio_s=2.5)
-    stream.stats.speech_start_s, stream.stats.speech_end_s = 0.5, 2.5
-    (line,) = [line async for line in SpeechEvents(stream, "one two.", words=True)]  # type: ignore[arg-type]
-    done = json.loads(line[6:])
-    assert done["timestamps"] == [
-        {"word": "one", "start_ms": 500, "end_ms": 1250},
-        {"word": "two.", "start_ms": 1500, "end_ms": 2500},
-    ]
-    assert done["timestamps_method"] == "estimate"
-
-
-async def test_where_nothing_is_heard_there_are_no_words() -> None:
-    (line,) = [line async for line in SpeechEvents(Stream(), "*sighs*", words=True)]  # type: ignore[arg-type]
-    assert json.loads(line[6:])["timestamps"] == []
+async def test_words_are_told_once_as_soon_as_their_times_are_known() -> None:
+    times = SpeechTimes("one two.", [], 44_100)
+    stream = Stream(b"ab", b"cd", b"ef")
+    stream.times = times
+    lines = events(stream)
+    found: list[list[str]] = []
+    async for line in lines:
+        event = json.loads(line[6:])
+        found.append([word["word"] for word in event.get("timestamps", [])])
+        if len(found) == 1:
+            times.words.append(Timed("one", 0.5, 1.25))
+        elif len(found) == 2:
+            assert event["timestamps"] == [{"word": "one", "start_ms": 500, "end_ms": 1250}]
+            assert event["timestamps_method"] == "estimate"
+        elif len(found) == 3:
+            assert "timestamps_method" not in event
+            times.words.append(Timed("two.", 1.5, 2.5))
+    assert found == [[], ["one"], [], ["two."]]
 
 
 async def test_a_failure_is_the_last_event(caplog: pytest.LogCaptureFixture) -> None:
