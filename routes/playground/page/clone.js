@@ -4,7 +4,7 @@ import * as api from "./api.js";
 import { $, config, say } from "./page.js";
 import { decoded } from "./pcm.js";
 
-/** Seconds after which a recording ends by itself; more does not make a better voice. */
+/** Seconds after which a recording ends by itself, and of which more in a file is left out: it makes no better voice. */
 const LONGEST_S = 60;
 
 export function setUpCloning(voices) {
@@ -67,12 +67,14 @@ class Cloning {
     this.#fail(null);
     this.#sample = null;
     try {
-      const { file: sample, seconds } = await decoded(file);
+      const { file: sample, seconds } = await decoded(file, LONGEST_S);
       this.#sample = sample;
       URL.revokeObjectURL($("clone-preview").src);
       $("clone-preview").src = URL.createObjectURL(sample);
       $("clone-preview").hidden = false;
-      $("clone-status").textContent = `${seconds.toFixed(1)} seconds. Listen to it before you send it.`;
+      const length =
+        seconds > LONGEST_S ? `The first ${LONGEST_S} of ${seconds.toFixed(0)} seconds.` : `${seconds.toFixed(1)} seconds.`;
+      $("clone-status").textContent = `${length} Listen to it before you send it.`;
     } catch {
       $("clone-status").textContent = "";
       this.#fail("This browser cannot read that file as audio.");

@@ -36,13 +36,17 @@ export function wav(pieces, rate) {
   return new Blob([header, ...pieces], { type: "audio/wav" });
 }
 
-/** Any audio file that this browser can decode, as a WAV file: mono, 44.1 kHz. Throws where it cannot. */
-export async function decoded(file) {
+/**
+ * Any audio file that this browser can decode, as a WAV file: mono, 44.1 kHz, no longer than so many seconds, and how long
+ * the given file is. Throws where it cannot.
+ */
+export async function decoded(file, longest) {
   const rate = 44100;
   const buffer = await new OfflineAudioContext(1, 1, rate).decodeAudioData(await file.arrayBuffer());
-  const mono = new Float32Array(buffer.length);
+  const mono = new Float32Array(Math.min(buffer.length, longest * rate));
   for (let channel = 0; channel < buffer.numberOfChannels; channel++) {
-    buffer.getChannelData(channel).forEach((sample, i) => (mono[i] += sample / buffer.numberOfChannels));
+    const samples = buffer.getChannelData(channel);
+    for (let i = 0; i < mono.length; i++) mono[i] += samples[i] / buffer.numberOfChannels;
   }
   return { file: wav([sixteenBits(mono)], rate), seconds: buffer.duration };
 }
