@@ -27,13 +27,14 @@ let running = null;
 
 // -- what is asked for
 
-function request() {
+/** The body of a request; ``voice`` is how its voice is written. */
+function request(voice = voices.sent) {
   const seed = $("seed").value.trim();
   const speed = Number($("speed").value);
   const asked = {
     model: $("model").value || undefined,
     input: $("text").value,
-    voice: voices.value || undefined,
+    voice: voice || undefined,
     response_format: $("format").value,
     preset: $("preset").value || undefined,
     seed: seed === "" ? undefined : Number(seed),
@@ -55,7 +56,7 @@ async function speak({ text = null, keep = true } = {}) {
   const take = {
     created: Date.now(),
     text: body.input,
-    voice: body.voice ?? "default",
+    voice: voices.label,
     model: body.model ?? "",
     body,
     rate,
@@ -194,7 +195,7 @@ async function refresh() {
 function modelChosen() {
   $("preview-notice").hidden = !model()?.preview;
   options.show(model()?.capabilities);
-  voices.ofModel($("model").value);
+  voices.ofModel($("model").value, Boolean(model()?.capabilities?.clone));
 }
 
 // -- the rest of the page
@@ -202,7 +203,7 @@ function modelChosen() {
 function showCode() {
   $("count").textContent = `${[...$("text").value].length} of ${config.max_chars} characters.`;
   $("speed-shown").textContent = Number($("speed").value).toFixed(2);
-  $("code").textContent = asCode($("language").value, request(), config.key);
+  $("code").textContent = asCode($("language").value, request(voices.shown), config.key);
 }
 
 async function copy() {

@@ -1,4 +1,5 @@
-// Makes a voice of a recording: from the microphone or a file, heard before it is sent, with a consent.
+// Makes a voice of a recording: from the microphone or a file, heard before it is sent, with a consent. Where the server
+// stores none, the recording itself goes along with each request.
 
 import * as api from "./api.js";
 import { $, config, say } from "./page.js";
@@ -9,8 +10,7 @@ const LONGEST_S = 60;
 
 export function setUpCloning(voices) {
   $("clone-off").hidden = config.cloning;
-  $("clone-on").hidden = !config.cloning;
-  if (config.cloning) new Cloning(voices);
+  new Cloning(voices);
 }
 
 class Cloning {
@@ -90,12 +90,11 @@ class Cloning {
     this.#fail(null);
     $("clone-make").disabled = true;
     $("clone-status").textContent = "Sending …";
+    const name = $("clone-name").value.trim();
     try {
-      const consent = `${$("consent-text").textContent} (playground, ${new Date().toISOString()})`;
-      const voice = await api.createVoice($("clone-name").value.trim(), this.#sample, consent);
-      await this.#voices.load();
-      this.#voices.choose(voice.id);
-      $("clone-status").textContent = `The voice ${voice.name} is ready and chosen.`;
+      const id = config.cloning ? await this.#store(name) : this.#voices.addClip(name, await base64(this.#sample));
+      this.#voices.choose(id);
+      $("clone-status").textContent = `The voice ${name} is ready and chosen.`;
       $("consent").checked = false;
     } catch (error) {
       $("clone-status").textContent = "";
@@ -104,10 +103,25 @@ class Cloning {
     this.#check();
   }
 
+  async #store(name) {
+    const consent = `${$("consent-text").textContent} (playground, ${new Date().toISOString()})`;
+    const { id } = await api.createVoice(name, this.#sample, consent);
+    await this.#voices.load();
+    return id;
+  }
+
   #fail(message) {
     say($("clone-error"), message);
   }
 }
+
+const base64 = (file) =>
+  new Promise((resolve, reject) => {
+    const reader = new FileReader();
+    reader.onload = () => resolve(reader.result.slice(reader.result.indexOf(",") + 1));
+    reader.onerror = () => reject(reader.error);
+    reader.readAsDataURL(file);
+  });
 
 class Meter {
   /** Shows how loud a stream is, and calls back every time. */

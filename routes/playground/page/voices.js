@@ -1,11 +1,13 @@
-// The list of voices, searched by name; clones can be deleted.
+// The list of voices, searched by name; clones can be deleted. Recordings that the server does not store are here too.
 
 import * as api from "./api.js";
 import { $, config, make } from "./page.js";
 
 export class Voices {
   #all = [];
+  #clips = [];
   #model = "";
+  #clones = false;
   #uploaded = new Set();
 
   constructor() {
@@ -19,15 +21,42 @@ export class Voices {
     return $("voice").value;
   }
 
+  get #clip() {
+    return this.#clips.find(({ id }) => id === this.value);
+  }
+
+  /** The chosen voice as requests have it: its id, or the recording. */
+  get sent() {
+    return this.#clip?.data ?? this.value;
+  }
+
+  /** The chosen voice as people read it. */
+  get label() {
+    return this.#clip?.name ?? (this.value || "default");
+  }
+
+  /** The chosen voice as code shows it. */
+  get shown() {
+    return this.#clip ? "<base64 of your clip>" : this.value;
+  }
+
+  /** Add a recording, in base64, that speaks as long as the page is open; returns its id. */
+  addClip(name, data) {
+    const id = `clip ${this.#clips.length + 1}`;
+    this.#clips.push({ id, name, data });
+    return id;
+  }
+
   async load() {
     this.#all = (await api.voices()).data;
     if (config.cloning) this.#uploaded = new Set((await api.uploadedVoices()).map(({ id }) => id));
     this.#show();
   }
 
-  /** Show the voices that a model speaks with. */
-  ofModel(model) {
+  /** Show the voices that a model speaks with; recordings only where it clones. */
+  ofModel(model, clones) {
     this.#model = model;
+    this.#clones = clones;
     this.#show();
   }
 
@@ -43,7 +72,8 @@ export class Voices {
     const wanted = $("voice-search").value.trim().toLowerCase();
     // While the models load, no voice has any.
     const loading = this.#all.every(({ models }) => !models.length);
-    const known = this.#all.filter(({ models }) => loading || models.includes(this.#model));
+    const listed = this.#all.filter(({ models }) => loading || models.includes(this.#model));
+    const known = [...listed, ...(this.#clones ? this.#clips : [])];
     const found = known.filter(({ id, name }) => `${id} ${name}`.toLowerCase().includes(wanted));
     const rows = found.map(({ id, name }) => make("option", { value: id, textContent: name }));
     if (!wanted) rows.unshift(make("option", { value: "", textContent: "the server's default" }));

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import re
@@ -315,11 +316,25 @@ def test_a_file_that_is_no_recording_is_refused_where_it_is_chosen(visit: Open) 
     expect(page.page.locator("#clone-error")).not_to_be_empty()
 
 
-def test_where_cloning_is_off_the_page_says_so(server: Served, visit: Open) -> None:
+def test_where_no_voices_are_stored_a_recording_goes_with_the_request(server: Served, visit: Open) -> None:
+    before = httpx.get(server.url + "/v1/audio/voices").json()
+    server.script.audio_s_per_char = BRISK
     page = visit(server)
     page.page.click("#clone summary")
     expect(page.page.locator("#clone-off")).to_contain_text("ECHO_INWORLD_CLONE_ENABLED=1")
-    expect(page.page.locator("#record")).to_be_hidden()
+    page.page.set_input_files("#clone-file", {"name": "a.wav", "mimeType": "audio/wav", "buffer": tone(2)})
+    expect(page.page.locator("#clone-status")).to_contain_text("2.0 seconds")
+    page.page.fill("#clone-name", "Mine")
+    page.page.check("#consent")
+    page.page.click("#clone-make")
+    expect(page.page.locator("#clone-status")).to_have_text("The voice Mine is ready and chosen.")
+    with page.page.expect_request("**/v1/audio/speech") as asked:
+        page.heard(TEXT)
+    sent = json.loads(asked.value.post_data or "")["voice"]
+    assert base64.b64decode(sent, validate=True).startswith(b"RIFF")
+    expect(page.page.locator("#history li")).to_contain_text("Mine")
+    assert "<base64 of your clip>" in page.page.inner_text("#code")
+    assert httpx.get(server.url + "/v1/audio/voices").json() == before
 
 
 def tone(seconds: float) -> bytes:
