@@ -76,9 +76,9 @@ test-scale:                    ## two replicas behind a real Ray Serve, in an en
 attack: $(VENV)/.dev           ## attack a running server on loopback, some ten minutes
 	ATTACK_SECONDS=30 $(BIN)/python -m pytest tests/attack
 
-# What the tests run beside the server: synthesisers that the training learns from, an S3 server, Prometheus, and a proxy.
-COMMANDS = flite espeak-ng radosgw ceph-mon ceph-osd promtool prometheus nginx
-PACKAGES = flite espeak-ng radosgw ceph-mon ceph-osd ceph-common prometheus nginx-light
+# What the tests run beside the server: synthesisers that the training learns from, an S3 server, Prometheus, a proxy, and a browser.
+COMMANDS = flite espeak-ng radosgw ceph-mon ceph-osd promtool prometheus nginx chromium
+PACKAGES = flite espeak-ng radosgw ceph-mon ceph-osd ceph-common prometheus nginx-light chromium
 
 packages:                      ## the Debian packages that the tests need, installed where that is allowed
 	@missing=; for command in $(COMMANDS); do PATH="$$PATH:/usr/sbin" command -v $$command >/dev/null || missing=yes; done; \

@@ -23,7 +23,7 @@ from echo.errors import ConfigError
 from echo.runtime import Runtime, Status
 from echo.settings import Settings, describe, env_name, load_settings, warn_of_unknown
 from echo.telemetry import set_up_log
-from routes import admin, jobs, models, ops, speech, voices
+from routes import admin, jobs, models, ops, playground, speech, voices
 from routes.errors import ErrorShapes
 from routes.json import JsonReader
 from routes.keys import open_keys
@@ -50,6 +50,8 @@ def create_app(
     runtime = runtime or Runtime(settings)
     lists = [Surface(router=own.router) for own in (voices, models)]
     surfaces = [speech.surface(settings), jobs.surface(settings), *lists, ops.surface(), admin.surface(), *more]
+    if settings.playground:
+        surfaces.append(playground.surface())
     if settings.inworld_compat:
         surfaces.append(inworld.surface(settings))
     if settings.omni_compat:

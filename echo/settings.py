@@ -392,6 +392,7 @@ class Settings(EnvironmentModel):
     )
 
     # -- operation
+    playground: bool = _env("ECHO_PLAYGROUND", True, "Answer browsers at `/` with a page that speaks.")
     api_keys: tuple[SecretStr, ...] = _env(
         "ECHO_API_KEYS",
         (),

@@ -56,11 +56,13 @@ def _model(request: Request, runtime: Runtime, name: str) -> dict[str, Any]:
         **model,
         "license": info.license,
         "sample_rate": info.sample_rate,
+        "preview": info.preset_family == "tiny",
         "capabilities": {
             "clone": info.clones,
             "stream": info.streams,
             "emotions": sorted(info.emotions),
             "languages": list(info.languages),
+            "engine_options": info.blocks,
             "options": {option.name: _option(option) for option in info.options},
         },
     }

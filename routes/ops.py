@@ -1,19 +1,28 @@
-"""For operators and load balancers: health, readiness, metrics, and a card at the root."""
+"""For operators and load balancers: health, readiness, metrics, and a card or a page at the root."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from fastapi import APIRouter
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from echo import __version__
 from echo.runtime import Runtime, Status
+from routes import playground
 from routes.deps import RuntimeDep
 from routes.scopes import KeyScope
 from routes.surface import Surface
 
 router = APIRouter(tags=["operation"])
+
+_CARD: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "Name, version and links; for a browser, which accepts text/html, the playground.",
+        "content": {"application/json": {"schema": {"type": "object"}}, "text/html": {"schema": {"type": "string"}}},
+    }
+}
 
 
 def surface() -> Surface:
@@ -21,9 +30,14 @@ def surface() -> Surface:
     return Surface(router=router, scopes={"/metrics": KeyScope.METRICS})
 
 
-@router.get("/")
-async def root() -> dict[str, Any]:
-    """What this is and where to go on; answers at once, because clients probe it before they speak."""
+@router.get("/", response_model=None, responses=_CARD)
+async def root(request: Request, runtime: RuntimeDep) -> dict[str, Any] | Response:
+    """What this is and where to go on; answers at once, because clients probe it before they speak.
+
+    A browser gets the playground.
+    """
+    if runtime.settings.playground and playground.wants_page(request):
+        return playground.page(runtime.settings)
     return {
         "name": "Echo TTS Server",
         "version": __version__,

@@ -22,6 +22,8 @@ class KeyScope(StrEnum):
 
 #: Health checks and clients that look whether anybody is there carry no key.
 _OPEN = frozenset({"/", "/health", "/ready"})
+#: The files of the page at ``/``, on which a key is entered.
+_OPEN_BELOW = "/playground/"
 #: Who may read lists of voices and models, and the documentation.
 _READERS = frozenset({KeyScope.SPEAK, KeyScope.CLONE})
 
@@ -38,7 +40,7 @@ class ScopeRules:
 
     def needed(self, scope: types.Scope) -> frozenset[KeyScope]:
         """Return the scopes of which a key must have one; none where no key is needed."""
-        if scope["path"] in _OPEN:
+        if scope["path"] in _OPEN or scope["path"].startswith(_OPEN_BELOW):
             return frozenset()
         own = longest_prefix(scope["path"], self._scopes, KeyScope.SPEAK)
         if own in _READERS and not costs(scope, self._costly):

@@ -44,8 +44,9 @@ def wait_until(condition: Callable[[], bool], patience_s: float = PATIENCE_S) ->
 class Gate:
     """A ``FakeScript.render`` that makes the engine wait before block ``block`` until ``open`` is called."""
 
-    def __init__(self, block: int = 0) -> None:
+    def __init__(self, block: int = 0, patience_s: float = PATIENCE_S) -> None:
         self.block = block
+        self.patience_s = patience_s
         self.reached = threading.Event()
         #: True when the engine went on because nobody opened the gate: what was waited for did not happen.
         self.expired = False
@@ -57,7 +58,7 @@ class Gate:
     def __call__(self, utterance: Utterance, block: int, count: int) -> Audio:
         if block >= self.block:
             self.reached.set()
-            self.expired = self.expired or not self._opened.wait(PATIENCE_S)
+            self.expired = self.expired or not self._opened.wait(self.patience_s)
         return np.full(count, 0.25, np.float32)
 
 

@@ -238,6 +238,13 @@ def test_events_carry_one_valid_file_and_end_with_the_usage(server: Served, resp
     assert usage["total_tokens"] == usage["input_tokens"] + usage["output_tokens"]
 
 
+def test_the_last_event_tells_how_the_speech_was_made(server: Served) -> None:
+    *deltas, done = events(post(server, {"input": TEXT, "response_format": "pcm", "stream_format": "sse"}))
+    audio_s = sum(len(base64.b64decode(event["audio"])) for event in deltas) / 2 / 44_100
+    assert done["stats"]["audio_s"] == pytest.approx(audio_s, abs=0.001)
+    assert 0 <= done["stats"]["first_audio_s"] <= done["stats"]["total_s"]
+
+
 def test_a_failure_among_events_is_an_event(server: Served) -> None:
     server.script.fail_after_blocks = 1
     *deltas, last = events(post(server, {"input": TEXT, "stream_format": "sse"}))
@@ -364,6 +371,8 @@ def test_models_are_listed_with_their_licence(server: Served) -> None:
     assert listed["object"] == "list"
     assert [model["id"] for model in listed["data"]] == ["echo-tts", "tts-1", "tts-1-hd", "gpt-4o-mini-tts"]
     assert all(model["license"] == "none" for model in listed["data"])
+    assert all(model["preview"] is False for model in listed["data"])
+    assert all(model["capabilities"]["engine_options"] is True for model in listed["data"])
     assert get(server, "/v1/audio/models") == {"models": [{"id": model["id"]} for model in listed["data"]]}
     missing = httpx.get(f"{server.url}/v1/models/gpt-9")
     assert (missing.status_code, missing.json()["error"]["code"]) == (404, "model_not_found")
