@@ -88,6 +88,7 @@ def test_each_engine_is_a_model_with_what_it_can_do(server: Served) -> None:
     assert list(models)[:2] == ["sine", FAKE]
     assert models[FAKE]["capabilities"] == {
         "clone": True,
+        "engine_options": False,
         "stream": "token",
         "emotions": ["emo_alpha", "emo_audio_prompt", "emo_vector"],
         "languages": ["en"],

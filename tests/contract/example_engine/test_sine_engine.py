@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -153,7 +154,8 @@ def test_the_workload_is_in_the_metrics_and_zero_when_all_are_served(sine: Serve
     sine.wait_idle()
 
     def idle() -> bool:
-        return "echo_active_utterances 0.0" in httpx.get(sine.url + "/metrics", verify=False).text
+        metrics = httpx.get(sine.url + "/metrics", verify=False).text
+        return re.search(r"^echo_active_utterances\{.*\} 0\.0$", metrics, re.MULTILINE) is not None
 
     wait_until(idle)
 
