@@ -66,6 +66,13 @@ def test_times_can_be_refused(server: Served, stream: bool) -> None:
         assert "timestamps_method" not in told
 
 
+@pytest.mark.parametrize("stream", [True, False])
+def test_where_nothing_is_spoken_there_are_no_words(server: Served, stream: bool) -> None:
+    lines = [json.loads(line) for line in post(server, input="*sighs*", stream=stream).text.splitlines()]
+    assert any(line["audio"] for line in lines)
+    assert not any(line["timestamps"] for line in lines)
+
+
 def test_a_failure_breaks_the_lines_off(server: Served) -> None:
     server.script.fail_after_blocks = 1
     with pytest.raises(httpx.RemoteProtocolError):
