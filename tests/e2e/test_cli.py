@@ -137,14 +137,6 @@ def test_a_book_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
     assert not parts.exists()
 
 
-def test_say_wants_a_text_or_a_book_and_not_both(tmp_path: Path) -> None:
-    (tmp_path / "book.txt").write_text(" ")
-    for arguments in (["say"], ["say", "Hello.", "--file", "book.txt"], ["say", "--file", "book.txt"]):
-        done = echo(tmp_path, *arguments)
-        assert done.returncode == 2
-        assert done.stderr.startswith("echo-tts: ")
-
-
 def test_bench_tells_first_sound_and_real_time_factor(tmp_path: Path) -> None:
     done = echo(tmp_path, "--model", "tiny", "bench", "--times", "1", "--voice", "tiny_anna", **QUICK)
     assert done.returncode == 0, done.stderr

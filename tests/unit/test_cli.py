@@ -47,12 +47,21 @@ def test_say_refuses_a_folder_that_is_not_there(tmp_path: Path, capsys: pytest.C
     assert "there is no such folder" in capsys.readouterr().err
 
 
+def test_say_wants_a_text_or_a_book_and_not_both(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "book.txt").write_text(" ")
+    for arguments in (["say"], ["say", "Hello.", "--file", "book.txt"], ["say", "--file", "book.txt"]):
+        assert cli.main(arguments) == 2
+        assert capsys.readouterr().err.startswith("echo-tts: ")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ([], "command"),
         (["sing", "Hello."], "invalid choice: 'sing'"),
-        (["say"], "text"),
         (["say", "Hello.", "--steps", "few"], "argument --steps: invalid int value: 'few'"),
         (["say", "Hello.", "--speed", "fast"], "argument --speed: invalid float value: 'fast'"),
         (["say", "Hello.", "--loud"], "unrecognized arguments: --loud"),
