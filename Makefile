@@ -15,7 +15,7 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadf
 # The tests start hundreds of processes, and each would compile the same modules.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: serve test tests test-fast test-engines attack teachers s3 natural-teachers judge check lint types pages docs bench train-tiny clean
+.PHONY: serve test tests test-fast test-engines attack soak teachers s3 natural-teachers judge check lint types pages docs bench train-tiny clean
 
 serve: $(VENV)/.serve          ## set up and serve on http://127.0.0.1:8000
 	$(BIN)/python api_server.py
@@ -55,6 +55,9 @@ $(ENGINES)/kokoro/engine.toml: | $(VENV)/.dev
 
 attack: $(VENV)/.dev           ## attack a running server on loopback, some ten minutes
 	ATTACK_SECONDS=30 $(BIN)/python -m pytest tests/attack
+
+soak: $(VENV)/.dev             ## two minutes of the soak: a server under more load than it can take
+	$(BIN)/python -m bench.soak --minutes 2
 
 teachers:                      ## the synthesisers that the training's tests listen to, installed where that is allowed
 	@command -v flite >/dev/null && command -v espeak-ng >/dev/null || { apt-get update -qq && \
