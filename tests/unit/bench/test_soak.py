@@ -16,6 +16,7 @@ import torch
 from bench import ROOT, record, report, soak
 from bench.soak import ROUTES, arrivals, judged, slope_per_hour
 from echo.settings import load_settings
+from tests.e2e.server_process import clean_environment
 
 RESULTS: dict[str, Any] = {
     "minutes": 30.0,
@@ -112,7 +113,8 @@ def test_twenty_seconds_of_it(tmp_path: Path) -> None:
     """Everything at once against a real server: nothing hangs, breaks off or is said to be what it is not."""
     file = tmp_path / "soak.json"
     command = [sys.executable, "-m", "bench.soak", "--minutes", "0.33", "--measure", "8", "--json", str(file)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
+    quick = clean_environment(ECHO_PRESETS_FILE=ROOT / "tests" / "e2e" / "quick_presets.toml")
+    done = subprocess.run(command, cwd=ROOT, env=quick, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.strip().endswith("soak: pass")
     found = json.loads(file.read_text())
