@@ -86,6 +86,8 @@ def create_app(
         version=__version__,
         lifespan=lifespan,
         redirect_slashes=False,
+        # FastAPI's own spans would hold queries, where some clients have their text and their key.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
         exception_handlers={HTTPException: shapes.handle, RequestValidationError: shapes.handle},
         middleware=middleware_stack(
             settings,
@@ -100,6 +102,7 @@ def create_app(
             quotas=runtime.quotas,
             drain=runtime.drain,
             ongoing=ongoing,
+            tracing=runtime.tracing,
         ),
     )
     app.state.runtime = runtime

@@ -1,11 +1,10 @@
-"""The command line: ``python -m echo say``, ``voices`` and ``engines``. Serving is api_server's."""
+"""The command line: ``python -m echo say``, ``serve``, ``bench``, ``voices`` and ``engines``."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from collections.abc import Sequence
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,11 @@ from echo.engines.remote.install import Installer
 from echo.engines.remote.recipes import RECIPES
 from echo.errors import EchoError
 from echo.telemetry import set_up_log
+from echo.terminal.measure import measure, table
+from echo.terminal.say import write
 from echo.types import AudioFormat, Encoding
 
+_DEFAULT_OUTPUT = Path("speech.wav")
 _BY_SUFFIX = {
     ".wav": Encoding.WAV,
     ".mp3": Encoding.MP3,
@@ -35,9 +37,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status: 0 done, 1 failed, 2 wrong arguments."""
     parser = _parser()
     given, rest = parser.parse_known_args(arguments)
-    if rest and given.run is not _install:
+    if rest and given.run not in (_install, _serve):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    given.pip_options = rest
+    given.rest = rest
+    if given.run is _serve:  # it sets up its own log
+        return int(given.run(given))
     set_up_log()
     try:
         return int(given.run(given))
@@ -60,7 +64,13 @@ def _parser() -> argparse.ArgumentParser:
     say = commands.add_parser("say", help="speak a text into a file")
     say.add_argument("text", nargs="?", help="the text, or '-' to read it from standard input")
     say.add_argument("--file", type=Path, help="a book instead, .txt or .md; the same command goes on after a stop")
-    say.add_argument("-o", "--output", type=Path, default=Path("speech.wav"), help=f"one of {' '.join(_BY_SUFFIX)}")
+    say.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        help=f"one of {' '.join(_BY_SUFFIX)} (default: {_DEFAULT_OUTPUT}; none with --play)",
+    )
+    say.add_argument("--play", action="store_true", help="play it while it is made, where a player is found")
     say.add_argument("--voice", help="a voice's name, or the path of a clip to speak like")
     say.add_argument("--seed", type=int, help="makes the result repeatable")
     say.add_argument("--speed", type=float, default=1.0, help="0.25 to 4")
@@ -68,6 +78,12 @@ def _parser() -> argparse.ArgumentParser:
     say.add_argument("--steps", type=int, help="denoising steps per block")
     say.add_argument("--sample-rate", type=int, help="of the file, in Hz")
     say.set_defaults(run=_say)
+    serve = commands.add_parser("serve", help="start the server; options as of api_server.py", add_help=False)
+    serve.set_defaults(run=_serve)
+    bench = commands.add_parser("bench", help="measure first sound and real-time factor of this machine")
+    bench.add_argument("--voice", help="a voice's name")
+    bench.add_argument("--times", type=int, default=3, help="how often each text is spoken (default: 3)")
+    bench.set_defaults(run=_bench)
     voices = commands.add_parser("voices", help="list the voices")
     voices.set_defaults(run=_voices)
     _add_engines(commands.add_parser("engines", help="environments of other engines").add_subparsers(required=True))
@@ -88,39 +104,37 @@ def _add_engines(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def _say(given: argparse.Namespace) -> int:
-    encoding = _BY_SUFFIX.get(given.output.suffix.lower())
+    output = given.output or _DEFAULT_OUTPUT
+    encoding = _BY_SUFFIX.get(output.suffix.lower())
     if encoding is None:
-        print(f"echo-tts: {given.output}: the name must end in one of {' '.join(_BY_SUFFIX)}", file=sys.stderr)
+        print(f"echo-tts: {output}: the name must end in one of {' '.join(_BY_SUFFIX)}", file=sys.stderr)
         return 2
-    if not given.output.parent.is_dir():
-        print(f"echo-tts: {given.output}: there is no such folder", file=sys.stderr)
+    if not output.parent.is_dir():
+        print(f"echo-tts: {output}: there is no such folder", file=sys.stderr)
         return 2
+    format = AudioFormat(encoding=encoding, sample_rate=given.sample_rate)
     if (given.text is None) == (given.file is None):
         print("echo-tts: either a text or --file is needed", file=sys.stderr)
         return 2
     options = {"num_steps": given.steps} if given.steps is not None else {}
     if given.file is not None:
-        return _say_book(given, AudioFormat(encoding=encoding, sample_rate=given.sample_rate), options)
+        return _say_book(given, output, format, options)
     text = sys.stdin.read() if given.text == "-" else given.text
     with load(given.model, device=given.device) as speech:
-        pieces = speech.encode(
+        spoken = speech.stream(
             text,
-            AudioFormat(encoding=encoding, sample_rate=given.sample_rate),
             voice=_voice(speech, given.voice),
             seed=given.seed,
             speed=given.speed,
             preset=given.preset,
             **options,
         )
-        first = next(pieces, b"")  # whatever is wrong with the request shows here, before a file is touched
-        with tqdm(unit="B", unit_scale=True, desc=given.output.name) as bar, given.output.open("wb") as file:
-            for data in chain((first,), pieces):
-                file.write(data)
-                bar.update(len(data))
+        target = given.output if given.output is not None or given.play else _DEFAULT_OUTPUT
+        write(spoken, speech.sample_rate, target, format, play=given.play)
     return 0
 
 
-def _say_book(given: argparse.Namespace, format: AudioFormat, options: dict[str, Any]) -> int:
+def _say_book(given: argparse.Namespace, output: Path, format: AudioFormat, options: dict[str, Any]) -> int:
     from echo.jobs.local import BookProgress, speak_book
 
     try:
@@ -132,7 +146,7 @@ def _say_book(given: argparse.Namespace, format: AudioFormat, options: dict[str,
         print(f"echo-tts: {given.file}: there is no text in it", file=sys.stderr)
         return 2
     spoken_s = 0.0
-    with load(given.model, device=given.device) as speech, tqdm(unit="char", desc=given.output.name) as bar:
+    with load(given.model, device=given.device) as speech, tqdm(unit="char", desc=output.name) as bar:
 
         def tell(piece: BookProgress) -> None:
             nonlocal spoken_s
@@ -145,7 +159,7 @@ def _say_book(given: argparse.Namespace, format: AudioFormat, options: dict[str,
             seconds = speak_book(
                 speech,
                 text,
-                given.output,
+                output,
                 format,
                 markdown=given.file.suffix.lower() in (".md", ".markdown"),
                 seed=given.seed,
@@ -159,7 +173,24 @@ def _say_book(given: argparse.Namespace, format: AudioFormat, options: dict[str,
             bar.close()
             print("echo-tts: stopped; the same command goes on from here", file=sys.stderr)
             raise
-    print(f"{given.output}: {seconds / 60:.1f} minutes", file=sys.stderr)
+    print(f"{output}: {seconds / 60:.1f} minutes", file=sys.stderr)
+    return 0
+
+
+def _serve(given: argparse.Namespace) -> int:
+    from api_server import main as serve
+
+    flags = [f"--{name}={value}" for name in ("model", "device") if (value := getattr(given, name)) is not None]
+    return serve([*flags, *given.rest])
+
+
+def _bench(given: argparse.Namespace) -> int:
+    if given.times < 1:
+        print("echo-tts: --times must be at least 1", file=sys.stderr)
+        return 2
+    with load(given.model, device=given.device) as speech:
+        rows = measure(speech, times=given.times, voice=given.voice)
+        print(table(f"{speech.info.name} on {speech.info.device} ({speech.info.backend})", rows))
     return 0
 
 
@@ -186,7 +217,7 @@ def _installer() -> Installer:
 
 def _install(given: argparse.Namespace) -> int:
     installer = _installer()
-    installer.install(given.engine, given.pip_options)
+    installer.install(given.engine, given.rest)
     print(f"{given.engine} is installed: ECHO_ENGINES=echo,{given.engine} python api_server.py")
     return 0
 

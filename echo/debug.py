@@ -12,7 +12,8 @@ import numpy as np
 
 from echo.audio.wav import pcm_file
 from echo.files import atomic_write
-from echo.pipeline import Pipeline, SpeechStats
+from echo.pipeline import Pipeline
+from echo.stats import SpeechStats
 from echo.types import Audio
 
 log = logging.getLogger(__name__)

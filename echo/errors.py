@@ -152,6 +152,21 @@ class EngineFailed(EchoError):
     code = "generation_failed"
 
 
+#: Why a speech may fail after it has begun; bounded, because it is a label of a metric.
+FAILURES = (
+    *(str(kind.code) for kind in (EngineFailed, DeviceStopped, NotReady, Overloaded, TooLarge, BadRequest)),
+    "internal_error",
+)
+
+
+def failure_reason(error: Exception) -> str | None:
+    """Return which of ``FAILURES`` an error is: the code of its class; None for what is tried again."""
+    if isinstance(error, Preempted):
+        return None
+    code = type(error).code if isinstance(error, EchoError) else None
+    return code if code in FAILURES else FAILURES[-1]
+
+
 class LoadError(EchoError):
     """Weights could not be loaded; the message is one line with the remedy, meant for the operator."""
 

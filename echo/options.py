@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, model_validator
 
-from echo.types import MAX_LATENTS, MAX_LAYERS, SpeechOptions
+from echo.types import MAX_LATENTS, MAX_LAYERS, Emotion, SpeechOptions, VoiceRef
 
 # A number, but not a bool or a numeric string: JSON clients that send "3" have a bug worth hearing about.
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
@@ -19,6 +19,7 @@ BlockSize = Annotated[StrictInt, Field(ge=1, le=MAX_LATENTS)]
 Steps = Annotated[StrictInt, Field(ge=1, le=100)]
 Truncation = Annotated[Number, Field(gt=0, le=10)]
 InitScale = Annotated[Number, Field(gt=0, lt=1)]
+Share = Annotated[Number, Field(ge=0, le=1)]
 T = TypeVar("T")
 PerBlock = Annotated[list[T], Field(min_length=1, max_length=16)]
 
@@ -113,3 +114,33 @@ class EngineOptions(BaseModel):
             value = getattr(self, field.name)
             values[field.name] = tuple(value) if isinstance(value, list) else value
         return SpeechOptions(**values)
+
+
+class EmotionOptions(BaseModel):
+    """How the speech is to sound, for engines that list the fields as their emotions; others refuse them by name."""
+
+    emo_audio_prompt: Annotated[StrictStr, Field(min_length=1)] | None = Field(
+        None, description="A clip that has the emotion: a voice, or base64 of an audio file."
+    )
+    emo_vector: Annotated[list[Share], Field(min_length=8, max_length=8)] | None = Field(
+        None, description="Happy, angry, sad, afraid, disgusted, melancholic, surprised, calm: a share of each."
+    )
+    emo_alpha: Share | None = Field(None, description="Strength of the emotion.")
+    use_emo_text: StrictBool | None = Field(None, description="The emotion is read out of emo_text or what is spoken.")
+    emo_text: Annotated[StrictStr, Field(max_length=4096)] | None = Field(
+        None, description="A text that has the emotion."
+    )
+    use_random: StrictBool | None = Field(None, description="Varies the emotion of a vector.")
+
+    def emotion(self) -> Emotion | None:
+        """Return the emotion, None where no field asks for one."""
+        clip, vector = self.emo_audio_prompt, self.emo_vector
+        found = Emotion(
+            clip=VoiceRef(name=clip) if clip is not None else None,
+            vector=tuple(vector) if vector is not None else None,
+            alpha=1.0 if self.emo_alpha is None else self.emo_alpha,
+            from_text=bool(self.use_emo_text),
+            text=self.emo_text,
+            random=bool(self.use_random),
+        )
+        return found if found != Emotion() else None

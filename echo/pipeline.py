@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from typing import TypeVar, TypeVarTuple
 
 import numpy as np
 
@@ -14,8 +14,14 @@ from echo.audio.encode import Output
 from echo.audio.join import Joiner
 from echo.engines.base import Engine
 from echo.limits import RequestLimits
+from echo.playback import Playback
+from echo.stats import SpeechStats
 from echo.stream import FrameStream
+from echo.timing.track import SpeechTimes
 from echo.types import Audio, Segment, UtteranceStats
+
+T = TypeVar("T")
+Arguments = TypeVarTuple("Arguments")
 
 #: Encoders get at most this much audio per call, so that bytes keep flowing and no worker is held for long.
 _SLICE_S = 1.0
@@ -26,36 +32,15 @@ _AUDIBLE = 0.01
 UNSPEAKABLE_S = 0.1
 
 
-@dataclass(slots=True)
-class SpeechStats:
-    """What a stream has done so far; final once it is exhausted. Times in seconds."""
-
-    chunks: int = 0
-    blocks: int = 0
-    steps: int = 0
-    rerolls: int = 0
-    early_stops: int = 0
-    audio_s: float = 0.0
-    speech_start_s: float | None = None
-    speech_end_s: float | None = None
-    #: Finding the voice, and reading and encoding one that is new.
-    voice_s: float = 0.0
-    #: Time-stretching, resampling and encoding of the audio.
-    transcode_s: float = 0.0
-    #: Wait of the first chunk before the engine took it up.
-    queue_s: float | None = None
-    first_frame_s: float | None = None
-    total_s: float | None = None
-    failed: bool = False
-
-
 class Pipeline:
     """What the audio of consecutive segments goes through. It holds no reference to its reader and is freed with it.
 
     A request has one pipeline; the passages of a text that is still being written have one each, which share
-    ``output`` and ``joiner``. ``started`` is when the text came, on the monotonic clock; times in ``stats`` count from
-    there. Iterate over ``run`` or ``speak`` once. ``stop`` may be called at any time from the event loop: it cancels
-    what the engine still has to do, and an iteration that is waiting ends soon.
+    ``output``, ``joiner`` and ``playback``. ``started`` is when the text came, on the monotonic clock; times in
+    ``stats`` count from there. ``times`` notes when words are spoken, in seconds from the pipeline's first sample.
+    Iterate over ``run`` or ``speak`` once. ``stop`` may be called at any time from the event loop: it cancels what the
+    engine still has to do, and an iteration that is waiting ends soon. ``freed`` is called, from any thread, with the
+    seconds from there until the engine was done with a segment.
     """
 
     def __init__(
@@ -69,8 +54,15 @@ class Pipeline:
         limits: RequestLimits,
         speed: float,
         started: float,
+        streamed: bool = True,
+        playback: Playback | None = None,
+        freed: Callable[[float], None] | None = None,
+        times: SpeechTimes | None = None,
     ) -> None:
-        self.stats = SpeechStats(chunks=len(segments))
+        self.times = times
+        characters = sum(len(segment.utterance.text) for segment in segments)
+        background = any(segment.utterance.listener.background for segment in segments)
+        self.stats = SpeechStats(chunks=len(segments), characters=characters, streamed=streamed, background=background)
         self.output = output
         self._segments = segments
         self._started = started
@@ -79,9 +71,14 @@ class Pipeline:
         self._workers = workers
         self._limits = limits
         self._speed = speed
+        self._playback = playback or Playback()
+        self._freed = freed
+        #: When the reader asked for more audio; None before the first.
+        self._asked: float | None = None
         self._listeners: list[Callable[[Audio], None]] = []
         self._when_ended: list[Callable[[], None]] = []
         self._open: dict[int, FrameStream] = {}
+        self._sent = 0  # samples
         self._stopped = False
 
     def on_samples(self, notify: Callable[[Audio], None]) -> None:
@@ -161,11 +158,18 @@ class Pipeline:
     async def _send(self, samples: Audio) -> AsyncGenerator[bytes]:
         step = int(_SLICE_S * self._engine.info.sample_rate)
         self._measure(samples)
+        self._sent += len(samples)
         for notify in self._listeners:
             notify(samples)
         for start in range(0, len(samples), step):
-            if data := await self._encode(self.output.push, samples[start : start + step]):
+            piece = samples[start : start + step]
+            data = await self._encode(self.output.push, piece)
+            seconds = len(piece) / self._engine.info.sample_rate / self._speed
+            gap = self._playback.add(seconds, time.monotonic(), self._asked)
+            self.stats.underrun_s = max(self.stats.underrun_s, gap)
+            if data:
                 yield data
+                self._asked = time.monotonic()
 
     async def _samples(self) -> AsyncGenerator[Audio]:
         for index, segment in enumerate(self._segments):
@@ -181,16 +185,27 @@ class Pipeline:
                 if self.stats.first_frame_s is None:
                     self.stats.queue_s = stream.stats.queue_s
                     self.stats.first_frame_s = time.monotonic() - self._started
-                yield self._joiner.push(frame)
+                joined = self._joiner.push(frame)
+                if self.times is not None:
+                    origin = self._joiner.origin
+                    where = None if origin is None else self._sent + origin
+                    await self._in_worker(self.times.push, index, frame, where)
+                yield joined
             if self._stopped:
                 return
             self._count(stream.stats)
+            if self.times is not None:
+                await self._in_worker(self.times.end, index)
             del self._open[index]
             yield self._joiner.end_chunk(segment.pause_after_ms)
 
     def _speak(self, index: int) -> FrameStream:
         if index not in self._open:
-            self._open[index] = self._engine.speak(self._segments[index].utterance)
+            if self.stats.submitted_s is None:
+                self.stats.submitted_s = time.monotonic() - self._started
+            self._open[index] = stream = self._engine.speak(self._segments[index].utterance)
+            if self._freed is not None:
+                stream.on_freed(self._freed)
             if self._stopped:
                 self._open[index].cancel()
         return self._open[index]
@@ -200,6 +215,7 @@ class Pipeline:
         self.stats.steps += done.steps
         self.stats.rerolls += done.rerolls
         self.stats.early_stops += done.early_stopped
+        self.stats.generation_s += max(0.0, done.total_s - done.queue_s)
 
     def _measure(self, samples: Audio) -> None:
         """Update the span of audible sound and the length so far, in seconds of playback."""
@@ -214,6 +230,13 @@ class Pipeline:
 
     async def _encode(self, function: Callable[..., bytes], *arguments: Audio) -> bytes:
         started = time.monotonic()
-        data = await asyncio.get_running_loop().run_in_executor(self._workers, function, *arguments)
-        self.stats.transcode_s += time.monotonic() - started
+        if self.stats.encode_from_s is None:
+            self.stats.encode_from_s = started - self._started
+        data = await self._in_worker(function, *arguments)
+        ended = time.monotonic()
+        self.stats.encode_to_s = ended - self._started
+        self.stats.transcode_s += ended - started
         return data
+
+    async def _in_worker(self, function: Callable[[*Arguments], T], *arguments: *Arguments) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._workers, function, *arguments)

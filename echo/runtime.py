@@ -34,13 +34,14 @@ from echo.presets import Presets, read_presets
 from echo.quota import Quotas
 from echo.service import SpeechService
 from echo.services import Services
-from echo.settings import Settings, child_environment
+from echo.settings import Settings, child_environment, traces_exporter
 from echo.sizing import sized_plan
 from echo.steps import ServiceRules
 from echo.telemetry import Metrics
 from echo.text import split
 from echo.text.normalize import parse_uppercase_words
 from echo.text.pack import estimate_seconds
+from echo.tracing import Tracing, open_tracing
 from echo.types import ChunkRules, EngineInfo, SpeechOptions, TextRules, Utterance, VoiceRef, VoiceState
 from echo.vad import SilenceGate, SilenceRules, SpeechDetector
 from echo.voices.cache import VoiceCache
@@ -96,11 +97,13 @@ class Runtime:
         )
         #: What clients may have spoken; set by whoever knows them.
         self.quotas = Quotas()
+        self.metrics.ready.set_function(lambda: self.is_ready)
+        self.tracing = open_tracing(traces_exporter())
         self.voices = open_voices(settings)
         #: What strangers send is decoded in processes of their own, and only so many voices at a time.
         self.decoders = DecoderPool(settings.decoders, environment=child_environment(), observe=self.metrics.decoded)
         self.voice_turns = Turns(TurnRules(waiting=settings.voice_queue, waiting_bytes=settings.voice_queue_bytes))
-        self.remote = _remote(settings, self.voices, self.decoders, self.metrics)
+        self.remote = _remote(settings, self.voices, self.decoders, self.metrics, self.tracing)
         self.workers = ThreadPoolExecutor(_WORKERS, thread_name_prefix="echo-worker")
         #: In threads of its own: a burst of new voices must not hold up the encoding of audio.
         self.cache = VoiceCache(
@@ -193,6 +196,8 @@ class Runtime:
         for engine in self._engines:
             await asyncio.to_thread(engine.close)
         self.workers.shutdown(wait=False, cancel_futures=True)
+        if self.tracing is not None:
+            await asyncio.to_thread(self.tracing.close)
 
     def refuse(self) -> None:
         """Refuse new requests; open ones go on."""
@@ -234,7 +239,7 @@ class Runtime:
             self._fail(Status.FAILED, message, None if isinstance(error, EchoError) else error)
             return
         self._services = services
-        self.metrics.watch(services.workload, lambda: services.open)
+        self.metrics.watch(services.figures)
         if self.status is Status.LOADING:
             self.status = Status.READY
             log.info("ready after %.1f s", time.monotonic() - started)
@@ -289,6 +294,7 @@ class Runtime:
             rules=replace(_service_rules(settings, info.chunk_rules), engine_options=options),
             workers=self.workers,
             metrics=self.metrics,
+            tracing=self.tracing,
             remote=self.remote,
             quotas=self.quotas,
             on_open=Recorder(info.sample_rate, self.workers).watch if settings.debug_logs else None,
@@ -379,7 +385,9 @@ def open_voices(settings: Settings) -> VoiceLibrary:
     return VoiceLibrary(settings.voice_folders, rules=rules, aliases=settings.aliases, fetched=fetched)
 
 
-def _remote(settings: Settings, voices: VoiceLibrary, decoders: DecoderPool, metrics: Metrics) -> RemoteVoices | None:
+def _remote(
+    settings: Settings, voices: VoiceLibrary, decoders: DecoderPool, metrics: Metrics, tracing: Tracing | None
+) -> RemoteVoices | None:
     if voices.fetched is None:
         return None
     try:
@@ -387,7 +395,7 @@ def _remote(settings: Settings, voices: VoiceLibrary, decoders: DecoderPool, met
     except ValueError as error:
         raise ConfigError(f"ECHO_VOICE_BASE_URL={settings.voice_base_url!r}: {error}.") from None
     return RemoteVoices(
-        Downloader(base, settings.max_voice_bytes),
+        Downloader(base, settings.max_voice_bytes, headers=tracing.outgoing if tracing is not None else dict),
         voices.fetched,
         decoders,
         timeout_s=settings.voice_fetch_timeout_s,

@@ -6,13 +6,15 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 
-from echo.errors import NotReady, Overloaded
+from echo.errors import NotReady, Overloaded, failure_reason
 from echo.limits import AnswerSize, RequestLimits, expected_seconds
 from echo.pipeline import Pipeline
 from echo.presets import chunk_rules
 from echo.session import SpeechSession
 from echo.steps import Slot, SpeechSteps, VoiceStates
 from echo.text import EARLY, SpeakRules, split
+from echo.text.times import SpokenText
+from echo.timing.track import SpeechTimes
 from echo.types import Listener, Segment, SpeechRequest
 
 
@@ -39,7 +41,7 @@ class SpeechService(SpeechSteps):
     async def _open(self, request: SpeechRequest, *, whole: bool) -> SpeechStream:
         started = time.monotonic()
         # In a worker: cleaning up a long text would block the event loop.
-        segments, seed = await self.run(self._prepare, request)
+        segments, seed, times = await self.run(self._prepare, request)
         self.quotas.spend(request.client, requests=1, characters=len(request.text))
         output = self.output(request)
         slot: Slot | None = None
@@ -68,8 +70,10 @@ class SpeechService(SpeechSteps):
             if isinstance(error, asyncio.CancelledError):
                 self.count_cancelled()
             raise
-        pipeline = self.pipeline(segments, output, self.joiner(), request.speed, started)
-        pipeline.stats.voice_s = voice_s
+        pipeline = self.pipeline(
+            segments, output, self.joiner(), request.speed, started, streamed=not whole, times=times
+        )
+        pipeline.stats.voice_at_s, pipeline.stats.voice_s = asked - started, voice_s
         if slot is not None:
             pipeline.on_end(slot.release)
         stream = SpeechStream(pipeline, seed, self.rules.limits)
@@ -84,13 +88,14 @@ class SpeechService(SpeechSteps):
         """
         return SpeechSession(self, request, rules, files=files)
 
-    def _prepare(self, request: SpeechRequest) -> tuple[list[Segment], int]:
+    def _prepare(self, request: SpeechRequest) -> tuple[list[Segment], int, SpeechTimes | None]:
         """Clean, split and check the text, plan its chunks, draw a seed; all that needs no device."""
         text = request.text.strip()
         self.rules.limits.check_text(text)
         chunks = split(text, self.rules.text, chunk_rules(self.rules.chunks, request.options))
         seed = self.seed(request)
-        return self.segments(chunks, request, seed, Listener(background=request.background)), seed
+        segments = self.segments(chunks, request, seed, Listener(background=request.background))
+        return segments, seed, self.times(request, request.text, segments)
 
 
 class SpeechStream:
@@ -104,11 +109,23 @@ class SpeechStream:
         self.seed = seed
         self.output = pipeline.output
         self.stats = pipeline.stats
+        #: When words are spoken; grows with the audio. None where the request did not ask.
+        self.times = pipeline.times
         self._pipeline = pipeline
         self._limits = limits
         self._closed = False
         self._bytes = pipeline.run()
         self._first: bytes | None = None
+
+    def spoken(self, text: str) -> SpokenText:
+        """When the words of the text are spoken, the request's own, in seconds of an exhausted stream.
+
+        Estimated between the first and the last sound where the request asked for no times.
+        """
+        if self.times is not None and self.times.words:
+            return self.times.spoken()
+        start_s, end_s = self.stats.speech_start_s or 0.0, self.stats.speech_end_s
+        return SpokenText(text=text, start_s=start_s, end_s=self.stats.audio_s if end_s is None else end_s)
 
     async def prime(self) -> None:
         """Wait for the first bytes, so that an early failure is raised here; closes the stream when it fails."""
@@ -133,7 +150,8 @@ class SpeechStream:
                 self.close()
             return data
         except BaseException as error:
-            self.stats.failed = isinstance(error, Exception)
+            if isinstance(error, Exception):
+                self.stats.failure = failure_reason(error)
             self.close()
             raise
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 
+from echo.engine_metrics import EngineFigures
 from echo.errors import NotReady
 from echo.service import SpeechService
-from echo.types import EngineInfo, Workload
+from echo.types import EngineInfo
 
 
 class Services:
@@ -39,19 +39,17 @@ class Services:
         """Whether all engines can be expected to speak, now or after a restart of their own."""
         return all(service.engine.healthy() for service in self)
 
-    def workload(self) -> Workload:
-        """Sums over the engines; the times are those of the one that is worst off."""
-        each = [service.engine.workload() for service in self]
-        limited = [one for one in each if math.isfinite(one.max_nbytes)]
-        return Workload(
-            active=sum(one.active for one in each),
-            waiting=sum(one.waiting for one in each),
-            nbytes=sum(one.nbytes for one in each),
-            max_nbytes=sum(one.max_nbytes for one in limited) if limited else math.inf,
-            queue_wait_s=max(one.queue_wait_s for one in each),
-            busy_s=max(one.busy_s for one in each),
-            shape_misses=sum(one.shape_misses for one in each),
-        )
+    def figures(self) -> list[EngineFigures]:
+        """What each engine has to do at the moment, for the metrics."""
+        return [
+            EngineFigures(
+                model=service.engine.info.name,
+                open_streams=service.admission.open,
+                workload=service.engine.workload(),
+                memory=service.engine.device_memory(),
+            )
+            for service in self
+        ]
 
     def refuse(self, reason: NotReady | None = None) -> None:
         """Refuse new requests for every engine; see ``Admission.close``."""

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from echo.errors import BadRequest, EchoError, EngineFailed, Overloaded
+from echo.errors import BadRequest, EchoError, EngineFailed, Overloaded, failure_reason
 from echo.pipeline import UNSPEAKABLE_S, Pipeline
+from echo.playback import Playback
 from echo.presets import chunk_rules
 from echo.steps import Slot, SpeechSteps, VoiceStates
 from echo.text import Passage, SpeakRules, TextBuffer, TextChunker
+from echo.text.times import Mark, SpokenText
 from echo.types import Listener, SpeechRequest
 
 log = logging.getLogger(__name__)
@@ -54,6 +55,22 @@ class PassageDone:
     speech_start_s: float | None
     speech_end_s: float | None
     flushed: bool
+    #: Times of the source's words that the request asked for; None: the passage made no sound, or nobody asked.
+    times: SpokenText | None = None
+
+    def spoken(self) -> SpokenText:
+        """When the words of the source are spoken, in seconds from the session's first sample.
+
+        Estimated between the first and the last sound where no times were asked for.
+        """
+        if self.times is not None:
+            return self.times
+        start_s = self.start_s if self.speech_start_s is None else self.speech_start_s
+        end_s = self.end_s if self.speech_end_s is None else self.speech_end_s
+        words = self.source.strip()
+        before = len(self.source) - len(self.source.lstrip())
+        edges = (Mark(before, start_s), Mark(before + len(words), end_s)) if words else ()
+        return SpokenText(text=self.source, start_s=start_s, end_s=end_s, marks=edges)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,8 +142,7 @@ class SpeechSession:
         self._counted = False  # as one of the client's requests
         self._spoken = False  # a passage has been spoken
         self._heard_s = 0.0  # audio that has been given to the encoder
-        #: Clock time when a listener who plays what comes at once has heard all of it.
-        self._plays_until = math.inf
+        self._playback = Playback()
         self._files_s = 0.0  # length of all files so far
         self._chars = 0  # of the passages that are not spoken yet
         self._ended = False
@@ -283,13 +299,10 @@ class SpeechSession:
         if pipeline is not None:
             self._file = pipeline.output
             start_s = pipeline.output.duration_s
-            if time.monotonic() > self._plays_until:
+            if self._playback.has_run_dry(time.monotonic()):
                 self._joiner.resume()
-            sent_s = start_s
             try:
                 async for data in pipeline.run() if self._files else pipeline.speak():
-                    self._count_playback(pipeline.output.duration_s - sent_s)
-                    sent_s = pipeline.output.duration_s
                     yield data
                     await self._look_ahead()
                 if not self._files and not self._has_more():
@@ -297,7 +310,7 @@ class SpeechSession:
                     async for data in end(at_least_s=UNSPEAKABLE_S):
                         yield data
             except Exception as failure:
-                pipeline.stats.failed = True
+                pipeline.stats.failure = failure_reason(failure)
                 error = _client_error(failure)
             finally:
                 self._pipeline = None
@@ -325,8 +338,11 @@ class SpeechSession:
         else:
             self._heard_s += stats.audio_s
 
-        def at(place_s: float | None) -> float | None:
-            return None if place_s is None else before_s + min(max(start_s, origin_s + place_s), end_s)
+        def place(seconds: float) -> float:
+            return before_s + min(max(start_s, origin_s + seconds), end_s)
+
+        def at(seconds: float | None) -> float | None:
+            return None if seconds is None else place(seconds)
 
         return PassageDone(
             index=index,
@@ -336,12 +352,10 @@ class SpeechSession:
             speech_start_s=at(stats.speech_start_s),
             speech_end_s=at(stats.speech_end_s),
             flushed=item.flushed,
+            times=pipeline.times.spoken().placed(place)
+            if pipeline.times is not None and pipeline.times.words
+            else None,
         )
-
-    def _count_playback(self, sent_s: float) -> None:
-        now = time.monotonic()
-        begins = now if math.isinf(self._plays_until) else max(self._plays_until, now)
-        self._plays_until = begins + sent_s
 
     def _has_more(self) -> bool:
         return self._ahead is not None or any(isinstance(item, _Waiting) for item in self._queue)
@@ -372,12 +386,15 @@ class SpeechSession:
         """Make a passage's pipeline; None if the session has been closed meanwhile."""
         steps, request = self._steps, self._request
         chunks = await steps.run(self._chunker.chunks, item.passage)
+        asked = time.monotonic()
+        voice_s = 0.0
         segments = steps.segments(chunks, request, self.seed, self._listener)
         if segments:
             clips = None if self._voice else await self._unless_closed(steps.clips(request))
             await self._enter()
             if clips is not None and not self._closed:
                 self._voice = await self._unless_closed(steps.states(clips, request.client))
+                voice_s = time.monotonic() - asked
             if self._closed or self._voice is None:
                 return None
             segments = await steps.run(steps.prepared, segments, self._voice)
@@ -385,7 +402,11 @@ class SpeechSession:
                 steps.admission.check_wait(steps.engine.queue_wait(segments[0].utterance))
         output = steps.output(request) if self._files else self.output
         joiner = steps.joiner() if self._files else self._joiner
-        pipeline = steps.pipeline(segments, output, joiner, request.speed, item.arrived)
+        times = await steps.run(steps.times, request, item.passage.source, segments)
+        pipeline = steps.pipeline(
+            segments, output, joiner, request.speed, item.arrived, playback=self._playback, times=times
+        )
+        pipeline.stats.voice_at_s, pipeline.stats.voice_s = asked - item.arrived, voice_s
         if self._closed:
             pipeline.close()
         return pipeline

@@ -19,8 +19,10 @@ from echo.types import SampleRate
 
 log = logging.getLogger(__name__)
 
-#: Repository root when run from a checkout; presets.toml and audio_prompts/ lie there.
-HOME = Path(__file__).resolve().parent.parent
+_PACKAGE = Path(__file__).resolve().parent
+
+#: Where presets.toml and audio_prompts/ lie: the checkout's top, or in the package that was installed from a wheel.
+HOME = _PACKAGE.parent if (_PACKAGE.parent / "presets.toml").is_file() else _PACKAGE / "assets"
 
 #: What a child process may inherit: where its libraries lie, and what Windows needs to start one.
 _CHILD_VARIABLES = frozenset(
@@ -40,6 +42,8 @@ _CHILD_VARIABLES = frozenset(
 #: It gets none of the server's own settings, and so no API key.
 _ENGINE_VARIABLES = frozenset(["HOME", "LANG", "LC_ALL", "TMPDIR", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "USER"])
 _ENGINE_PREFIXES = ("HF_", "XDG_")
+#: Has huggingface_hub show how far its downloads are where there is no terminal.
+_HUB_BARS = {"TQDM_POSITION": "-1"}
 
 Dtype = Literal["float32", "float16", "bfloat16"]
 _DTYPE_NAMES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
@@ -602,7 +606,7 @@ class Settings(EnvironmentModel):
 
     @property
     def voice_folders(self) -> tuple[Path, ...]:
-        """The voices folders; relative ones start at the working directory, else at the checkout."""
+        """The voices folders; relative ones start at the working directory, else where the server's own files are."""
         return tuple(_existing(Path(folder)) for folder in self.voices_dir)
 
     @property
@@ -719,11 +723,36 @@ def child_environment(environ: Mapping[str, str] | None = None) -> dict[str, str
     return {name: value for name, value in environ.items() if name.upper() in _CHILD_VARIABLES}
 
 
+def traces_exporter(environ: Mapping[str, str] | None = None) -> str | None:
+    """Return what OpenTelemetry's own variables want traces exported by: ``otlp``, ``console``, or None for no traces.
+
+    https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/, but that nothing is exported
+    unless an exporter or an endpoint is named. Raises ConfigError.
+    """
+    environ = os.environ if environ is None else environ
+
+    def value(*names: str) -> str:
+        return next((environ[name].strip() for name in names if environ.get(name, "").strip()), "")
+
+    if value("OTEL_SDK_DISABLED").lower() == "true":
+        return None
+    named = value("OTEL_TRACES_EXPORTER")
+    endpoint = value("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+    exporter = named or ("otlp" if endpoint else "none")
+    if exporter not in ("otlp", "console", "none"):
+        raise ConfigError(f"OTEL_TRACES_EXPORTER={_short(repr(named))}: must be otlp, console or none.")
+    protocol = value("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+    if exporter == "otlp" and protocol not in ("", "http/protobuf"):
+        raise ConfigError(f"OTEL_EXPORTER_OTLP_PROTOCOL={_short(repr(protocol))}: must be http/protobuf.")
+    return None if exporter == "none" else exporter
+
+
 def engine_environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return what the process of a foreign engine needs of the environment: no setting of this server."""
     environ = os.environ if environ is None else environ
     names = _CHILD_VARIABLES | _ENGINE_VARIABLES
-    return {name: value for name, value in environ.items() if name in names or name.startswith(_ENGINE_PREFIXES)}
+    found = {name: value for name, value in environ.items() if name in names or name.startswith(_ENGINE_PREFIXES)}
+    return _HUB_BARS | found
 
 
 def _existing(path: Path) -> Path:

@@ -14,16 +14,21 @@ from typing import TypeVar, TypeVarTuple
 from echo.admission import Admission, Ticket
 from echo.audio.encode import Output, open_output
 from echo.audio.join import Joiner, JoinRules
+from echo.emotion import about_the_clip, check_emotion
 from echo.engine_options import check_options
 from echo.engines.base import Engine
 from echo.errors import EchoError, VoiceNotFound
 from echo.limits import RequestLimits
-from echo.pipeline import Pipeline, SpeechStats
+from echo.pipeline import Pipeline
+from echo.playback import Playback
 from echo.presets import Presets
 from echo.quota import Quotas, Stream
 from echo.sizing import sized_plan
+from echo.stats import SpeechStats
 from echo.telemetry import Metrics
 from echo.text.pack import estimate_seconds
+from echo.timing.track import SpeechTimes
+from echo.tracing import Tracing
 from echo.types import (
     BlockPlan,
     ChunkRules,
@@ -119,6 +124,7 @@ class SpeechSteps:
         rules: ServiceRules,
         workers: Executor,
         metrics: Metrics,
+        tracing: Tracing | None = None,
         remote: RemoteVoices | None = None,
         quotas: Quotas | None = None,
         on_open: Callable[[Pipeline], None] | None = None,
@@ -130,7 +136,8 @@ class SpeechSteps:
         self.rules = rules
         self._cache = cache
         self.workers = workers
-        self._metrics = metrics
+        self._counts = metrics.of(engine.info.name)
+        self._tracing = tracing
         self._remote = remote
         self.quotas = quotas or Quotas()
         self._on_open = on_open
@@ -156,7 +163,16 @@ class SpeechSteps:
         return open_output(request.format, self.engine.info.sample_rate, request.speed)
 
     def pipeline(
-        self, segments: Sequence[Segment], output: Output, joiner: Joiner, speed: float, started: float
+        self,
+        segments: Sequence[Segment],
+        output: Output,
+        joiner: Joiner,
+        speed: float,
+        started: float,
+        *,
+        streamed: bool = True,
+        playback: Playback | None = None,
+        times: SpeechTimes | None = None,
     ) -> Pipeline:
         """Return the way of segments through engine and encoder; counted in the metrics when it is stopped."""
         pipeline = Pipeline(
@@ -168,11 +184,24 @@ class SpeechSteps:
             limits=self.rules.limits,
             speed=speed,
             started=started,
+            streamed=streamed,
+            playback=playback,
+            freed=self._counts.freed,
+            times=times,
         )
         pipeline.on_end(partial(self._count, pipeline.stats))
+        if self._tracing is not None:
+            pipeline.on_end(self._tracing.speech(self._counts.model, pipeline.stats, started))
         if self._on_open is not None:
             self._on_open(pipeline)
         return pipeline
+
+    def times(self, request: SpeechRequest, source: str, segments: Sequence[Segment]) -> SpeechTimes | None:
+        """Return what notes the times of the words of ``source``, of which the segments are made; None: not wanted."""
+        if not request.times:
+            return None
+        chunks = [segment.utterance.text for segment in segments]
+        return SpeechTimes(source, chunks, self.engine.info.sample_rate, request.speed)
 
     def seed(self, request: SpeechRequest) -> int:
         """Return the request's seed, or draw one."""
@@ -195,6 +224,7 @@ class SpeechSteps:
                     emotion=request.emotion,
                     options=options,
                     listener=listener,
+                    times=request.times,
                     estimate_s=seconds,
                 ),
                 pause_before_ms=chunk.pause_before_ms,
@@ -217,29 +247,23 @@ class SpeechSteps:
     async def clips(self, request: SpeechRequest) -> Clips:
         """Find the voice of a request and the clip of its emotion; raises what ``resolve`` does."""
         emotion = request.emotion.clip if request.emotion else None
-        return Clips(
-            voice=await self.resolve(request.voice, request.client),
-            emotion=await self.resolve(emotion, request.client) if emotion else None,
-        )
+        voice = await self.resolve(request.voice, request.client)
+        with about_the_clip():
+            return Clips(voice=voice, emotion=await self.resolve(emotion, request.client) if emotion else None)
 
     async def states(self, clips: Clips, client: str = "") -> VoiceStates:
         """Return both encoded; raises what ``encoded`` does."""
-        return VoiceStates(
-            voice=await self.encoded(clips.voice, client), emotion=await self.encoded(clips.emotion, client)
-        )
+        voice = await self.encoded(clips.voice, client)
+        with about_the_clip():
+            return VoiceStates(voice=voice, emotion=await self.encoded(clips.emotion, client))
 
     def count_cancelled(self) -> None:
         """Count a listener who has left before there was a pipeline, which counts itself."""
-        self._metrics.requests.labels("cancelled").inc()
+        self._counts.cancelled_early()
 
     def _count(self, stats: SpeechStats) -> None:
-        outcome = "failed" if stats.failed else "done" if stats.total_s is not None else "cancelled"
-        self._metrics.requests.labels(outcome).inc()
-        self._metrics.audio_seconds.inc(stats.audio_s)
-        self._metrics.rerolls.inc(stats.rerolls)
-        if stats.first_frame_s is not None:
-            self._metrics.first_frame.observe(stats.first_frame_s)
-        log.info("%s %s", outcome, stats)
+        self._counts.count(stats)
+        log.info("%s %s", stats.outcome, stats)
 
     async def resolve(self, ref: VoiceRef, client: str = "") -> Resolved:
         """Return the voice that a request wants, the engine's own ones first; None = no reference.
@@ -273,7 +297,11 @@ class SpeechSteps:
         return await self.encoded(await self.resolve(ref, client), client)
 
     def options(self, request: SpeechRequest) -> dict[str, object]:
-        """Return the values of the engine's own options, the request's before the preset's; raises BadRequest."""
+        """Return the values of the engine's own options, the request's before the preset's.
+
+        Raises BadRequest for one that the engine does not have or take, and for an emotion of that kind.
+        """
+        check_emotion(self.engine.info, request.emotion)
         preset = self.presets.get(request.preset).options
         given = check_options(self.engine.info, request.options, request.engine_options, self.rules.engine_options)
         return {**preset, **given}

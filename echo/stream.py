@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from copy import copy
@@ -32,6 +33,9 @@ class FrameStream:
         self._finished = False
         self._cancelled = False
         self._error: BaseException | None = None
+        #: When the consumer cancelled, and who is told how long it took until the engine was done.
+        self._cancelled_at: float | None = None
+        self._when_freed: Callable[[float], None] | None = None
         self._waiter: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
         self.produced_samples = 0
         self.consumed_samples = 0
@@ -55,6 +59,9 @@ class FrameStream:
             self._finished = True
             self._error = None if self._cancelled else error
             self._wake()
+            cancelled_at, notify = self._cancelled_at, self._when_freed
+        if cancelled_at is not None and notify is not None:
+            notify(time.monotonic() - cancelled_at)
 
     @property
     def cancelled(self) -> bool:
@@ -71,11 +78,20 @@ class FrameStream:
     def cancel(self) -> None:
         """Tell the engine to drop this work; idempotent, callable from any thread."""
         with self._changed:
+            if not self._cancelled and not self._finished:
+                self._cancelled_at = time.monotonic()
             self._cancelled = True
             self._error = None
             self._frames.clear()
             self._wake()
             self._tell()
+
+    def on_freed(self, notify: Callable[[float], None]) -> None:
+        """Have ``notify`` called when the engine has dropped cancelled work, with the seconds since ``cancel``.
+
+        It is called in the engine's thread.
+        """
+        self._when_freed = notify
 
     def __iter__(self) -> Iterator[AudioFrame]:
         return self

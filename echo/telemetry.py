@@ -7,16 +7,16 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
-from echo.types import Workload
+from echo import request_id
+from echo.engine_metrics import EngineCollector, EngineFigures
+from echo.speech_metrics import LATENCY_BUCKETS, ModelMetrics, SpeechMetrics
 from echo.voices.cache import CacheStats
 from echo.voices.turns import Turns
 
-#: Seconds; the first-audio targets (40 ms, 400 ms) and a client's patience (30 s) each fall on a border.
-_LATENCY_BUCKETS = (0.01, 0.02, 0.04, 0.08, 0.15, 0.25, 0.4, 0.6, 1.0, 2.0, 5.0, 10.0, 30.0)
 #: Seconds between two looks at the event loop's lag.
 _LAG_INTERVAL_S = 0.1
 _LAG_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 2.0, 5.0)
@@ -30,29 +30,14 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         r = self.registry
-        self.requests = Counter("echo_requests", "Speech requests by outcome.", ["outcome"], registry=r)
-        self.audio_seconds = Counter("echo_audio_seconds", "Audio generated, in seconds.", registry=r)
-        self.rerolls = Counter("echo_rerolls", "Blocks generated again because of a silence.", registry=r)
-        self.first_frame = Histogram(
-            "echo_first_frame_seconds", "Request to first audio.", buckets=_LATENCY_BUCKETS, registry=r
-        )
-        self.open_streams = Gauge("echo_open_streams", "Requests that hold a slot.", registry=r)
-        self.active = Gauge("echo_active_utterances", "Utterances being generated.", registry=r)
-        self.waiting = Gauge("echo_waiting_utterances", "Utterances that wait for capacity.", registry=r)
-        self.queue_wait = Gauge("echo_queue_wait_seconds", "Estimated wait of a request that came now.", registry=r)
-        self.kv_bytes = Gauge("echo_kv_bytes", "Device memory reserved for active utterances.", registry=r)
-        self.shape_misses = Gauge(
-            "echo_shape_misses", "Calls since the warm-up whose shape was neither compiled nor captured.", registry=r
-        )
-        self.device_busy = Gauge(
-            "echo_device_busy_seconds", "Time that the oldest piece of work on the device has taken so far.", registry=r
-        )
-        self.kv_budget = Gauge("echo_kv_budget_bytes", "The most that may be reserved.", registry=r)
+        self.speech = SpeechMetrics(r)
+        self._engines = EngineCollector(r)
+        self.ready = Gauge("echo_ready", "1 while the server can speak, as /ready says.", registry=r)
         self.voices_read = Counter(
             "echo_voice_encodings", "New voices read and encoded, by outcome.", ["outcome"], registry=r
         )
         self.voice_seconds = Histogram(
-            "echo_voice_encoding_seconds", "Request to encoded voice.", buckets=_LATENCY_BUCKETS, registry=r
+            "echo_voice_encoding_seconds", "Request to encoded voice.", buckets=LATENCY_BUCKETS, registry=r
         )
         self.voice_fetches = Counter(
             "echo_voice_fetches", "Voices fetched by URL, by outcome.", ["outcome"], registry=r
@@ -81,16 +66,13 @@ class Metrics:
         # Memory, processor time and descriptors of the process, under Prometheus' own names; Linux only.
         ProcessCollector(registry=r)
 
-    def watch(self, workload: Callable[[], Workload], open_streams: Callable[[], int]) -> None:
-        """Have the gauges show what these functions return whenever they are read."""
-        self.open_streams.set_function(open_streams)
-        self.active.set_function(lambda: workload().active)
-        self.waiting.set_function(lambda: workload().waiting)
-        self.queue_wait.set_function(lambda: workload().queue_wait_s)
-        self.kv_bytes.set_function(lambda: workload().nbytes)
-        self.shape_misses.set_function(lambda: workload().shape_misses)
-        self.device_busy.set_function(lambda: workload().busy_s)
-        self.kv_budget.set_function(lambda: workload().max_nbytes)
+    def of(self, model: str) -> ModelMetrics:
+        """Return what is counted of one model's speech."""
+        return self.speech.of(model)
+
+    def watch(self, engines: Callable[[], Iterable[EngineFigures]]) -> None:
+        """Have the gauges show what this function returns whenever they are read."""
+        self._engines.watch(engines)
 
     def watch_voices(self, turns: Turns, cache: Callable[[], CacheStats], decoders: Callable[[], int]) -> None:
         """Have the gauges of voices show how things stand whenever they are read."""
@@ -129,21 +111,31 @@ class _JsonLines(logging.Formatter):
     """One JSON object per record."""
 
     def format(self, record: logging.LogRecord) -> str:
-        line = {
+        line: dict[str, str] = {
             "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
         }
+        if number := request_id.current.get():
+            line["request_id"] = number
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line, ensure_ascii=False)
 
 
+class _Lines(logging.Formatter):
+    """One line of text per record, with the id of the request that it is about."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        line, number = super().formatMessage(record), request_id.current.get()
+        return line if not number or number in record.message else f"{line} [{number}]"
+
+
 def set_up_log(form: str = "text", *, debug: bool = False) -> None:
     """Send the log to standard error, as text or as JSON lines."""
     handler = logging.StreamHandler(sys.stderr)
-    plain = logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+    plain = _Lines("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
     handler.setFormatter(_JsonLines() if form == "json" else plain)
     root = logging.getLogger()
     root.handlers[:] = [handler]

@@ -7,7 +7,7 @@ Standard library and numpy only. *chunk* = text, *block* = latents denoised toge
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -38,6 +38,8 @@ MAX_TEXT_BYTES = 768
 
 Audio = npt.NDArray[np.float32]
 """Mono samples in -1..1, shape [n]."""
+TextAttention = npt.NDArray[np.float32]
+"""How much each latent of a block attends to each token of its text, shape [latents, tokens]; rows sum to 1."""
 
 
 class Encoding(StrEnum):
@@ -242,6 +244,8 @@ class SpeechRequest:
     engine_options: Mapping[str, object] = field(default_factory=dict)
     #: Whose request it is, for fairness among clients: a name of a key or an address, only ever compared.
     client: str = ""
+    #: Whether it is wanted when each word is spoken.
+    times: bool = False
     #: Nobody listens: it takes no slot, gets what others leave of the device, and may be ended by ``Preempted``.
     background: bool = False
 
@@ -293,6 +297,8 @@ class Utterance:
     listener: Listener = field(default_factory=Listener)
     #: How long the text probably takes to speak; None = as long as the plan allows. Only for estimates of load.
     estimate_s: float | None = None
+    #: Whether the frames shall bring the attention to the text, where the engine knows it.
+    times: bool = False
     #: What the engine's ``prepare`` has computed from the other fields; opaque outside the engine.
     prepared: object = None
 
@@ -320,6 +326,8 @@ class AudioFrame:
     chunk: int = 0
     block: int = 0
     is_last: bool = False
+    #: Waits for the block's attention to its text, whose tokens are a begin token and the text's bytes; None: unknown.
+    attention: Callable[[], TextAttention] | None = None
 
 
 @dataclass(slots=True)
@@ -339,7 +347,7 @@ class UtteranceStats:
 class Workload:
     """Current queue and memory use of an engine; bytes are estimates of device memory."""
 
-    #: Utterances being generated, and those that wait for capacity.
+    #: Utterances being generated, and those that wait for capacity, but for work in the background.
     active: int = 0
     waiting: int = 0
     #: Reserved for the active ones, and the budget.
@@ -351,6 +359,18 @@ class Workload:
     busy_s: float = 0.0
     #: Calls since the warm-up whose shape was neither compiled nor captured; 0 when all is as it should be.
     shape_misses: int = 0
+    #: Pieces of work that have succeeded since the start: steps, or pieces of audio where an engine has no steps.
+    steps: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceMemory:
+    """Memory of a device in bytes: what this process uses, what its allocator keeps, and what nobody has taken."""
+
+    allocated: int
+    reserved: int
+    free: int
+    total: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

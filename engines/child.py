@@ -36,7 +36,10 @@ _PR_SET_PDEATHSIG = 1
 
 
 class Refused(Exception):
-    """What an adapter raises: bad_option, voice_missing, voice_rejected, too_long or failed, and a line for the log."""
+    """What an adapter raises: bad_option, voice_missing, voice_rejected, too_long or failed, and a line for the log.
+
+    That of bad_option begins with the name of the option, or ``voice``, and a colon: the client is told the name.
+    """
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)

@@ -44,6 +44,7 @@ class Adapter:
         """Load model and voices."""
         import onnxruntime
         from kokoro_onnx import Kokoro
+        from phonemizer.backend import EspeakBackend
 
         options = settings["options"]
         if unknown := sorted(options.keys() - {"voice", "speed", "lang"}):
@@ -62,7 +63,8 @@ class Adapter:
         with np.load(voices) as packed:
             self._styles: dict[str, Any] = {name: packed[name] for name in packed.files}
         self._voice = options.get("voice", DEFAULT_VOICE)
-        self._lang = options.get("lang")
+        self._languages = set(EspeakBackend.supported_languages())
+        self._lang = self._language(options["lang"]) if "lang" in options else None
         self._style(self._voice)  # a wrong name ends the start
         return {
             "name": "kokoro",
@@ -89,13 +91,19 @@ class Adapter:
         """Speak a text."""
         name = job.name or self._voice
         style = self._style(name)
-        lang = job.options.get("lang") or self._lang or LANGUAGES.get(name.strip()[0], "en-us")
+        lang = self._language(job.options.get("lang") or self._lang or LANGUAGES.get(name.strip()[0], "en-us"))
         parts = pieces(job.text)
         for number, part in enumerate(parts, 1):
             audio, _ = self._kokoro.create(part, style, speed=self._speed, lang=lang, trim=False)
             job.last = number == len(parts)
             job.step()
             yield audio
+
+    def _language(self, name: str) -> str:
+        """Return the name; raises Refused where espeak-ng has no such language."""
+        if name not in self._languages:
+            raise Refused("bad_option", f"lang: there is no {name}; there are {', '.join(sorted(self._languages))}")
+        return name
 
     def _style(self, voice: str) -> np.ndarray:
         """Return the style of a voice or a mixture; raises Refused."""

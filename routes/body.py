@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, StrictBool, StrictInt, StrictStr, W
 from pydantic_core import PydanticCustomError
 
 from echo.errors import BadRequest
-from echo.options import EngineOptions, Number
+from echo.options import EmotionOptions, EngineOptions, Number
 from echo.types import SAMPLE_RATES, SampleRate
 from routes.errors import validated
 
@@ -39,7 +39,7 @@ VoiceName = Annotated[
 ]
 
 
-class SpeechBody(EngineOptions):
+class SpeechBody(EngineOptions, EmotionOptions):
     """The JSON body. Unknown fields are ignored, null is the same as absent, known fields are type-checked.
 
     ``extra_body`` may hold any of the fields; what it holds wins.

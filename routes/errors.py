@@ -186,6 +186,9 @@ class ErrorBoundary:
         except asyncio.CancelledError:
             # Only the server cancels here, when streams outlast the grace of its shutdown, and it would log a trace.
             log.warning("%s was cut off by the shutdown", scope["path"])
+            if scope["type"] == "http" and not started:
+                closing = NotReady("The server is shutting down.", retry_after_s=5)
+                await self._shapes.respond(scope["path"], closing)(scope, receive, send)
         except Exception as error:
             if describe(error).error.code == _HIDDEN:
                 log.exception("%s failed", scope["path"])

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import re
 import time
-import uuid
 from collections.abc import Collection, Mapping
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -13,10 +11,12 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from echo import request_id as ids
 from echo.drain import Drain
 from echo.quota import Quotas
 from echo.settings import Settings
 from echo.telemetry import Metrics
+from echo.tracing import Tracing
 from routes import client
 from routes.auth import Auth
 from routes.draining import LastAnswers, Refusing
@@ -26,13 +26,10 @@ from routes.limits import BodyLimit, IncomingBytes, MessageLimit, SocketLimit, U
 from routes.origin import Origins
 from routes.ratelimits import RateLimitHeaders
 from routes.scopes import ScopeRules
+from routes.traces import Traces
 from server.address import parse_networks
 
 log = logging.getLogger(__name__)
-
-#: A client's own id is kept if it can break neither a header nor a log line.
-_SANE_ID = re.compile(r"[\w.:/+=-]{1,128}", re.ASCII)
-
 
 #: What a script in a browser may read of an answer from another origin.
 EXPOSED_HEADERS = (
@@ -55,6 +52,8 @@ EXPOSED_HEADERS = (
 _SMALL_BODY = 2**20
 #: Largest message of a socket that takes no audio, in bytes.
 _TEXT_MESSAGE = 2**20
+#: ASGI's extension for an answer to a handshake.
+_DENIAL = "websocket.http.response"
 #: Bytes that a character takes at most, as JSON (an escaped pair of surrogates).
 _CHAR_BYTES = 12
 
@@ -73,6 +72,7 @@ def middleware_stack(
     quotas: Quotas,
     drain: Drain,
     ongoing: Collection[str] = (),
+    tracing: Tracing | None = None,
 ) -> list[Middleware]:
     """Return the middleware, outermost first; what runs inside of ErrorBoundary fails in the path's error shape.
 
@@ -92,6 +92,7 @@ def middleware_stack(
         Middleware(RequestLog),
         Middleware(TrailingSlash),
         Middleware(Head, costly=costly),
+        *([Middleware(Traces, tracing=tracing)] if tracing is not None else []),
         cors,
         Middleware(LastAnswers, drain=drain),
         Middleware(RateLimitHeaders, quotas=quotas),
@@ -123,8 +124,7 @@ class RequestLog:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        given = Headers(scope=scope).get("x-request-id", "")
-        request_id = given if _SANE_ID.fullmatch(given) else uuid.uuid4().hex
+        request_id = ids.request_id(Headers(scope=scope).get("x-request-id"))
         scope.setdefault("state", {})["request_id"] = request_id
         started = time.perf_counter()
         status, ended, gone = 0, False, False
@@ -142,10 +142,16 @@ class RequestLog:
                 MutableHeaders(scope=message)["X-Request-Id"] = request_id
             elif message["type"] == "websocket.accept":
                 status = 101
+                MutableHeaders(scope=message)["X-Request-Id"] = request_id
+            elif message["type"] == "websocket.close" and not status and _DENIAL in scope.get("extensions", {}):
+                # The HTTP server would answer with 403 too, but without the id.
+                await stamped({"type": "websocket.http.response.start", "status": 403, "headers": []})
+                message = {"type": "websocket.http.response.body", "body": b""}
             elif message["type"] == "http.response.body":
                 ended = not message.get("more_body", False)
             await send(message)
 
+        token = ids.current.set(request_id)
         try:
             await self._app(scope, noticing, stamped)
         finally:
@@ -154,6 +160,7 @@ class RequestLog:
             method = scope.get("method", "WEBSOCKET")
             key = f" key={name}" if (name := client.key_name(scope)) else ""
             log.info("%s %s %d%s %.0f ms %s%s", method, _shown(scope), status, end, milliseconds, request_id, key)
+            ids.current.reset(token)
 
 
 class TrailingSlash:

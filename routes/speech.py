@@ -97,6 +97,7 @@ def to_request(body: SpeechBody, plan: OutputPlan, client: str = "") -> SpeechRe
         format=plan.format,
         options=body.options(),
         engine_options=body.others(),
+        emotion=body.emotion(),
         preset=body.preset,
         seed=body.seed,
         speed=1.0 if body.speed is None else body.speed,

@@ -8,12 +8,11 @@ import time
 from collections import Counter
 from typing import Any
 
-from uvicorn.protocols.http.auto import AutoHTTPProtocol
-
 from echo.telemetry import Metrics
 from server.address import is_within
 from server.framing import Refusal
 from server.gate import Gate
+from server.http import RequestProtocol
 from server.limits import ConnectionLimits
 
 log = logging.getLogger(__name__)
@@ -59,7 +58,7 @@ class Connections:
 
         def make(gate: Gate) -> asyncio.Protocol:
             # The state reaches every request of the connection as ``scope["state"]``.
-            return AutoHTTPProtocol(  # type: ignore[call-arg]
+            return RequestProtocol(
                 config=config, server_state=server_state, app_state={**app_state, "connection": gate}, _loop=_loop
             )
 
@@ -102,11 +101,11 @@ class Connections:
             if not self._by_address[gate.address]:
                 del self._by_address[gate.address]
 
-    def refused(self, gate: Gate, refusal: Refusal) -> None:
+    def refused(self, gate: Gate, refusal: Refusal, request_id: str) -> None:
         """Count and log a request that was refused before it reached the application."""
         self._metrics.refusals.labels(str(refusal.status), refusal.reason).inc()
         if gate in self._open:
-            self._log(refusal.reason, f"{gate.address}: refused with {refusal.status}: {refusal.message}")
+            self._log(refusal.reason, f"{gate.address}: refused with {refusal.status}: {refusal.message} {request_id}")
 
     def ended(self, gate: Gate, reason: str) -> None:
         """Count a connection that is being ended, and log an unusual reason."""

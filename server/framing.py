@@ -51,6 +51,8 @@ class Framing:
         # Of the head: bytes of its URL, of all header lines and of the longest one; the number of header lines.
         self._url = self._size = self._longest = self._count = 0
         self._socket = self._has_body = False
+        #: What the client calls the request; empty where it has not said so yet.
+        self.request_id = ""
 
     def feed(self, data: bytes) -> None:
         """Parse more bytes; sets ``refusal`` when the head they belong to must not be passed on."""
@@ -96,6 +98,8 @@ class Framing:
         lower = name.lower()
         if lower == b"upgrade" and value.lower() == b"websocket":
             self._socket = True
+        elif lower == b"x-request-id":
+            self.request_id = value.decode("latin-1")
         elif lower in (b"content-length", b"transfer-encoding"):
             self._has_body = True
         if self._count > self._most_headers and self.refusal is None:
@@ -132,6 +136,7 @@ class Framing:
     def _start(self) -> None:
         self._url = self._size = self._longest = self._count = 0
         self._socket = self._has_body = False
+        self.request_id = ""
 
     def _too_large(self) -> None:
         if self.refusal is not None:

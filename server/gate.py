@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 from typing_extensions import override
 
+from echo.request_id import request_id
 from server.address import host, network
 from server.framing import Framing, Refusal
 from server.outq import unacknowledged
@@ -164,6 +165,12 @@ class Gate(asyncio.Protocol):
             self._linger()
         elif not self._lingers:
             self._socket.close()
+
+    def answer_to(self, refusal: Refusal, known: str | None) -> bytes:
+        """Count a request that the application does not see; returns its answer. ``known`` is its id, if it has one."""
+        number = known or request_id(self._framing.request_id)
+        self._connections.refused(self, refusal, number)
+        return _answer(refusal, number)
 
     # -- what the registry asks and calls
 
@@ -321,11 +328,11 @@ class Gate(asyncio.Protocol):
         """Answer in place of the application, and end the connection."""
         if self._socket is None:
             return
-        self._connections.refused(self, refusal)
+        answer = self.answer_to(refusal, None)
         if not self.idle:
             self._socket.abort()  # another answer is being sent: no refusal can be sent in its middle
             return
-        self._socket.write(_answer(refusal))
+        self._socket.write(answer)
         self._linger()
 
     def _linger(self) -> None:
@@ -340,7 +347,7 @@ class Gate(asyncio.Protocol):
                 self._socket.write_eof()
 
 
-def _answer(refusal: Refusal) -> bytes:
+def _answer(refusal: Refusal, number: str) -> bytes:
     """Return an HTTP answer in OpenAI's error shape, which is the default where no wire format owns the path."""
     kind = "rate_limit_error" if refusal.status == 429 else "server_error" if refusal.status >= 500 else None
     error = {
@@ -353,6 +360,6 @@ def _answer(refusal: Refusal) -> bytes:
     retry = "Retry-After: 5\r\n" if refusal.status in (429, 503) else ""
     head = (
         f"HTTP/1.1 {refusal.status} {HTTPStatus(refusal.status).phrase}\r\nContent-Type: application/json\r\n"
-        f"Content-Length: {len(body)}\r\n{retry}Connection: close\r\n\r\n"
+        f"Content-Length: {len(body)}\r\n{retry}X-Request-Id: {number}\r\nConnection: close\r\n\r\n"
     )
     return head.encode() + body

@@ -60,6 +60,7 @@ class Bucket:
     answers: dict[str, Answer] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
     hosts: set[str] = field(default_factory=set)
+    traceparents: list[str | None] = field(default_factory=list)
     #: Released at the end of the test.
     over: threading.Event = field(default_factory=threading.Event)
 
@@ -101,6 +102,7 @@ def open_bucket(host: str = "127.0.0.1") -> Iterator[Bucket]:
 
         def do_GET(self) -> None:
             bucket.asked.append(self.path)
+            bucket.traceparents.append(self.headers["traceparent"])
             bucket.hosts.add(self.headers["Host"])
             answer = bucket.answers.get(self.path, body(b"<Error/>", 404))
             try:

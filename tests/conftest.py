@@ -11,7 +11,7 @@ import certifi
 import pytest
 
 #: Folders whose files take long.
-_LONG = ("train", "e2e", "attack")
+_LONG = ("train", "e2e", "attack", "engines")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -56,7 +56,7 @@ def page(settings: Settings, worker: WorkerSettings, voices: JobVoices, *, mode:
         ("voices", f"{voices.count()} clips in {', '.join(str(folder) for folder in voices.folders)}"),
         ("files in work", str(worker.output_dir)),
         ("storage", _storage(worker, s3)),
-        ("engine", settings.engine),
+        ("engine", settings.engine_names[0]),
         *_models(settings),
         ("hub cache", constants.HF_HUB_CACHE + ("" if Path(constants.HF_HUB_CACHE).is_dir() else " (not there yet)")),
         ("hub", ("offline" if constants.HF_HUB_OFFLINE else "online") + _token()),
@@ -83,7 +83,7 @@ def _storage(worker: WorkerSettings, s3: bool | None) -> str:
 
 
 def _models(settings: Settings) -> Iterator[tuple[str, str]]:
-    if settings.engine != "echo":
+    if settings.engine_names[0] != "echo":
         return
     source = settings.model_repo
     yield "model", _found(source) if source else f"{_found(BASE_MODEL)} with a CUDA device, else the embedded one"

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StrictStr
 
-from echo.errors import BadRequest
+from echo.emotion import asked, check_one
 from echo.steps import seed_or_drawn
 from echo.text.worker_chunks import chunk_by_chars
 from echo.types import Emotion, VoiceRef
@@ -43,11 +43,6 @@ class IndexJob(JobModel):
     seed: Int | None = job_field(None, f"must be an integer from 0 to {MAX_SEED}.", ge=0, le=MAX_SEED)
 
     @property
-    def emotions(self) -> tuple[str, ...]:
-        """The emotion fields that ask for something: a default that is sent along does not."""
-        return tuple(name for name in EMOTIONS if getattr(self, name) != type(self).model_fields[name].default)
-
-    @property
     def joint(self) -> Joint:
         """At the same joint a pause excludes a cross-fade; a stream has a pause only where the client asks for it."""
         fade = self.crossfade_ms
@@ -61,16 +56,13 @@ class IndexJob(JobModel):
 INDEX_FIELDS = frozenset(IndexJob.model_fields) - frozenset(JobModel.model_fields)
 #: Those of them that the Echo job has nowhere.
 INDEX_ONLY = INDEX_FIELDS - frozenset(EchoParameters.model_fields)
-#: Those of them that ask for an emotion.
-EMOTIONS = ("emo_audio_prompt", "emo_vector", "emo_alpha", "use_emo_text", "emo_text", "use_random")
-#: Those that say which emotion, and not how it is used.
-_SOURCES = ("emo_audio_prompt", "emo_vector", "use_emo_text")
 
 
 def index_job(data: Mapping[str, Any]) -> Job:
     """Read an IndexTTS job; raises BadRequest that names the field."""
     job = validated(IndexJob, data)
-    _check_emotions(job)
+    emotion = _emotion(job)
+    check_one(emotion)
     size = job.stream_max_chars_per_chunk if job.stream else job.max_chars_per_chunk
     return Job(
         chunks=tuple(chunk_by_chars(job.text, size if job.enable_chunking else 0)),
@@ -80,22 +72,14 @@ def index_job(data: Mapping[str, Any]) -> Job:
         seed=seed_or_drawn(job.seed),
         stream=job.stream,
         joint=job.joint,
-        emotion=_emotion(job) if job.emotions else None,
-        emotions=job.emotions,
-        emotion_clip=job.emo_audio_prompt,
+        emotion=emotion if asked(emotion) else None,
         warnings=tuple(f"{name}: unknown, ignored" for name in unknown(data, IndexJob, besides=frozenset({"action"}))),
     )
 
 
-def _check_emotions(job: IndexJob) -> None:
-    """Raise BadRequest for a second emotion, of which IndexTTS would ignore one."""
-    asked = [name for name in _SOURCES if name in job.emotions]
-    if len(asked) > 1:
-        raise BadRequest(f"{asked[1]} and {asked[0]} exclude each other.", param=asked[1])
-
-
 def _emotion(job: IndexJob) -> Emotion:
     return Emotion(
+        clip=VoiceRef(name=job.emo_audio_prompt) if job.emo_audio_prompt is not None else None,
         vector=tuple(job.emo_vector) if job.emo_vector is not None else None,
         alpha=job.emo_alpha,
         from_text=job.use_emo_text,

@@ -6,7 +6,6 @@ import uuid
 from dataclasses import dataclass, field, fields, replace
 
 from echo.audio.crossfade import CrossfadeRules
-from echo.errors import BadRequest
 from echo.types import Emotion, EngineInfo, SpeechOptions, VoiceRef
 
 #: The seeds of a job's chunks are that far apart.
@@ -49,10 +48,8 @@ class Job:
     joint: Joint
     options: SpeechOptions = field(default_factory=SpeechOptions)
     defaults: SpeechOptions = field(default_factory=SpeechOptions)
+    #: Its clip has the name that the job gives it.
     emotion: Emotion | None = None
-    #: Emotion fields that the job uses, by their names there; one is a voice, ``emotion_clip``.
-    emotions: tuple[str, ...] = ()
-    emotion_clip: str | None = None
     warnings: tuple[str, ...] = ()
     #: The final message of a stream reports the seed.
     reports_stream: bool = False
@@ -65,12 +62,6 @@ class Job:
             given = {f.name: value for f in fields(wanted) if (value := getattr(wanted, f.name)) is not None}
             wanted = replace(self.defaults, **given)
         return replace(wanted, chunking_enabled=False)
-
-    def check(self, info: EngineInfo) -> None:
-        """Raise BadRequest naming the first emotion field that the engine does not take."""
-        for name in self.emotions:
-            if name not in info.emotions:
-                raise BadRequest(f"{name} is not supported: {info.name} takes no such emotion.", param=name)
 
 
 def session_name(given: str | None) -> str:

@@ -8,10 +8,12 @@ import os
 import re
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from echo.audio.encode import open_output
+from echo.emotion import check_emotion
 from echo.errors import BadRequest, EchoError, VoiceNotFound
 from echo.service import SpeechService
 from echo.settings import Settings
@@ -158,21 +160,22 @@ class Jobs:
                 async for part in samples:
                     yield part
         except VoiceNotFound as error:  # it has been deleted since it was found, or is not to be fetched either
-            field = "emo_audio_prompt" if error.name == job.emotion_clip else "speaker_voice"
-            raise voice_not_found(error.name, field) from error
+            raise voice_not_found(error.name, _FIELDS.get(error.param or "", error.param or "")) from error
 
     async def _parse(self, data: Any) -> Job:
-        job = parse_job(data, self._settings.engine, self._settings.max_input_chars)
+        job = parse_job(data, self._settings.engine_names[0], self._settings.max_input_chars)
         if job.voice is not None:  # who names a wrong one need not wait for the model
             await asyncio.to_thread(self.voices.find, job.voice)
         return job
 
     def _requests(self, job: Job, service: SpeechService) -> list[SpeechRequest]:
         """What is asked of the service; looks into the voices folders, so not on the event loop."""
-        job.check(service.engine.info)
+        check_emotion(service.engine.info, job.emotion)
         voice = self.voices.find(job.voice) if job.voice is not None else job.no_voice
-        clip = self.voices.find(job.emotion_clip, "emo_audio_prompt") if job.emotion_clip is not None else None
-        return requests(job, service, voice, clip)
+        if job.emotion is not None and job.emotion.clip is not None:
+            clip = self.voices.find(job.emotion.clip.name or "", "emo_audio_prompt")
+            job = replace(job, emotion=replace(job.emotion, clip=clip))
+        return requests(job, service, voice)
 
 
 def failure(error: Exception, job_id: str) -> Answer:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from echo.emotion import FIELDS
 from echo.errors import BadRequest
 from worker.echo_job import echo_job
-from worker.index_job import EMOTIONS, INDEX_FIELDS, INDEX_ONLY, index_job
+from worker.index_job import INDEX_FIELDS, INDEX_ONLY, index_job
 from worker.job import Job
 
 HEALTH_CHECK = "health_check"
@@ -39,7 +40,7 @@ def parse_job(data: Mapping[str, Any], engine: str, max_chars: int) -> Job:
     telling = INDEX_FIELDS if parameters is None else INDEX_ONLY
     tells = any(data.get(name) is not None for name in telling)
     # An emotion is never ignored, wherever it stands.
-    tells = tells or any(inner.get(name) is not None for name in EMOTIONS)
+    tells = tells or any(inner.get(name) is not None for name in FIELDS.values())
     if tells or (parameters is None and engine != _ECHO):
         return index_job({**inner, **{name: value for name, value in data.items() if name != "parameters"}})
     return echo_job(data)

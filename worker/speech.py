@@ -6,7 +6,6 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
-from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -20,9 +19,8 @@ from worker.job import SEED_SPACING, Job
 CHUNKS_AT_A_TIME = 4
 
 
-def requests(job: Job, service: SpeechService, voice: VoiceRef, emotion_clip: VoiceRef | None) -> list[SpeechRequest]:
+def requests(job: Job, service: SpeechService, voice: VoiceRef) -> list[SpeechRequest]:
     """Return what is asked of the service, one request per chunk."""
-    emotion = replace(job.emotion, clip=emotion_clip) if job.emotion else None
     return [
         SpeechRequest(
             text=chunk,
@@ -31,7 +29,7 @@ def requests(job: Job, service: SpeechService, voice: VoiceRef, emotion_clip: Vo
             options=job.options_for(service.engine.info),
             seed=job.seed + index * SEED_SPACING,
             streaming=job.stream,
-            emotion=emotion,
+            emotion=job.emotion,
         )
         for index, chunk in enumerate(job.chunks)
     ]

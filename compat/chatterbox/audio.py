@@ -7,7 +7,7 @@ from typing import Protocol
 from compat.chatterbox.schemas import MULAW, OutputFormat
 from echo.audio.frames import TelephoneFrames
 from echo.audio.wav import FormatTag, header
-from echo.pipeline import SpeechStats
+from echo.stats import SpeechStats
 from echo.types import AudioFormat, Encoding
 
 #: What is spoken for an answer in pieces.

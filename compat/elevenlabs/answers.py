@@ -51,14 +51,12 @@ class SpeechAnswers(Answers):
 
     @override
     def times(self, spans: Spans) -> Answer:
-        return self._audio(
-            b"",
-            {
-                "chars": list(spans.chars),
-                "charStartTimesMs": spans.starts_ms,
-                "charDurationsMs": spans.durations_ms,
-            },
-        )
+        alignment: Answer = {
+            "chars": list(spans.chars),
+            "charStartTimesMs": spans.starts_ms,
+            "charDurationsMs": spans.durations_ms,
+        }
+        return {**self._audio(b"", alignment), "timestamps_method": spans.method.value}
 
     @override
     def final(self) -> Iterator[Answer]:

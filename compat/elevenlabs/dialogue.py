@@ -84,7 +84,8 @@ class DialogueAnswers(Answers):
             "char_start_times_ms": spans.starts_ms,
             "char_durations_ms": spans.durations_ms,
         }
-        return {**self._audio(), "alignment": alignment, "normalized_alignment": alignment}
+        method = {"timestamps_method": spans.method.value}
+        return {**self._audio(), "alignment": alignment, "normalized_alignment": alignment, **method}
 
     @override
     def final(self) -> Iterator[Answer]:

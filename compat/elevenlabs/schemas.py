@@ -16,7 +16,7 @@ from compat.bodies import refusal, without_nulls
 from compat.elevenlabs.formats import DEFAULT, OutputFormat, output_format
 from echo.audio.encode import supported_encodings
 from echo.errors import BadRequest
-from echo.options import EngineOptions
+from echo.options import EmotionOptions, EngineOptions
 from echo.types import AudioFormat, SpeechRequest, VoiceRef
 
 #: Seconds without a message after which a socket is closed, unless the client names another number; and the most.
@@ -66,7 +66,7 @@ class GenerationConfig(Body):
     )
 
 
-class SpeakBody(EngineOptions, Body):
+class SpeakBody(EngineOptions, EmotionOptions, Body):
     """The body of the HTTP routes; the engine options are this server's extension."""
 
     model_config = ConfigDict(extra="allow")  # an engine's own options
@@ -84,6 +84,7 @@ class SpeakBody(EngineOptions, Body):
             format=audio,
             options=self.options(),
             engine_options=self.others(),
+            emotion=self.emotion(),
             seed=self.seed,
             speed=self.voice_settings.speed,
             client=client,
@@ -119,6 +120,7 @@ class SocketQuery(Body):
             seed=self.seed,
             speed=settings.speed,
             client=client,
+            times=True,
         )
 
 
@@ -188,7 +190,7 @@ class DialogueMessage(Message):
         return one_voice([*self.voices, *(line.voice_id for line in self.inputs)])
 
 
-class DialogueBody(EngineOptions, Body):
+class DialogueBody(EngineOptions, EmotionOptions, Body):
     """The body of the dialogue over HTTP."""
 
     model_config = ConfigDict(extra="allow")  # an engine's own options
@@ -206,6 +208,7 @@ class DialogueBody(EngineOptions, Body):
             format=audio,
             options=self.options(),
             engine_options=self.others(),
+            emotion=self.emotion(),
             seed=self.seed,
             speed=self.settings.speed,
             client=client,

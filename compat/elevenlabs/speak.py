@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -30,6 +30,8 @@ router = APIRouter(tags=["ElevenLabs"], responses=DETAIL_RESPONSES)
 
 #: Kept for the line that has the times; about 20 ms of 16-bit audio.
 _HELD_BYTES = 2 * 1024
+#: Of a line whose audio is ahead of the times.
+_NO_TIMES: Mapping[str, object] = {"alignment": None, "normalized_alignment": None}
 
 _IN_QUERY = {
     "name": "output_format",
@@ -68,7 +70,7 @@ async def stream(voice_id: str, request: Request, runtime: RuntimeDep) -> Respon
 @router.post("/v1/text-to-speech/{voice_id}/with-timestamps", openapi_extra=_IN_BODY)
 async def convert_with_timestamps(voice_id: str, request: Request, runtime: RuntimeDep) -> Response:
     """Speak a text; the whole file comes back as base64, with the time of every character."""
-    asked = await _asked(voice_id, request)
+    asked = await _asked(voice_id, request, times=True)
 
     def render(stream: SpeechStream, audio: bytes) -> Response:
         return JSONResponse(_line(audio, _times(stream, asked.speech.text)))
@@ -79,7 +81,7 @@ async def convert_with_timestamps(voice_id: str, request: Request, runtime: Runt
 @router.post("/v1/text-to-speech/{voice_id}/stream/with-timestamps", openapi_extra=_IN_BODY)
 async def stream_with_timestamps(voice_id: str, request: Request, runtime: RuntimeDep) -> Response:
     """Speak a text; base64 audio comes back as it is made, one JSON object per line, the last with the times."""
-    asked = await _asked(voice_id, request)
+    asked = await _asked(voice_id, request, times=True)
     lines = partial(TimedLines, text=asked.speech.text)
     return await answer_streamed(
         request, runtime.services.of(asked.model), asked.speech, media_type="application/json", envelope=lines
@@ -117,7 +119,7 @@ class TimedLines(ByteStream):
         audio = AudioLines(held=_HELD_BYTES)
         async for data in self._stream:
             for piece in audio.add(data):
-                yield _encoded(_line(piece, None))
+                yield _encoded(_line(piece))
         yield _encoded(_line(audio.end(), _times(self._stream, self._text)))
 
     @override
@@ -136,10 +138,11 @@ def _format(request: Request) -> OutputFormat:
     return output_format(request.query_params.get("output_format", DEFAULT), supported_encodings())
 
 
-async def _asked(voice_id: str, request: Request) -> _Asked:
+async def _asked(voice_id: str, request: Request, *, times: bool = False) -> _Asked:
     format = _format(request)
     body = SpeakBody.parse(await read_json(request))
-    return _Asked(body.to_request(voice_id, format.audio, client_of(request)), format.media_type, body.model_id)
+    speech = replace(body.to_request(voice_id, format.audio, client_of(request)), times=times)
+    return _Asked(speech, format.media_type, body.model_id)
 
 
 async def _asked_dialogue(request: Request) -> _Asked:
@@ -152,17 +155,20 @@ def _file(stream: SpeechStream, audio: bytes, media_type: str) -> Response:
     return Response(audio, media_type=media_type)
 
 
-def _times(stream: SpeechStream, text: str) -> object:
-    stats = stream.stats
-    return in_seconds(text, stream.output.duration_s, stats.speech_start_s, stats.speech_end_s)
-
-
-def _line(audio: bytes, alignment: object) -> dict[str, object]:
+def _times(stream: SpeechStream, text: str) -> dict[str, object]:
+    """Return the fields of a line that has the times of all of the text."""
+    stats, spoken = stream.stats, stream.spoken(text)
+    times = spoken if stream.times is not None and stream.times.words else None
+    alignment = in_seconds(text, stream.output.duration_s, stats.speech_start_s, stats.speech_end_s, times)
     return {
-        "audio_base64": base64.b64encode(audio).decode("ascii"),
         "alignment": alignment,
         "normalized_alignment": alignment,
+        "timestamps_method": spoken.method.value,
     }
+
+
+def _line(audio: bytes, times: Mapping[str, object] = _NO_TIMES) -> dict[str, object]:
+    return {"audio_base64": base64.b64encode(audio).decode("ascii"), **times}
 
 
 def _encoded(line: dict[str, object]) -> bytes:

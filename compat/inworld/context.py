@@ -17,6 +17,7 @@ from echo.service import SpeechService
 from echo.session import Flushed, PassageDone, PassageFailed, PassageStarted, SpeechSession
 from echo.text import SpeakRules
 from echo.text.buffer import MAX_BUFFERED
+from echo.text.times import SpokenText
 
 Send = Callable[[dict[str, object]], Awaitable[None]]
 """Sends one result of a context: the payload under its name, or a status."""
@@ -141,7 +142,7 @@ class Context:
                     case PassageStarted():
                         lines, failed = Lines(config, event.source.strip()), False
                     case PassageDone():
-                        for payload in lines.end(_span(event)):
+                        for payload in lines.end(_span(event), _times(event)):
                             await self._send({"audioChunk": payload})
                         if not event.flushed:
                             await self._send({"flushCompleted": {}})
@@ -170,6 +171,11 @@ def _span(done: PassageDone) -> Span:
     if done.speech_start_s is None or done.speech_end_s is None:
         return Span(0.0, length)
     return Span(done.speech_start_s - done.start_s, min(done.speech_end_s - done.start_s, length))
+
+
+def _times(done: PassageDone) -> SpokenText | None:
+    """Return the times of a passage's words in its own audio."""
+    return None if done.times is None else done.times.placed(lambda second: second - done.start_s)
 
 
 def speak_rules(config: ContextConfig) -> SpeakRules:

@@ -9,6 +9,7 @@ from compat.bodies import AudioLines
 from compat.inworld.schemas import TimestampType, Voicing
 from compat.inworld.timestamps import Span, speech_span, timestamp_info
 from echo.service import SpeechStream
+from echo.text.times import SpokenText
 
 #: Kept for the last line where timestamps must travel with audio; about 20 ms of 16-bit audio.
 _HELD_BYTES = 2 * 1024
@@ -36,9 +37,12 @@ class Lines:
         for piece in self._audio.add(data):
             yield self._line(piece)
 
-    def end(self, span: Span) -> Iterator[dict[str, object]]:
-        """End the audio of the text, of which ``span`` is speech; yield the last payloads. Silence may follow."""
-        times = timestamp_info(self._voicing.timestamp_type, self._text, span)
+    def end(self, span: Span, spoken: SpokenText | None = None) -> Iterator[dict[str, object]]:
+        """End the audio of the text, of which ``span`` is speech; yield the last payloads. Silence may follow.
+
+        ``spoken`` are the times of its words; None: estimated.
+        """
+        times = timestamp_info(self._voicing.timestamp_type, self._text, span, spoken)
         if last := self._audio.end():
             line = self._line(last)
             if times is not None and self._sync:
@@ -58,13 +62,13 @@ async def payloads(stream: SpeechStream, voicing: Voicing, text: str) -> AsyncIt
     async for data in stream:
         for payload in lines.add(data):
             yield payload
-    for payload in lines.end(_span(stream)):
+    for payload in lines.end(_span(stream), _times(stream)):
         yield payload
 
 
 def whole(stream: SpeechStream, audio: bytes, voicing: Voicing, text: str) -> dict[str, object]:
     """Return the answer in one piece."""
-    times = timestamp_info(voicing.timestamp_type, text, _span(stream))
+    times = timestamp_info(voicing.timestamp_type, text, _span(stream), _times(stream))
     answer = _audio(audio, len(text), voicing.model_id)
     return answer if times is None else {**answer, "timestampInfo": times}
 
@@ -73,6 +77,14 @@ def _span(stream: SpeechStream) -> Span:
     """Return where the speech of an exhausted stream lies."""
     stats = stream.stats
     return speech_span(stats.audio_s, stats.speech_start_s, stats.speech_end_s, stream.output.duration_s)
+
+
+def _times(stream: SpeechStream) -> SpokenText | None:
+    """Return the times of the words of an exhausted stream, which lie within its audio; None where there are none."""
+    if stream.times is None or not stream.times.words:
+        return None
+    scale = stream.output.duration_s / stream.stats.audio_s
+    return stream.times.spoken().placed(lambda second: min(second * scale, stream.output.duration_s))
 
 
 def _audio(audio: bytes, count: int, model: str) -> dict[str, object]:

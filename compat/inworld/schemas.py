@@ -25,7 +25,7 @@ from pydantic.alias_generators import to_camel
 
 from compat.bodies import refusal, without_nulls
 from echo.audio.encode import supported_encodings
-from echo.options import EngineOptions
+from echo.options import EmotionOptions, EngineOptions
 from echo.types import AudioFormat, Encoding, SpeechRequest, VoiceRef
 
 
@@ -139,7 +139,7 @@ class AudioConfig(Wire):
         )
 
 
-class Voicing(EngineOptions, Wire):
+class Voicing(EngineOptions, EmotionOptions, Wire):
     """Fields that a request and a socket context share: voice, model, audio format, timestamps.
 
     The engine options and ``seed`` are this server's extension.
@@ -167,10 +167,12 @@ class Voicing(EngineOptions, Wire):
             format=audio,
             options=self.options(),
             engine_options=self.others(),
+            emotion=self.emotion(),
             seed=self.seed if self.seed >= 0 else None,
             speed=self.audio_config.speaking_rate,
             streaming=streaming,
             client=client,
+            times=self.timestamp_type is not TimestampType.NONE,
         )
 
 

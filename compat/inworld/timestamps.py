@@ -1,4 +1,4 @@
-"""``timestampInfo``: estimated times of words and characters in Inworld's form."""
+"""``timestampInfo``: times of words and characters in Inworld's form."""
 
 from __future__ import annotations
 
@@ -30,14 +30,20 @@ def speech_span(audio_s: float, speech_start_s: float | None, speech_end_s: floa
     return Span(start * scale, min(end * scale, duration_s))
 
 
-def timestamp_info(kind: TimestampType, text: str, span: Span) -> dict[str, object] | None:
-    """Return ``timestampInfo`` for a text spoken over ``span``; None when no timestamps were asked for."""
-    spoken = SpokenText(text=text.strip(), start_s=span.start_s, end_s=span.end_s)
+def timestamp_info(
+    kind: TimestampType, text: str, span: Span, times: SpokenText | None = None
+) -> dict[str, object] | None:
+    """Return ``timestampInfo`` for a text; None when no timestamps were asked for.
+
+    ``times`` are those of the text's words in the same audio; None: estimated, as spoken evenly over ``span``.
+    """
+    spoken = (times or SpokenText(text=text, start_s=span.start_s, end_s=span.end_s)).stripped()
+    method = {"timestamps_method": spoken.method.value}
     match kind:
         case TimestampType.WORD:
-            return {"wordAlignment": _arrays("words", "word", spoken.words())}
+            return {"wordAlignment": _arrays("words", "word", spoken.words()), **method}
         case TimestampType.CHARACTER:
-            return {"characterAlignment": _arrays("characters", "character", spoken.characters())}
+            return {"characterAlignment": _arrays("characters", "character", spoken.characters()), **method}
         case TimestampType.NONE:
             return None
 

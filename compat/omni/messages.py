@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from pydantic import Field, StrictBool
@@ -85,7 +85,7 @@ async def settle(message: dict[str, Any], runtime: Runtime, client: str) -> Term
     if words and not stream:
         raise BadRequest("word_timestamps: needs stream_audio and the response_format pcm.", param="word_timestamps")
     config = config.model_copy(update={"response_format": encoding})
-    request = await config.to_request(runtime, client, whole=False)
+    request = replace(await config.to_request(runtime, client, whole=False), times=words)
     service = runtime.services.of(config.model)
     service.plan(request)
     service.options(request)

@@ -168,7 +168,7 @@ class Utterance:
             sentence.sent = len(file)
             await send(file)
         elif self.terms.words:
-            await send(self._chunk(sentence, sentence.sent, b"", _words(event, sentence.text)))
+            await send(self._chunk(sentence, sentence.sent, b"", _words(event)))
         await send(self._done(sentence))
 
     async def _fail(self, error: EchoError, sentence: _Sentence, send: Send) -> None:
@@ -194,9 +194,7 @@ class Utterance:
         done = {"type": "audio.done", **self._names(sentence), "total_bytes": sentence.sent, "error": error}
         return {**done, "cancelled": True} if cancelled else done
 
-    def _chunk(
-        self, sentence: _Sentence, start: int, audio: bytes, words: list[dict[str, object]] | None
-    ) -> dict[str, object]:
+    def _chunk(self, sentence: _Sentence, start: int, audio: bytes, words: SpokenText | None) -> dict[str, object]:
         rate = self._session.output.sample_rate
         number, sentence.chunks = sentence.chunks, sentence.chunks + 1
         return {
@@ -208,7 +206,8 @@ class Utterance:
             "sample_rate": rate,
             "channels": 1,
             "audio_b64": base64.b64encode(audio).decode(),
-            "timestamps": words,
+            "timestamps": None if words is None else _milliseconds_of(words),
+            **({} if words is None else {"timestamps_method": words.method.value}),
         }
 
 
@@ -224,11 +223,14 @@ def _milliseconds(count: int, rate: int) -> int:
     return count * 500 // rate
 
 
-def _words(done: PassageDone, text: str) -> list[dict[str, object]]:
+def _words(done: PassageDone) -> SpokenText:
     """Return when the words are spoken, from the beginning of the sentence; none where it has no sound."""
     if done.speech_start_s is None or done.speech_end_s is None:
-        return []
-    spoken = SpokenText(text=text, start_s=done.speech_start_s - done.start_s, end_s=done.speech_end_s - done.start_s)
+        return SpokenText(text="", start_s=0.0, end_s=0.0)
+    return done.spoken().stripped().placed(lambda second: second - done.start_s)
+
+
+def _milliseconds_of(spoken: SpokenText) -> list[dict[str, object]]:
     return [
         {"word": word.text, "start_ms": round(word.start_s * 1000), "end_ms": round(word.end_s * 1000)}
         for word in spoken.words()

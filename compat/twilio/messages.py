@@ -63,7 +63,9 @@ class Parameters(_Wire):
 
     def to_request(self) -> SpeechRequest:
         """Return what all turns of the call have in common."""
-        return SpeechRequest(text="", voice=VoiceRef(name=self.voice_id), preset=self.preset, seed=self.seed)
+        return SpeechRequest(
+            text="", voice=VoiceRef(name=self.voice_id), preset=self.preset, seed=self.seed, times=True
+        )
 
 
 def media(stream_sid: str, audio: bytes) -> dict[str, object]:

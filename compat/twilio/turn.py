@@ -33,9 +33,7 @@ class Turn:
 
     def finish(self, event: PassageDone) -> None:
         """Note where the words of the passage are that has just been made."""
-        start_s = event.start_s if event.speech_start_s is None else event.speech_start_s
-        end_s = event.end_s if event.speech_end_s is None else event.speech_end_s
-        self._passages[-1] = SpokenText(text=event.source, start_s=start_s, end_s=end_s)
+        self._passages[-1] = event.spoken()
         self._said_s = event.end_s
 
     def heard(self, played_s: float) -> str:

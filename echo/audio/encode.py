@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from types import MappingProxyType, TracebackType
-from typing import Self
+from typing import IO, Self
 
 import numpy as np
 
@@ -24,6 +24,8 @@ MIN_RATE, MAX_RATE = 8_000, 48_000
 TELEPHONE_RATE = 8_000
 #: Every Opus decoder plays at this rate, whatever rate went in (RFC 7845).
 OPUS_RATE = 48_000
+#: More bytes than any header that states a length.
+_HEAD = 64
 
 MEDIA_TYPES: Mapping[Encoding, str] = MappingProxyType(
     {
@@ -126,6 +128,13 @@ class Output:
         libsndfile refuses a FLAC file of unknown length (libsndfile#1038); FFmpeg and browsers take it.
         """
         return with_flac_length(body, self._coded_samples) if self.encoding is Encoding.FLAC else body
+
+    def complete(self, file: IO[bytes]) -> None:
+        """Do the same to a finished file, open for reading and writing, without reading all of it."""
+        file.seek(0)
+        head = file.read(_HEAD)
+        file.seek(0)
+        file.write(self.whole(head))
 
     def close(self) -> None:
         """Free the encoder without finishing the file."""

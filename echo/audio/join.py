@@ -41,6 +41,9 @@ class Joiner:
     - a pause that the text asks for is exactly that many zeros, between a trimmed tail and a trimmed opening;
     - an edge is faded over half of the silence left there, and over at least ``fade_ms``.
 
+    ``origin`` is where the chunk's own first sample lies, in samples from the first that the last ``push`` returned: it
+    may lie before it, where the chunk's opening was trimmed. None until the chunk has made a sound.
+
     Silence at the end of a frame that is not the last has been sent: it counts, but cannot be trimmed any more.
     What is silence depends on the loudest sound so far (:func:`~echo.audio.measure.silence_threshold`).
     """
@@ -62,6 +65,8 @@ class Joiner:
         self._gap_open = False  # the silence between the two is still to be emitted
         self._rested = 0  # samples of it that ``rest`` has emitted
         self._opening = _NOTHING  # the latest silence of the chunk that has made no sound yet
+        self._pushed = 0  # samples of the chunk
+        self.origin: int | None = None
 
     def push(self, frame: AudioFrame) -> Audio:
         """Samples that are ready; raises ValueError for another sample rate or a frame after a chunk's last."""
@@ -71,9 +76,11 @@ class Joiner:
             raise ValueError("the chunk has had its last frame; call end_chunk before the next")
         self._has_last = frame.is_last
         samples = self._settled(frame.samples)
+        before, self._pushed = self._pushed, self._pushed + len(samples)
         self._loudest = max(self._loudest, float(np.max(window_levels(samples, self._rate), initial=0.0)))
         if not self._between:
             self._started = self._started or len(samples) > 0
+            self.origin = self._tail.length - before
             return self._tail.take(samples, self._sound_end(samples), frame.is_last)
         samples = np.concatenate([self._opening, samples])
         span = sound_span(samples, self._rate, silence_threshold(self._loudest))
@@ -84,11 +91,13 @@ class Joiner:
         gap = self._close_gap(lead)
         self._between = False
         samples = _faded_in(samples[span[0] - lead :], max(self._fade, lead // 2))
+        self.origin = len(gap) + len(samples) - self._pushed
         return np.concatenate([gap, self._tail.take(samples, self._sound_end(samples), frame.is_last)])
 
     def end_chunk(self, pause_after_ms: float = 0.0) -> Audio:
         """End the chunk; the pause after it is emitted at once when the text asks for one."""
         self._fresh, self._has_last = True, False
+        self._pushed, self.origin = 0, None
         self._opening = _NOTHING
         if self._started and not self._between:
             self._between = self._gap_open = True
@@ -154,6 +163,11 @@ class _Tail:
         self._fade = fade
         self._held = _NOTHING
         self._silence = 0  # samples since the last sound, emitted or held
+
+    @property
+    def length(self) -> int:
+        """Samples that are held."""
+        return len(self._held)
 
     def take(self, samples: Audio, sound_end: int, is_last: bool) -> Audio:
         """Add a frame whose last sound ends at ``sound_end`` (0: all silence); returns what need not be held."""

@@ -110,6 +110,11 @@ class Acceleration:
             log.info("what was compiled is in %s, the next start takes it from there", self._artifacts.file)
 
     @property
+    def captures(self) -> bool:
+        """Whether steps will be captured."""
+        return self._forward is not None
+
+    @property
     def misses(self) -> int:
         """Calls since ``finish`` whose shape was neither compiled nor captured."""
         parts = [part for part in (self._forward, self._encoders, self._decoder) if part is not None]

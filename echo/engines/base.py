@@ -6,7 +6,7 @@ from concurrent.futures import Future
 from typing import Protocol
 
 from echo.stream import FrameStream
-from echo.types import Audio, EngineInfo, Utterance, VoiceState, Workload
+from echo.types import Audio, DeviceMemory, EngineInfo, Utterance, VoiceState, Workload
 
 
 class Engine(Protocol):
@@ -24,6 +24,10 @@ class Engine(Protocol):
     def workload(self) -> Workload:
         """Current queue and memory use; all zeros for an engine that does not track it."""
         return Workload()
+
+    def device_memory(self) -> DeviceMemory | None:
+        """Memory of the device, as it was last read; None for an engine whose device does not tell."""
+        return None
 
     def prepare(self, utterance: Utterance) -> Utterance:
         """Return the utterance with what can be computed before the device has time for it, such as its tokens.

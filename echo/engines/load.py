@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import torch
 
 from echo.engines.accelerate import Acceleration, accelerate, prepare_cuda
 from echo.engines.block import BlockEngine
+from echo.engines.heads import TextHeads
 from echo.errors import ConfigError
 from echo.model.echo import EchoModel
 from echo.model.files.weights import LoadedEcho, load_echo
@@ -19,7 +22,7 @@ from echo.scheduler.policy import Limits
 from echo.settings import Settings
 from echo.sources import BASE_MODEL, TINY_MODEL
 from echo.text.tokenize import encode, encode_sentence
-from echo.types import MAX_LATENTS, SAMPLE_RATE, ChunkRules, EngineInfo
+from echo.types import MAX_LATENTS, SAMPLE_RATE, ChunkRules, DeviceMemory, EngineInfo
 from echo.vad import SilenceGate
 
 log = logging.getLogger(__name__)
@@ -105,6 +108,8 @@ def load_engine(settings: Settings, gate: SilenceGate | None, loaded: LoadedEcho
         workers=workers,
         cores=cores,
         acceleration=accelerated(settings, model, source, limits),
+        memory=partial(cuda_memory, device) if device.type == "cuda" else None,
+        heads=TextHeads(loaded.dit, loaded.weights, cache_folder(settings), model.tokenize),
         stall_s=settings.device_timeout_s or (STALL_S if device.type == "cuda" else _SLOW_STALL_S),
     )
 
@@ -117,11 +122,16 @@ def accelerated(settings: Settings, model: EchoModel, source: str, limits: Limit
         max_rows=limits.max_rows,
         budget=int(limits.max_bytes),
         jobs=limits.max_jobs,
-        artifacts=settings.cache_dir.expanduser() / settings.cache_version,
+        artifacts=cache_folder(settings),
         compile=settings.compile,
         compile_ae=settings.compile_ae,
         graphs=settings.cuda_graphs,
     )
+
+
+def cache_folder(settings: Settings) -> Path:
+    """Return the folder for what was made of a model and spares work at the next start."""
+    return settings.cache_dir.expanduser() / settings.cache_version
 
 
 def _source(settings: Settings, device: torch.device) -> str:
@@ -159,6 +169,17 @@ def memory_budget(settings: Settings, device: torch.device) -> int:
         return _BUDGET_BYTES
     free, _ = torch.cuda.mem_get_info(device)
     return max(0, int(_BUDGET_SHARE * (free - resident_bytes(settings, device))))
+
+
+def cuda_memory(device: torch.device) -> DeviceMemory:
+    """Read the memory of a CUDA device."""
+    free, total = torch.cuda.mem_get_info(device)
+    return DeviceMemory(
+        allocated=torch.cuda.memory_allocated(device),
+        reserved=torch.cuda.memory_reserved(device),
+        free=free,
+        total=total,
+    )
 
 
 def resident_bytes(settings: Settings, device: torch.device) -> int:

@@ -9,7 +9,6 @@ from typing import IO
 
 import numpy as np
 
-from echo.audio.compressed import with_flac_length
 from echo.audio.encode import open_output
 from echo.audio.pcm import from_bytes
 from echo.audio.wav import UNKNOWN_SIZE, FormatTag, header
@@ -20,7 +19,7 @@ from echo.types import Audio, AudioFormat, Encoding
 
 #: Samples that are encoded at a time.
 _AT_ONCE = 2**18
-#: More than any header that is corrected afterwards.
+#: More than the bytes of a header.
 _HEAD = 64
 
 
@@ -40,11 +39,8 @@ def render(pieces: Iterable[tuple[Path, int]], target: Path, format: AudioFormat
         file.write(output.finish())
         if is_wav:
             _write_wav_sizes(file, output.sample_rate)
-        elif format.encoding is Encoding.FLAC:
-            file.seek(0)
-            head = file.read(_HEAD)
-            file.seek(0)
-            file.write(with_flac_length(head, round(output.duration_s * output.sample_rate)))
+        else:
+            output.complete(file)
         return output.duration_s
 
 

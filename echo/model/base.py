@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from echo.types import Audio, BlockSpec, SamplerParams, TailRules, Utterance, VoiceState
+from echo.types import Audio, BlockSpec, SamplerParams, TailRules, TextAttention, Utterance, VoiceState
 
 #: Latents [n, 80] of a finished block, on the model's device.
 Latents = Any
@@ -121,6 +121,13 @@ class BlockModel(Protocol):
         call, waits for it.
         """
         ...
+
+    def text_attention(self, sampler: Any) -> Callable[[], TextAttention] | None:
+        """Return what waits for the attention of a finished block to its text; None where it is not known.
+
+        The returned function may be called from any thread.
+        """
+        return None
 
     def lost_with(self, error: Exception) -> bool:
         """Whether the device answers no more after this failure; asked by the device's thread."""

@@ -17,13 +17,13 @@ from echo.model.files.weights import LoadedEcho
 from echo.model.network.dit import EchoDiT
 from echo.model.network.kv import KV, Allocate, copy_into, key_count
 from echo.model.network.modulation import ModulationCache
-from echo.model.network.transfer import pinned_copy
+from echo.model.network.transfer import Arriving, pinned_copy
 from echo.model.sampling.demand import estimate_demand
 from echo.model.sampling.guidance import Conditions
 from echo.model.sampling.prefix import Prefix
 from echo.model.sampling.sampler import BlockSampler, draw_noise, make_conditions, step_together
 from echo.model.sampling.tail import TailCheck, ends_in_silence
-from echo.types import Audio, BlockSpec, SamplerParams, TailRules, Utterance, VoiceState
+from echo.types import Audio, BlockSpec, SamplerParams, TailRules, TextAttention, Utterance, VoiceState
 
 #: Steps queued on the device beyond the running one: enough that it never waits for the host.
 _STEPS_AHEAD = 1
@@ -212,6 +212,12 @@ class EchoModel(BlockModel):
         if not last and not ends_in_silence(spoken[-1], rules):
             return lambda: None
         return TailCheck(torch.cat(list(spoken)), spoken[-1], rules, last=last).result
+
+    @override
+    def text_attention(self, sampler: BlockSampler) -> Callable[[], TextAttention] | None:
+        if sampler.attention is None:
+            return None
+        return Arriving(sampler.attention).fetch
 
     @override
     def lost_with(self, error: Exception) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 from echo.model.base import BlockModel, Conditions, DecodeState, Latents, Prefix, Prepared, Sampler
 from echo.scheduler.policy import Phase
 from echo.stream import FrameStream
-from echo.types import Audio, AudioFrame, BlockSpec, Utterance
+from echo.types import Audio, AudioFrame, BlockSpec, TextAttention, Utterance
 
 #: Most latents decoded in one tick. A longer block takes several ticks, so that other jobs run in between.
 DECODE_PIECE = 128
@@ -23,6 +23,7 @@ class BlockAttempt:
     """A generated and decoded block that the silence gate may still reject.
 
     state       of the decoder behind the block
+    attention   waits for its attention to the text; None = unknown or not wanted
     silence_ms  its longest silence, once the detector has run
     """
 
@@ -30,6 +31,7 @@ class BlockAttempt:
     samples: Audio
     state: DecodeState
     is_last: bool
+    attention: Callable[[], TextAttention] | None = None
     silence_ms: float = 0.0
 
 
@@ -74,6 +76,7 @@ class BlockJob:
         #: The finished block that is not in the prefix yet.
         self._new_block: Latents | None = None
         self._sampler: Sampler | None = None
+        self._attention: Callable[[], TextAttention] | None = None
         self._pending: Latents | None = None
         #: Finds where speech ends; None once that is known.
         self._find_end: Callable[[], int | None] | None = None
@@ -155,6 +158,7 @@ class BlockJob:
         if not self.sampler.done:
             return
         latents = self.sampler.latents
+        self._attention = model.text_attention(self.sampler) if self.utterance.times else None
         self._sampler = None
         last = self._block + 1 == len(self.utterance.plan.blocks)
         self._spoken.append(latents)
@@ -200,7 +204,8 @@ class BlockJob:
         self.phase = Phase.AWAIT_VAD
         whole = self._pieces[0] if len(self._pieces) == 1 else np.concatenate(self._pieces)
         self._pieces = []
-        self._current = BlockAttempt(self._spoken[-1], whole, state, self._ends)
+        self._current = BlockAttempt(self._spoken[-1], whole, state, self._ends, self._attention)
+        self._attention = None
         return self._current
 
     def vad_finished(self) -> BlockAttempt:
@@ -235,7 +240,16 @@ class BlockJob:
         if listener.started is None:
             listener.started = now
         listener.produced_s += len(attempt.samples) / self._rate
-        self.stream.put(AudioFrame(attempt.samples, self._rate, self.utterance.chunk, self._block, attempt.is_last))
+        self.stream.put(
+            AudioFrame(
+                attempt.samples,
+                self._rate,
+                self.utterance.chunk,
+                self._block,
+                attempt.is_last,
+                attention=attempt.attention,
+            )
+        )
         if attempt.is_last:
             stats.early_stopped = self._block + 1 < len(self.utterance.plan.blocks)
             stats.total_s = now - self.arrived

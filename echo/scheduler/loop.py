@@ -19,7 +19,7 @@ from echo.errors import DeviceStopped, NotReady, OutOfMemory, TooLarge
 from echo.model.base import BlockModel, Demand, Prepared
 from echo.scheduler.cores import CoreThreads
 from echo.scheduler.job import BlockJob
-from echo.scheduler.policy import Limits
+from echo.scheduler.policy import Limits, in_background
 from echo.scheduler.runner import DeviceLost, JobRunner
 from echo.scheduler.side_tasks import SideTasks, Sliced
 from echo.scheduler.wait import Candidate, Pace, work_ahead
@@ -87,6 +87,8 @@ class Scheduler:
         #: Clock time up to which ``_pace`` has been updated.
         self._counted = clock()
         self.ticks = 0
+        #: Ticks in which a step has succeeded.
+        self.steps = 0
         self._thread = threading.Thread(target=self._run, name="echo-device", daemon=True)
         self._thread.start()
 
@@ -138,11 +140,12 @@ class Scheduler:
         active, waiting = self._jobs()
         return Workload(
             active=len(active),
-            waiting=len(waiting),
+            waiting=sum(not in_background(job) for job in waiting),
             nbytes=sum(job.nbytes for job in active),
             max_nbytes=self._limits.max_bytes,
             queue_wait_s=self.queue_wait(),
             busy_s=self._busy_s(),
+            steps=self.steps,
         )
 
     def run(self, function: Callable[[], T]) -> T:
@@ -283,6 +286,7 @@ class Scheduler:
         done = self._runner.tick()
         if done is not None:
             self.ticks += 1
+            self.steps += done > 0
             now = self._clock()
             self._pace.count(now - self._counted, done)
             self._counted = now

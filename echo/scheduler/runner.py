@@ -249,7 +249,7 @@ class JobRunner:
             self._guard(work.jobs, lambda: work.apply(work.result.result()))
         else:
             self._fail(work.jobs, error)
-        return work.row_latents
+        return work.row_latents if error is None else 0
 
     def _guard(self, jobs: Sequence[BlockJob], do: Callable[[], T]) -> T | None:
         """Call ``do``; when it fails, its own jobs fail and no others, and None is returned.

@@ -84,15 +84,23 @@ class Downloader:
     """Reads files of at most ``max_bytes`` below a base URL; belongs to one event loop.
 
     The host's name is resolved here, and the connection made to the very address that was checked: what the name
-    stands for a moment later makes no difference (DNS rebinding). Proxies of the environment are not used.
+    stands for a moment later makes no difference (DNS rebinding). Proxies of the environment are not used. ``headers``
+    returns those that every request has besides.
     """
 
     def __init__(
-        self, base: BaseUrl, max_bytes: int, *, resolve: Resolve = resolve, verify: ssl.SSLContext | bool = True
+        self,
+        base: BaseUrl,
+        max_bytes: int,
+        *,
+        resolve: Resolve = resolve,
+        verify: ssl.SSLContext | bool = True,
+        headers: Callable[[], dict[str, str]] = dict,
     ) -> None:
         self._base = base
         self._max_bytes = max_bytes
         self._resolve = resolve
+        self._headers = headers
         self._client = httpx.AsyncClient(
             verify=verify,
             trust_env=False,
@@ -137,7 +145,7 @@ class Downloader:
             request = self._client.build_request(
                 "GET",
                 url.copy_with(host=address.partition("%")[0]),
-                headers={"Host": url.netloc.decode("ascii")},
+                headers={**self._headers(), "Host": url.netloc.decode("ascii")},
                 extensions={"sni_hostname": host},  # the certificate is that of the name
             )
             try:

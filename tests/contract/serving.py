@@ -27,8 +27,8 @@ from server.serve import configure
 
 #: Longer than anything here takes on a slow machine; only a failing test waits for it.
 PATIENCE_S = 10.0
-#: The same for the embedded model to be loaded.
-LOADING_S = 60.0
+#: The same for a model to be loaded, of a foreign engine in a process of its own too.
+LOADING_S = 240.0
 #: How long a client that hangs up with audio unread waits for the server's goodbye, which lies behind that.
 HANG_UP_S = 0.2
 

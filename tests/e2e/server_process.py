@@ -164,10 +164,10 @@ class ServerProcess(LoggedProcess):
     # -- metrics
 
     def metric(self, name: str, **labels: str) -> float:
-        """One value of /metrics; 0 where it has not been counted yet."""
+        """The sum of a metric's values with these labels; 0 where it has not been counted yet."""
         families = text_string_to_metric_families(self.get("/metrics").text)
         samples = [sample for family in families for sample in family.samples if sample.name == name]
-        return next((sample.value for sample in samples if sample.labels == labels), 0.0)
+        return sum((sample.value for sample in samples if labels.items() <= sample.labels.items()), 0.0)
 
     def outcomes(self, outcome: str) -> float:
         """How many requests ended like this: done, failed or cancelled."""

@@ -135,3 +135,20 @@ def test_say_wants_a_text_or_a_book_and_not_both(tmp_path: Path) -> None:
         done = echo(tmp_path, *arguments)
         assert done.returncode == 2
         assert done.stderr.startswith("echo-tts: ")
+
+
+def test_bench_tells_first_sound_and_real_time_factor(tmp_path: Path) -> None:
+    done = echo(tmp_path, "--model", "tiny", "bench", "--times", "1", "--voice", "tiny_anna", **QUICK)
+    assert done.returncode == 0, done.stderr
+    first, heading, *rows, last = done.stdout.splitlines()
+    assert "cpu" in first
+    assert "first sound" in heading
+    assert len(rows) == 3
+    assert "heard" in last
+
+
+def test_serve_takes_the_servers_options(tmp_path: Path) -> None:
+    done = echo(tmp_path, "serve", "--port", "70000")
+    assert done.returncode == 2
+    assert "PORT" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -54,6 +54,23 @@ def test_stream_yields_the_same_samples_block_by_block(speech: Speech) -> None:
     np.testing.assert_array_equal(np.concatenate(frames), speech.speak(TEXT, voice="tiny_dan", seed=1))
 
 
+def test_stream_with_times_yields_the_same_samples_and_every_word_once(speech: Speech, spoken: Audio) -> None:
+    pieces = list(speech.stream(TEXT, seed=1, times=True))
+    np.testing.assert_array_equal(np.concatenate([piece.samples for piece in pieces]), spoken)
+    words = [word for piece in pieces for word in piece.words]
+    assert [word.text for word in words] == TEXT.split()
+    assert {piece.timestamps_method for piece in pieces} == {"attention"}
+    edges = [edge for word in words for edge in (word.start_s, word.end_s)]
+    assert edges == sorted(edges)
+    assert all(word.end_s > word.start_s for word in words)
+    heard = np.flatnonzero(np.abs(spoken) > 0.02) / speech.sample_rate
+    assert words[0].start_s == pytest.approx(heard[0], abs=0.05)
+    assert words[-1].end_s == pytest.approx(heard[-1], abs=0.1)
+    # They come block by block, not at the end.
+    assert pieces[0].words
+    assert len(pieces[0].words) < len(words)
+
+
 @pytest.mark.parametrize("text", [".", "*sighs*", "🙂"])
 def test_nothing_to_speak_is_a_tenth_of_a_second_of_silence(speech: Speech, text: str) -> None:
     assert speech.speak(text).tolist() == [0.0] * 4410

@@ -33,9 +33,11 @@ from train.evaluation.phones import SOUNDS, PhoneNet, PhoneRecogniser, sounds_of
 from train.evaluation.recogniser import Recogniser, words_of
 from train.evaluation.run import Options, describe_set, evaluate
 from train.evaluation.systems import SHIPPED, Checkpoint, Codec, Voice
-from train.evaluation.table import described, fill, table
+from train.evaluation.table import RESULTS, described, fill, load, table, times
+from train.evaluation.times import Aligner, Errors, items_of, plain_words
 from train.evaluation.verdict import verdict
 from train.tiny.corpus import RATE, Recording, Split
+from train.tiny.teacher.studio import Studio
 
 TEXTS = ("some aims", "aim, see me", "i see a mime", "mo, is it", "same sea", "me, aim")
 
@@ -664,3 +666,44 @@ def test_set_is_described_by_its_texts_and_speakers() -> None:
 
 def _near(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> bool:
     return len(a) == len(b) and float(np.abs(a - b).max()) < 1e-3
+
+
+# -- times of words
+
+
+def test_errors_of_times_are_figures_in_milliseconds_and_texts_without_times_are_counted() -> None:
+    errors = Errors()
+    errors.add([(0.0, 0.5), (0.5, 1.0)], [(0.01, 0.5), (0.46, 1.1)])
+    errors.add(None, [(0.0, 1.0)])
+    errors.add([(0.0, 1.0)], None)
+    found = errors.figures()
+    assert found["words"] == 2
+    assert found["texts_failed"] == 2
+    assert found["median_ms"] == 25.0
+    assert found["starts"]["bias_ms"] == 15.0
+    assert Errors().figures()["median_ms"] is None
+
+
+def test_what_a_synthesiser_says_is_aligned_where_it_says_it() -> None:
+    studio = Studio()
+    texts = ["The weather was cold, and the water was warm.", "Please leave a message after the tone."]
+    aligner, errors = Aligner(), Errors()
+    for item in items_of(texts, studio):
+        assert len(item.words) == len(item.phones) == len(plain_words(item.text))
+        errors.add(aligner.words(item.text, item.phones, item.take.samples, RATE), item.words)
+    found = errors.figures()
+    assert found["texts_failed"] == 0
+    assert found["median_ms"] < 40
+
+
+def test_the_kept_times_of_words_keep_their_aims_and_are_a_table() -> None:
+    record = load(RESULTS / "times.json")
+    assert record["results"]["methods"] == ["attention"]
+    for found in (record["results"]["given"], record["results"]["generated"], record["results"]["long"]):
+        assert found["median_ms"] <= 40
+        assert found["p90_ms"] <= 100
+    assert record["results"]["long"]["drift_ms"] <= 50
+    assert record["results"]["long"]["seconds"] >= 120
+    lines = times(record).splitlines()
+    assert len({line.count("|") for line in lines}) == 1
+    assert lines[-1].startswith("| wanted |")

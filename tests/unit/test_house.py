@@ -71,6 +71,10 @@ FORBIDDEN = {
 }
 
 
+#: `echo-tts serve` starts the server, which is above the library.
+EXCEPTIONS = {("echo.cli", "api_server")}
+
+
 def modules() -> Iterator[tuple[str, Path]]:
     for top in ("echo", "engines", "routes", "compat", "server", "worker"):
         for path in sorted((ROOT / top).rglob("*.py")):
@@ -101,7 +105,7 @@ def test_every_module_imports_only_what_its_room_allows() -> None:
         for package, banned in FORBIDDEN.items()
         if within(name, package)
         for module in sorted(imports(path))
-        if any(within(module, ban) for ban in banned)
+        if any(within(module, ban) and (name, ban) not in EXCEPTIONS for ban in banned)
     ]
     assert not wrong
 

@@ -1,7 +1,8 @@
 """The orchestration, against an engine that only makes sines."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import functools
+from collections.abc import AsyncIterator, Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
@@ -14,8 +15,9 @@ import pytest
 from echo.admission import Admission
 from echo.audio.join import JoinRules
 from echo.audio.pcm import from_bytes
+from echo.emotion import FIELDS
 from echo.engines.fake import FakeEngine, FakeScript, FakeVoice
-from echo.errors import BadRequest, EngineFailed, Overloaded, TooLarge, VoiceNotFound
+from echo.errors import FAILURES, BadRequest, EngineFailed, Overloaded, TooLarge, VoiceNotFound
 from echo.limits import RequestLimits
 from echo.presets import load_presets
 from echo.service import SpeechService
@@ -49,11 +51,13 @@ async def speech(
     folder: Path = HOME / "audio_prompts",
     queue: int = 4,
     max_wait_s: float = 0,
+    metrics: Metrics | None = None,
+    emotions: Collection[str] = (),
     **rules: Any,
 ) -> AsyncIterator[SpeechService]:
     with ThreadPoolExecutor(4) as workers:
         yield SpeechService(
-            engine=FakeEngine(script),
+            engine=FakeEngine(script, replace(FakeEngine().info, emotions=frozenset(emotions))),
             voices=VoiceLibrary([folder]),
             cache=VoiceCache(2**20, executor=workers),
             presets=load_presets(
@@ -62,7 +66,7 @@ async def speech(
             admission=Admission(1 + queue, max_wait_s=max_wait_s),
             rules=ServiceRules(**{"text": TextRules(), "chunks": SHORT_CHUNKS, "join": JoinRules(), **rules}),
             workers=workers,
-            metrics=Metrics(),
+            metrics=metrics or Metrics(),
         )
 
 
@@ -76,10 +80,10 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.002)
 
 
-def outcomes(service: SpeechService) -> dict[str, float]:
+def outcomes(metrics: Metrics) -> dict[str, float]:
     """Return how many requests have ended, and how."""
-    samples = service._metrics.requests.collect()[0].samples
-    return {each.labels["outcome"]: each.value for each in samples if each.name == "echo_requests_total"}
+    samples = metrics.speech.requests.collect()[0].samples
+    return {s.labels["outcome"]: s.value for s in samples if s.name == "echo_requests_total" and s.value}
 
 
 async def test_text_becomes_pcm() -> None:
@@ -175,7 +179,8 @@ async def test_a_listener_who_leaves_before_the_engine_has_the_text_counts_as_ca
         asked.set()
         await asyncio.Event().wait()
 
-    async with speech() as service:
+    metrics = Metrics()
+    async with speech(metrics=metrics) as service:
         setattr(service, slow, wait)
         opening = asyncio.create_task(service.open(request()))
         await asyncio.wait_for(asked.wait(), 5)
@@ -183,7 +188,7 @@ async def test_a_listener_who_leaves_before_the_engine_has_the_text_counts_as_ca
         with pytest.raises(asyncio.CancelledError):
             await opening
         assert service.admission.open == 0
-        assert outcomes(service) == {"cancelled": 1}
+        assert outcomes(metrics) == {"cancelled": 1}
 
 
 async def test_a_failure_before_the_first_frame_is_raised_by_open() -> None:
@@ -200,7 +205,7 @@ async def test_a_failure_later_is_raised_to_the_reader_never_a_short_stream() ->
         with pytest.raises(EngineFailed):
             await stream.collect()
         assert service.admission.open == 0
-        assert stream.stats.failed
+        assert stream.stats.failure == "generation_failed"
 
 
 async def test_a_whole_file_that_fails_has_no_first_byte() -> None:
@@ -325,12 +330,86 @@ async def test_the_speech_span_follows_the_listeners_clock() -> None:
 
 
 async def test_what_was_done_is_counted() -> None:
-    async with speech() as service:
-        await (await service.open(request())).collect()
+    metrics = Metrics()
+    async with speech(metrics=metrics) as service:
+        stream = await service.open(request())
+        await stream.collect()
         (await service.open(request())).close()
-        text = service._metrics.render().decode()
-    assert 'echo_requests_total{outcome="done"} 1.0' in text
-    assert 'echo_requests_total{outcome="cancelled"} 1.0' in text
+
+    def value(name: str, **labels: str) -> float | None:
+        return metrics.registry.get_sample_value(name, {"model_name": "echo-tts", **labels})
+
+    assert outcomes(metrics) == {"done": 1, "cancelled": 1}
+    assert value("requests_success_total", finished_reason="stop") == 1
+    assert value("requests_success_total", finished_reason="abort") == 1
+    assert value("requests_success_total", finished_reason="error") == 0
+    # Under both names, and of what was heard, not only of what was finished.
+    assert value("echo_first_frame_seconds_count") == value("audio_ttfp_s_count") == 2
+    assert value("echo_first_frame_seconds_sum") == value("audio_ttfp_s_sum")
+    assert value("request_queue_time_seconds_count") == 2
+    assert value("e2e_request_latency_s_sum") == stream.stats.total_s
+    assert value("audio_duration_s_sum") == stream.stats.audio_s
+    assert stream.stats.generation_s > 0
+    assert value("audio_rtf_sum") == pytest.approx(stream.stats.generation_s / stream.stats.audio_s)
+    assert value("audio_underrun_s_count") == 2
+    assert value("audio_continuity_ok_total", threshold_ms="100") == 2
+    assert value("echo_blocks_total") == stream.stats.blocks > 0
+    assert value("echo_rerolls_total") == 0
+
+
+async def test_work_in_the_background_is_counted_but_not_timed() -> None:
+    metrics = Metrics()
+    async with speech(metrics=metrics) as service:
+        await service.collect(request(background=True))
+    assert outcomes(metrics) == {"done": 1}
+    for name in (
+        "request_queue_time_seconds",
+        "e2e_request_latency_s",
+        "audio_rtf",
+        "audio_ttfp_s",
+        "audio_underrun_s",
+    ):
+        assert metrics.registry.get_sample_value(f"{name}_count", {"model_name": "echo-tts"}) == 0
+
+
+async def test_why_a_speech_has_failed_is_counted() -> None:
+    metrics = Metrics()
+    async with speech(FakeScript(fail_after_blocks=1, audio_s_per_char=1.0), metrics=metrics) as service:
+        stream = await service.open(request())
+        with pytest.raises(EngineFailed):
+            await stream.collect()
+    samples = [s for s in metrics.speech.failures.collect()[0].samples if s.name == "echo_failures_total"]
+    assert {s.labels["reason"]: s.value for s in samples if s.value} == {"generation_failed": 1}
+    assert {s.labels["reason"] for s in samples} == set(FAILURES)  # begin at 0, so that the first is an increase
+
+
+async def test_gaps_in_the_audio_are_measured_for_listeners_only() -> None:
+    metrics = Metrics()
+    script = FakeScript(block_s=0.2, render=lambda utterance, block, count: np.zeros(441, np.float32))
+    async with speech(script, metrics=metrics) as service:
+        stream = await service.open(request())
+        await stream.collect()
+        await service.collect(request())  # nobody listens to a whole answer while it is made
+    assert stream.stats.blocks > 1
+    assert stream.stats.underrun_s > 0.1
+    value = metrics.registry.get_sample_value
+    assert value("audio_underrun_s_count", {"model_name": "echo-tts"}) == 1
+    assert value("audio_continuity_ok_total", {"model_name": "echo-tts", "threshold_ms": "100"}) == 0
+    assert value("audio_ttfp_s_count", {"model_name": "echo-tts"}) == 1
+    assert value("audio_duration_s_count", {"model_name": "echo-tts"}) == 2
+
+
+async def test_how_long_a_hang_up_takes_to_reach_the_engine_is_measured() -> None:
+    metrics = Metrics()
+    script = FakeScript(block_s=0.05, audio_s_per_char=1.0)
+    async with speech(script, metrics=metrics) as service:
+        stream = await service.open(request())
+        stream.close()
+        await until(lambda: bool(script.cancelled))
+        count = functools.partial(metrics.registry.get_sample_value, "echo_cancel_seconds_count")
+        await until(lambda: count({"model_name": "echo-tts"}) == 1)
+        await (await service.open(request("Short."))).collect()
+    assert count({"model_name": "echo-tts"}) == 1  # an answer that ends by itself is no hang-up
 
 
 async def test_a_new_voice_is_read_in_the_turn_of_the_requests_client() -> None:
@@ -351,7 +430,7 @@ async def test_a_new_voice_is_read_in_the_turn_of_the_requests_client() -> None:
 
 
 async def test_an_emotion_reaches_the_engine_with_its_clip_encoded() -> None:
-    async with speech(script := FakeScript()) as service:
+    async with speech(script := FakeScript(), emotions=FIELDS.values()) as service:
         emotion = Emotion(clip=VoiceRef(name="tiny_dan"), alpha=0.5)
         await service.collect(request(SENTENCE * 3, emotion=emotion))
     assert len(script.spoken) > 1
@@ -361,7 +440,7 @@ async def test_an_emotion_reaches_the_engine_with_its_clip_encoded() -> None:
 
 
 async def test_the_clip_of_an_emotion_is_found_before_a_slot_is_taken() -> None:
-    async with speech() as service:
+    async with speech(emotions=FIELDS.values()) as service:
         resolve = service.resolve
 
         async def noting(ref: VoiceRef, client: str = "") -> Voice | ClipVoice | None:
@@ -431,7 +510,7 @@ async def test_audio_that_becomes_too_long_ends_with_an_error() -> None:
         with pytest.raises(BadRequest, match="longer than 10 s"):
             await service.collect(request())
         assert service.admission.open == 0
-        assert stream.stats.failed
+        assert stream.stats.failure == "invalid_value"
 
 
 @pytest.mark.parametrize("encoding", [Encoding.WAV, Encoding.PCM, Encoding.F32, Encoding.MP3, Encoding.MULAW])

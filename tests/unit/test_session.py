@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from echo.audio.join import JoinRules
+from echo.emotion import FIELDS
 from echo.engines.fake import FakeScript
 from echo.errors import BadRequest, EngineFailed, Overloaded, VoiceNotFound
 from echo.session import (
@@ -27,6 +28,7 @@ from echo.session import (
     SessionEvent,
     SpeechSession,
 )
+from echo.telemetry import Metrics
 from echo.text import SpeakRules
 from echo.types import (
     Audio,
@@ -115,6 +117,30 @@ async def test_a_text_in_pieces_is_spoken_in_passages() -> None:
         assert before.speech_start_s is not None
         assert before.speech_end_s is not None
         assert before.start_s <= before.speech_start_s < before.speech_end_s <= before.end_s
+
+
+async def test_times_of_words_are_in_seconds_of_the_session() -> None:
+    async with speech() as service:
+        session = service.session(request(times=True, speed=1.25))
+        session.feed(TEXT)
+        session.end()
+        done = [event for event in await everything(session) if isinstance(event, PassageDone)]
+        unasked = service.session(request(speed=1.25))
+        unasked.feed(TEXT)
+        unasked.end()
+        others = [event for event in await everything(unasked) if isinstance(event, PassageDone)]
+    words = [word for event in done for word in event.spoken().words()]
+    assert [word.text for word in words] == TEXT.split()
+    edges = [edge for word in words for edge in (word.start_s, word.end_s)]
+    assert edges == sorted(edges)
+    assert edges[-1] <= done[-1].end_s
+    for event, other in zip(done, others, strict=True):
+        assert other.times is None
+        assert event.times is not None
+        assert event.times.method == other.spoken().method == "estimate"
+        # Not asked, what the passage before has left behind counts as its sound.
+        assert -0.02 < event.spoken().start_s - other.spoken().start_s < 0.3
+        assert event.spoken().end_s == pytest.approx(other.spoken().end_s, abs=0.02)
 
 
 async def test_speaking_begins_before_the_text_has_ended() -> None:
@@ -251,7 +277,8 @@ async def test_a_passages_file_states_its_length() -> None:
 @pytest.mark.parametrize("slow", ["resolve", "encoded"])
 @pytest.mark.parametrize("cancel", [False, True])
 async def test_closing_ends_the_wait_for_a_voice_that_is_being_read(slow: str, cancel: bool) -> None:
-    async with speech() as service:
+    metrics = Metrics()
+    async with speech(metrics=metrics) as service:
         asked, answer = asyncio.Event(), asyncio.Event()
 
         async def wait(voice: object, client: str = "") -> None:
@@ -271,7 +298,7 @@ async def test_closing_ends_the_wait_for_a_voice_that_is_being_read(slow: str, c
         else:
             assert kinds(await reader) == ["PassageStarted"]
         assert service.admission.open == 0
-        assert outcomes(service) == {"cancelled": 1}
+        assert outcomes(metrics) == {"cancelled": 1}
 
 
 @pytest.mark.parametrize(
@@ -298,7 +325,7 @@ async def test_an_unknown_voice_fails_each_passage_and_holds_nothing() -> None:
 
 
 async def test_an_emotion_reaches_the_engine_with_its_clip_encoded() -> None:
-    async with speech(script := FakeScript()) as service:
+    async with speech(script := FakeScript(), emotions=FIELDS.values()) as service:
         emotion = Emotion(clip=VoiceRef(name="tiny_dan"), alpha=0.5)
         session = service.session(request(text=TEXT, emotion=emotion), SENTENCES)
         session.end()

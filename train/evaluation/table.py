@@ -79,6 +79,8 @@ def described(record: Mapping[str, Any], file: str) -> str:
     results, where = record["results"], record["environment"]
     if record["evaluation"] == "voices":
         about, lines = f"{len(results['texts'])} held-out texts", voices(record)
+    elif record["evaluation"] == "times":
+        about, lines = f"{results['texts']} held-out texts by flite", times(record)
     else:
         found, lines = results["set"], table(record)
         about = (
@@ -108,6 +110,33 @@ def voices(record: Mapping[str, Any]) -> str:
     ]
     titles = ["voice", "WER: teacher", "generated", "pitch of the clip, Hz", "error of the pitch, %"]
     return markdown(titles, rows)
+
+
+#: Largest errors of times of words that are aimed at, in milliseconds.
+_MEDIAN_MS, _P90_MS, _DRIFT_MS = 40, 100, 50
+
+
+def times(record: Mapping[str, Any]) -> str:
+    """Errors of the times of words as a markdown table."""
+    results = record["results"]
+    long = results["long"]
+    titles = ("words", "median, ms", "90 % within, ms", "bias of starts, ms", "of ends, ms", "drift, ms")
+    rows = [
+        [title, str(found["words"]), *(_written(value, 0) for value in _errors(found)), _written(drift, 0)]
+        for title, found, drift in (
+            ("the alignment itself: of flite, against flite's own", results["measure"], None),
+            ("times of flite's latents, against flite's own", results["given"], None),
+            ("times of generated speech, against the alignment", results["generated"], None),
+            (f"the same, in one text of {long['seconds']:.0f} s", long, long["drift_ms"]),
+            ("estimates of generated speech, against the alignment", results["estimate"], None),
+        )
+    ]
+    goal = ["wanted", "", f"≤ {_MEDIAN_MS}", f"≤ {_P90_MS}", "", "", f"≤ {_DRIFT_MS}"]
+    return markdown(["", *titles], [*rows, goal])
+
+
+def _errors(found: Mapping[str, Any]) -> list[float | None]:
+    return [found["median_ms"], found["p90_ms"], found["starts"]["bias_ms"], found["ends"]["bias_ms"]]
 
 
 def _written(value: float | None, digits: int) -> str:

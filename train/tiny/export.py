@@ -12,12 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from echo.model.alignment import BOS_AND_TAG, SENTENCES, Found, search
 from echo.model.autoencoder import Autoencoder
 from echo.model.autoencoder.pca import Pca
+from echo.model.autoencoder.speaker import run_to_end
+from echo.model.files.heads import HEADS_FILE, fingerprint, write_heads
 from echo.model.files.hub import locate
 from echo.model.files.weights import LoadedEcho, load_echo, save_release
 from echo.model.network.config import DiTConfig
 from echo.model.network.dit import EchoDiT
+from echo.text.tokenize import encode_sentence
 from train.tiny import state
 from train.tiny.latents import Analysis
 from train.tiny.start import ANALYSIS
@@ -54,9 +58,19 @@ def write_model(
     _rename(fresh)
     analysis.save(fresh / ANALYSIS)
     loaded = load_echo(str(fresh), dtype=torch.float32)
+    write_heads_of(loaded)
     shutil.rmtree(folder, ignore_errors=True)
     fresh.rename(folder)
     return loaded
+
+
+def write_heads_of(loaded: LoadedEcho) -> Found:
+    """Write which attention heads of a model follow the text beside its weights, and return them."""
+    assert loaded.weights is not None
+    tokens = [encode_sentence(sentence) for sentence in SENTENCES]
+    found = run_to_end(search(loaded.dit, tokens, BOS_AND_TAG))
+    write_heads(loaded.weights.parent / HEADS_FILE, fingerprint(loaded.weights), found.heads, found.shares)
+    return found
 
 
 def dit_weights(checkpoint: Mapping[str, Tensor]) -> dict[str, Tensor]:

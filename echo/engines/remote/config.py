@@ -13,10 +13,9 @@ import msgspec
 
 from echo.engines.remote.recipes import RECIPES
 from echo.errors import ConfigError
-from echo.settings import HOME
 
 #: What runs in the engine's environment.
-CHILD = HOME / "engines" / "child.py"
+CHILD = Path(__file__).resolve().parents[3] / "engines" / "child.py"
 
 #: In an environment that ``python -m echo engines install`` has made: the engine's table.
 INSTALLED = "engine.toml"
@@ -112,7 +111,7 @@ def _resolve(name: str, table: EngineTable, folder: Path) -> RemoteConfig:
     else:
         adapter = CHILD.parent / f"{table.adapter}.py"
     if not CHILD.is_file():
-        raise ConfigError(f"engines.toml: {name}: there is no {CHILD}; run the server from its checkout.")
+        raise ConfigError(f"engines.toml: {name}: there is no {CHILD}; the installation is not complete.")
     if not adapter.is_file():
         raise ConfigError(f"engines.toml: {name}: adapter: there is no file {adapter}.")
     return RemoteConfig(

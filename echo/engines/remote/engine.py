@@ -9,8 +9,9 @@ from typing_extensions import override
 
 from echo.engines.base import Engine
 from echo.engines.remote.config import RemoteConfig
+from echo.engines.remote.health import RemoteRules
 from echo.engines.remote.messages import Ready
-from echo.engines.remote.supervisor import RemoteRules, Supervisor
+from echo.engines.remote.supervisor import Supervisor
 from echo.engines.remote.voice import NamedVoice, RemoteVoice
 from echo.errors import BadRequest
 from echo.stream import FrameStream

@@ -66,6 +66,7 @@ class Installer:
         if name == "kokoro":
             self._kokoro(interpreter, target)
         table = f'adapter = "{name}"\npython = "."\n' + ('model = "model"\n' if not recipe.hub else "")
+        table += self._device(recipe, interpreter)
         with atomic_write(target / INSTALLED) as file:
             file.write_text(table, encoding="utf-8")
         if recipe.hub:
@@ -115,6 +116,18 @@ class Installer:
         else:
             command = [str(interpreter), "-m", "pip", "install", "--disable-pip-version-check", "--progress-bar", "off"]
         _run([*command, *arguments], self._say)
+
+    def _device(self, recipe: Recipe, interpreter: Path) -> str:
+        """Return the line of the engine's table that has it compute on the GPU; nothing where it finds none."""
+        if not recipe.gpu:
+            return ""
+        printed: list[str] = []
+        _run([str(interpreter), "-c", recipe.gpu], printed.append)
+        if printed[-1:] != ["True"]:
+            self._say(f"{recipe.name}: it finds no CUDA GPU and will compute on the CPU.")
+            return ""
+        self._say(f"{recipe.name}: it will compute on the GPU.")
+        return 'device = "cuda"\n'
 
     def _kokoro(self, interpreter: Path, target: Path) -> None:
         """Put Kokoro's model and voices together."""

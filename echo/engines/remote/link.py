@@ -32,6 +32,12 @@ LINES_PER_S = 50
 #: What is longer without an end of line is cut there, in bytes.
 _LONGEST_LINE = 4096
 _LINE_END = re.compile(rb"[\r\n]+")
+#: What moves a terminal's cursor or colours its text; of ECMA-48.
+_ESCAPE = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
+#: A progress bar, and its label.
+_BAR = re.compile(r"(.*?)\d%\|")
+#: A bar, such as that of a download of gigabytes, is shown so often, in seconds.
+_BAR_S = 5.0
 _LEVELS = (("CRITICAL", logging.ERROR), ("ERROR", logging.ERROR), ("WARNING", logging.WARNING))
 
 
@@ -73,6 +79,8 @@ class ChildLink:
         self._lines: deque[str] = deque(maxlen=KEPT_LINES)
         self._outgoing: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._ended = False
+        #: When each progress bar was shown last.
+        self._bars: dict[str, float] = {}
         #: Keys of the voices that the process has been given.
         self.voices: set[str] = set()
         self._socket, theirs = socket.socketpair()
@@ -169,7 +177,8 @@ class ChildLink:
                 if len(rest) > _LONGEST_LINE:
                     lines, rest = [*lines, rest], b""
                 for line in filter(None, lines):
-                    text = line[:_LONGEST_LINE].decode(errors="replace")
+                    if not (text := _text(line)):
+                        continue
                     self._lines.append(text)
                     now = int(time.monotonic())
                     if now != second:
@@ -177,17 +186,24 @@ class ChildLink:
                         second, count = now, 0
                     count += 1
                     if count <= LINES_PER_S:
-                        log.log(_level(text), "%s: %s", self._name, text)
+                        log.log(self._level(text), "%s: %s", self._name, text)
             self._note_left_out(count)
-        if rest:
-            text = rest.decode(errors="replace")
+        if text := _text(rest):
             self._lines.append(text)
-            log.log(_level(text), "%s: %s", self._name, text)
+            log.log(self._level(text), "%s: %s", self._name, text)
+
+    def _level(self, text: str) -> int:
+        if bar := _BAR.match(text):
+            label, now = bar[1].rstrip(" 0123456789"), time.monotonic()
+            if now - self._bars.get(label, -_BAR_S) >= _BAR_S:
+                self._bars = {name: shown for name, shown in self._bars.items() if now - shown < _BAR_S} | {label: now}
+                return logging.INFO
+        return next((level for word, level in _LEVELS if word in text), logging.DEBUG)
 
     def _note_left_out(self, count: int) -> None:
         if count > LINES_PER_S:
             log.debug("%s: (%d lines are left out)", self._name, count - LINES_PER_S)
 
 
-def _level(line: str) -> int:
-    return next((level for word, level in _LEVELS if word in line), logging.DEBUG)
+def _text(line: bytes) -> str:
+    return _ESCAPE.sub("", line[:_LONGEST_LINE].decode(errors="replace")).rstrip()

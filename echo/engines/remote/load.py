@@ -10,7 +10,7 @@ import torch
 
 from echo.engines.remote.config import RemoteConfig, check_memory
 from echo.engines.remote.engine import RemoteEngine
-from echo.engines.remote.supervisor import RemoteRules
+from echo.engines.remote.health import RemoteRules
 from echo.errors import ConfigError
 from echo.settings import Settings, engine_environment
 from echo.vad import SilenceGate

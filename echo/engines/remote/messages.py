@@ -176,7 +176,7 @@ class Failure(_Message, frozen=True, kw_only=True, tag="error"):
     """A job has failed, or with no ``id`` the engine; after a ``fatal`` one the process ends.
 
     Codes: bad_option, voice_missing, voice_unknown, voice_rejected, too_long, out_of_memory, failed. The message is for
-    the log.
+    the log; that of bad_option begins with the option's name and a colon.
     """
 
     id: int | None = None

@@ -17,6 +17,7 @@ class Recipe:
     size        of the environment on the disk, in words
     license     of code and weights, in words
     once        Python that is run once, because the package does at its first start what takes a minute; empty: none
+    gpu         Python that prints True in the environment where the engine can compute on a CUDA GPU; empty: it cannot
     hub         where the engine's package takes its weights from at the first start; empty: they come with ``install``
     """
 
@@ -27,11 +28,13 @@ class Recipe:
     license: str
     alone: tuple[str, ...] = ()
     once: str = ""
+    gpu: str = ""
     hub: str = ""
 
 
 #: torchaudio ended at 2.11.0 and loads only beside the torch of the same number.
 _TORCH = ("torch==2.11.0", "torchaudio==2.11.0")
+_TORCH_GPU = "import torch; print(torch.cuda.is_available())"
 
 RECIPES: Mapping[str, Recipe] = {
     recipe.name: recipe
@@ -57,6 +60,7 @@ RECIPES: Mapping[str, Recipe] = {
             module="chatterbox",
             size="5.2 GB, with CUDA",
             license="MIT",
+            gpu=_TORCH_GPU,
             hub="ResembleAI/chatterbox",
         ),
         Recipe(
@@ -72,6 +76,7 @@ RECIPES: Mapping[str, Recipe] = {
             once="from indextts.utils.front import TextNormalizer; TextNormalizer().load()",
             size="5.7 GB, with CUDA",
             license="bilibili Model Use License Agreement, for code and weights; its terms are in the package",
+            gpu=_TORCH_GPU,
             hub="IndexTeam/IndexTTS-2",
         ),
     )

@@ -22,6 +22,7 @@ from echo.model.network.dit import EchoDiT
 from echo.model.network.kv import KV, RowContext, key_count, pack_context
 from echo.model.network.modulation import PARTS
 from echo.model.network.transfer import upload
+from echo.model.network.watch import Sink, Watch, hand_out
 from echo.types import MAX_LATENTS
 
 log = logging.getLogger(__name__)
@@ -114,10 +115,14 @@ class _BatchedAttention:
     table      [7, rows + 2] of ``_RowTable``, maybe cut to fewer rows
     own        [latents] index at which each latent's keys are stored
     has_voice  [latents] whether its row has a voice
+    watch      takes queries out
     """
 
-    def __init__(self, memory: Tensor, table: Tensor, own: Tensor, has_voice: Tensor, kernel: Kernel) -> None:
+    def __init__(
+        self, memory: Tensor, table: Tensor, own: Tensor, has_voice: Tensor, kernel: Kernel, watch: Watch
+    ) -> None:
         self._memory = memory
+        self._watch = watch
         self._begin, _, self._keys, self._count, self._voice, self._voice_count, _ = table
         self._own = own
         self._has_voice = has_voice[:, None, None]
@@ -125,6 +130,7 @@ class _BatchedAttention:
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Implement ``Attention``."""
+        self._watch.take(layer, q)
         longest = (min(len(q), _MAX_ROW), _MAX_KEYS)
         keys, values = self._memory[layer].unbind(0)
         keys.index_copy_(0, self._own, k)
@@ -166,6 +172,8 @@ class CapturedForward:
             max_rows + 1, config.num_layers, PARTS, config.model_size, dtype=dit.dtype, device=dit.device
         )
         self._rotary = dit.rotary.table(_MAX_KEYS, dit.device)
+        #: Queries of the watched heads, written by every replay: a graph cannot ask whether a step is a block's last.
+        self._queries = dit.query_buffer(0)
         self._replay: dict[int, Callable[[], Tensor]] = {}
         self.misses = 0
 
@@ -193,12 +201,18 @@ class CapturedForward:
     def capture(self) -> None:
         """Capture every bucket, the largest first, because the others then share its memory pool."""
         self._table.fill(self._arena, [], [], [], self._spare)
+        self._queries = self._dit.query_buffer(self._buckets[-1])
         for latents in reversed(self._buckets):
             self._replay[latents] = self._capture_graph(partial(self._forward, latents))
         self.misses = 0
 
     def __call__(
-        self, rows: Sequence[Tensor], modulation: Tensor, contexts: Sequence[RowContext], starts: Sequence[int]
+        self,
+        rows: Sequence[Tensor],
+        modulation: Tensor,
+        contexts: Sequence[RowContext],
+        starts: Sequence[int],
+        sinks: Sequence[Sink | None] = (),
     ) -> list[Tensor]:
         """``EchoDiT.velocity``. Rows that are too long, or whose keys are not in the arena, run row by row, the
         others in as few replays as have room for them.
@@ -211,7 +225,13 @@ class CapturedForward:
         found: list[Tensor | None] = [None] * len(rows)
         for part, run in runs:
             shared = modulation if modulation.shape[0] == 1 or len(part) == len(rows) else _of(modulation, part)
-            velocities = run([rows[i] for i in part], shared, [contexts[i] for i in part], [starts[i] for i in part])
+            velocities = run(
+                [rows[i] for i in part],
+                shared,
+                [contexts[i] for i in part],
+                [starts[i] for i in part],
+                [sinks[i] for i in part] if sinks else (),
+            )
             for i, velocity in zip(part, velocities, strict=True):
                 found[i] = velocity
         return [velocity for velocity in found if velocity is not None]
@@ -239,7 +259,12 @@ class CapturedForward:
         return parts
 
     def _replayed(
-        self, rows: Sequence[Tensor], modulation: Tensor, contexts: Sequence[RowContext], starts: Sequence[int]
+        self,
+        rows: Sequence[Tensor],
+        modulation: Tensor,
+        contexts: Sequence[RowContext],
+        starts: Sequence[int],
+        sinks: Sequence[Sink | None] = (),
     ) -> list[Tensor]:
         sizes = [row.shape[0] for row in rows]
         self._table.fill(self._arena, contexts, sizes, starts, self._spare)
@@ -247,6 +272,8 @@ class CapturedForward:
         self._modulation[: len(rows)].copy_(modulation.expand(len(rows), -1, -1, -1))
         # A copy: the next replay writes to the same tensor.
         out = self._replay[self._bucket(sum(sizes), len(rows))]()[: sum(sizes)].clone()
+        if any(sinks):
+            hand_out(self._queries, sizes, sinks)
         return list(torch.split_with_sizes(out, sizes))
 
     def _bucket(self, latents: int, rows: int) -> int:
@@ -305,7 +332,12 @@ class CapturedForward:
         row_index = (torch.searchsorted(begin, number, right=True) - 1).clamp(max=most)
         within = number - begin[row_index]
         attention = _BatchedAttention(
-            self._arena.memory, table, (own[row_index] + within).long(), voice_count[row_index] > 0, self._kernel
+            self._arena.memory,
+            table,
+            (own[row_index] + within).long(),
+            voice_count[row_index] > 0,
+            self._kernel,
+            Watch(self._dit.watched, self._queries),
         )
         rotary = self._rotary[position[row_index] + within]
         velocity: Tensor = self._dit(self._x[:latents], self._modulation, row_index, rotary, attention)

@@ -35,12 +35,14 @@ class LoadedEcho:
     """The parts of a model, ready for inference, and the ``config.json`` they came with (may be empty).
 
     ``dit.blockwise`` is False for a checkpoint without the latent encoder: it speaks an utterance in one block.
+    ``weights`` is the transformer's file; None for a model that is from none.
     """
 
     dit: EchoDiT
     autoencoder: Autoencoder
     pca: Pca
     config: Mapping[str, Any]
+    weights: Path | None = None
 
 
 def load_echo(
@@ -72,6 +74,7 @@ def load_echo(
         load_autoencoder(files.autoencoder, ae_config, ae_device, ae_dtype),
         pca,
         files.config,
+        files.dit,
     )
 
 

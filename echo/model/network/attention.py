@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from echo.model.network.config import DiTConfig
 from echo.model.network.kv import RowContext
 from echo.model.network.layers import Fused, RMSNorm, rms_norm, rotate, split_heads
+from echo.model.network.watch import Watch
 
 
 class Projected(NamedTuple):
@@ -118,9 +119,11 @@ class RowByRow:
     """One attention call per row and one per voice: no mask, no padding, and no row's result depends on other rows.
 
     contexts, sizes   per row, in the order of the latents; the own keys in ``contexts`` are overwritten
+    watch             takes queries out; None = nobody wants any
     """
 
-    def __init__(self, contexts: Sequence[RowContext], sizes: Sequence[int]) -> None:
+    def __init__(self, contexts: Sequence[RowContext], sizes: Sequence[int], watch: Watch | None = None) -> None:
+        self._watch = watch
         self._rows = [
             (
                 slice(end - size, end),
@@ -133,6 +136,8 @@ class RowByRow:
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Implement ``Attention``."""
+        if self._watch is not None:
+            self._watch.take(layer, q)
         out = torch.empty_like(q)
         for span, keys, own, voice in self._rows:
             own[layer][0].copy_(k[span].transpose(0, 1))

@@ -18,11 +18,24 @@ from echo.model.network.kv import KV, RowContext, copy_into, pack_context
 from echo.model.network.layers import MLP, RMSNorm, Rotary, fuse_all
 from echo.model.network.modulation import LowRankAdaLN, modulate, timestep_embedding
 from echo.model.network.transfer import to_device
+from echo.model.network.watch import Heads, Sink, Watch, hand_out
 
 log = logging.getLogger(__name__)
 
-Velocity = Callable[[Sequence[Tensor], Tensor, Sequence[RowContext], Sequence[int]], list[Tensor]]
-"""``EchoDiT.velocity``."""
+
+class Velocity(Protocol):
+    """``EchoDiT.velocity``."""
+
+    def __call__(
+        self,
+        rows: Sequence[Tensor],
+        modulation: Tensor,
+        contexts: Sequence[RowContext],
+        starts: Sequence[int],
+        sinks: Sequence[Sink | None] = (),
+    ) -> list[Tensor]:
+        """As there."""
+        ...
 
 
 class Encoders(Protocol):
@@ -102,6 +115,8 @@ class EchoDiT(nn.Module):
         self.arena: Arena | None = None
         #: A faster ``velocity`` (captured CUDA graphs); None = no such.
         self.captured: Velocity | None = None
+        #: Heads that tell where in the text a latent is; none: nobody knows. Set before steps are captured.
+        self.watched: Heads = ()
         #: Faster encoders (captured CUDA graphs); None = no such.
         self.encoders: Encoders | None = None
         size = config.model_size
@@ -229,7 +244,12 @@ class EchoDiT(nn.Module):
         return pack_context(rows, size, self.allocate, voices)
 
     def velocity(
-        self, rows: Sequence[Tensor], modulation: Tensor, contexts: Sequence[RowContext], starts: Sequence[int]
+        self,
+        rows: Sequence[Tensor],
+        modulation: Tensor,
+        contexts: Sequence[RowContext],
+        starts: Sequence[int],
+        sinks: Sequence[Sink | None] = (),
     ) -> list[Tensor]:
         """The flow velocity (noise minus clean) of every row at its own flow time.
 
@@ -237,25 +257,47 @@ class EchoDiT(nn.Module):
         modulation  [rows, layers, 6, M], or one row for all: rows of ``modulation(times)``
         contexts    per row, from ``pack``; their own keys are overwritten
         starts      per row, the position of its first latent
+        sinks       per row, what takes the queries of the watched heads; empty: nothing does
         returns     per row [size, latent_size] float32
 
         Queues work on the device and reads nothing back.
         """
-        return (self.captured or self.row_by_row)(rows, modulation, contexts, starts)
+        return (self.captured or self.row_by_row)(rows, modulation, contexts, starts, sinks)
 
     def row_by_row(
-        self, rows: Sequence[Tensor], modulation: Tensor, contexts: Sequence[RowContext], starts: Sequence[int]
+        self,
+        rows: Sequence[Tensor],
+        modulation: Tensor,
+        contexts: Sequence[RowContext],
+        starts: Sequence[int],
+        sinks: Sequence[Sink | None] = (),
     ) -> list[Tensor]:
         """As ``velocity``, with one attention call per row: no row's result depends on the others."""
         sizes = [row.shape[0] for row in rows]
+        queries = self.query_buffer(sum(sizes)) if any(sinks) else None
         velocity = self(
             torch.cat(list(rows)),
             modulation,
             _row_index(sizes, self.device) if modulation.shape[0] > 1 else None,
             torch.cat([self.rotary(start, size, self.device) for start, size in zip(starts, sizes, strict=True)]),
-            RowByRow(contexts, sizes),
+            RowByRow(contexts, sizes, None if queries is None else Watch(self.watched, queries)),
         )
+        if queries is not None:
+            hand_out(queries, sizes, sinks)
         return list(velocity.split(sizes))
+
+    def queries(self, row: Tensor, modulation: Tensor, context: RowContext, heads: Heads, *, start: int = 0) -> Tensor:
+        """Queries ``[heads, size, d]`` of any heads in a forward of one row; arguments as for ``velocity``."""
+        size = row.shape[0]
+        queries = self.query_buffer(size, heads)
+        attention = RowByRow([context], [size], Watch(heads, queries))
+        self(row, modulation, None, self.rotary(start, size, self.device), attention)
+        return queries
+
+    def query_buffer(self, latents: int, heads: Heads | None = None) -> Tensor:
+        """Room for queries ``[heads, latents, d]`` of some heads; None = the watched ones."""
+        count = len(self.watched if heads is None else heads)
+        return torch.empty(count, latents, self.config.head_dim, dtype=self.dtype, device=self.device)
 
     def forward(
         self, x: Tensor, modulation: Tensor, row_index: Tensor | None, rotary: Tensor, attention: Attention

@@ -18,6 +18,7 @@ from echo.model.network.dit import EchoDiT
 from echo.model.network.kv import KV, RowContext, key_count, scaled
 from echo.model.network.modulation import ModulationCache
 from echo.model.network.transfer import to_device
+from echo.model.network.watch import Sink, keys_of, text_attention
 from echo.model.sampling.guidance import Branch, Conditions, combine, rescale
 from echo.model.sampling.prefix import Prefix
 from echo.model.sampling.schedule import make_schedule
@@ -43,12 +44,14 @@ class StepRows:
     x           [size, latent_size], the same for all of the block's rows, as the rest is but for the contexts
     modulation  [1, layers, 6, M]
     start       position of the first latent
+    sink        takes the queries of the first row; None = they are not wanted
     """
 
     x: Tensor
     modulation: Tensor
     contexts: tuple[RowContext, ...]
     start: int
+    sink: Sink | None = None
 
 
 class BlockSampler:
@@ -85,6 +88,7 @@ class BlockSampler:
         self._table = tables.table(self.schedule.times[:-1])
         self._branches = conditions.branches(params) if any(self.schedule.guided) else (Branch.COND,)
         self._step = 0
+        self._attention: Tensor | None = None
         self._contexts = self._pack()
         self._x = to_device(noise.float(), model.device) * (1.0 if spec.truncation is None else spec.truncation)
 
@@ -103,6 +107,14 @@ class BlockSampler:
         """``[size, latent_size]`` f32: the block when done, else its noisy state."""
         return self._x
 
+    @property
+    def attention(self) -> Tensor | None:
+        """Attention to the text of a block that is done, ``[size, tokens]`` f32; None where no heads are watched.
+
+        It is of the last step, when the latents are all but final.
+        """
+        return self._attention
+
     def rows(self) -> StepRows:
         """The rows of the next step."""
         if not self._contexts:
@@ -113,6 +125,7 @@ class BlockSampler:
             modulation=self._table[self._step, None],
             contexts=self._contexts[: len(branches)],
             start=self._prefix.length,
+            sink=self._attend if self._model.watched and self._step + 1 == self.schedule.steps else None,
         )
 
     @torch.inference_mode()
@@ -136,6 +149,9 @@ class BlockSampler:
     def step(self) -> None:
         """One Euler step of this block alone."""
         step_together(self._model, [self])
+
+    def _attend(self, queries: Tensor) -> None:
+        self._attention = text_attention(queries, keys_of(self._conditions.text, self._model.watched))
 
     def _next_branches(self) -> tuple[Branch, ...]:
         return self._branches if self.schedule.guided[self._step] else (Branch.COND,)
@@ -161,6 +177,8 @@ def step_together(model: EchoDiT, samplers: Sequence[BlockSampler]) -> None:
     """
     parts = [sampler.rows() for sampler in samplers]
     one = len(parts) == 1
+    # The first row of a block is the one with all conditions.
+    sinks = [sink for part in parts for sink in (part.sink, *[None] * (len(part.contexts) - 1))]
     velocities = iter(
         model.velocity(
             [part.x for part in parts for _ in part.contexts],
@@ -169,6 +187,7 @@ def step_together(model: EchoDiT, samplers: Sequence[BlockSampler]) -> None:
             else torch.cat([part.modulation.expand(len(part.contexts), -1, -1, -1) for part in parts]),
             [context for part in parts for context in part.contexts],
             [part.start for part in parts for _ in part.contexts],
+            sinks if any(sinks) else (),
         )
     )
     stepped = [

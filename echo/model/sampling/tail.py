@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from echo.model.network.transfer import pinned_copy
+from echo.model.network.transfer import Arriving
 from echo.types import TailRules
 
 
@@ -33,18 +33,11 @@ class TailCheck:
         flags = [(block.abs() <= rules.zero_eps).all(1)]
         if self._n >= rules.flat_window:
             flags.append(_flat(spoken, rules.flat_window, rules.flat_std, mean=rules.flat_mean, largest=rules.flat_max))
-        found = torch.cat(flags)
-        self._flags = pinned_copy(found)
-        self._arrived: torch.cuda.Event | None = None
-        if found.device.type == "cuda":
-            self._arrived = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]  # torch's own
-            self._arrived.record(torch.cuda.current_stream(found.device))
+        self._flags = Arriving(torch.cat(flags))
 
     def result(self) -> int | None:
         """Where speech ends, at the last block's start at the earliest; None where it goes on."""
-        if self._arrived is not None:
-            self._arrived.synchronize()
-        flags = self._flags.tolist()
+        flags = self._flags.wait().tolist()
         zero, flat = flags[: self._n - self._emitted], flags[self._n - self._emitted :]
         silent = all(zero[-min(self._rules.zero_tail_frames, len(zero)) :])
         if not self._last and not (self._rules.early_stop_on_zero and silent):

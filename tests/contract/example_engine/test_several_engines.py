@@ -141,6 +141,32 @@ def test_options_of_the_engine_reach_it_from_the_body_or_the_preset(server: Serv
     assert spoken(server, "pitch", extra_body={"pitch": 0.7}) == pytest.approx(0.07, abs=1e-3)
 
 
+def test_an_emotion_reaches_the_engine_from_every_body(server: Served, voices_dir: Path) -> None:
+    """A vector, or a clip: a voice by its name, or base64."""
+    vector = [0.8, *[0] * 7]
+    nothing = {"use_random": False, "emo_text": None, "use_emo_text": False}
+    assert spoken(server, "emotion", emo_vector=vector, **nothing) == pytest.approx(0.8, abs=1e-3)
+    clip = base64.b64encode((voices_dir / "anna.wav").read_bytes()).decode()
+    for given in ("anna", clip):
+        level_of_anna = spoken(server, "emotion", emo_audio_prompt=given, emo_alpha=0.5)
+        assert level_of_anna == pytest.approx(0.1, abs=5e-3)
+    elevenlabs = post(
+        server, "/v1/text-to-speech/low?output_format=pcm_24000", text="emotion", model_id=FAKE, emo_vector=vector
+    )
+    assert level(elevenlabs.content) == pytest.approx(0.8, abs=1e-3)
+    config = {"audioEncoding": "PCM"}
+    inworld = post(
+        server, "/tts/v1/voice", text="emotion", voiceId="low", modelId=FAKE, audioConfig=config, emo_vector=vector
+    )
+    assert level(base64.b64decode(inworld.json()["audioContent"])) == pytest.approx(0.8, abs=1e-3)
+    with connect(f"ws://127.0.0.1:{server.port}/v1/audio/speech/stream") as socket:
+        start = {"type": "session.config", "model": FAKE, "response_format": "pcm", "emo_vector": vector}
+        for message in (start, {"type": "input.text", "text": "emotion."}, {"type": "input.done"}):
+            socket.send(json.dumps(message))
+        audio = next(frame for frame in socket if isinstance(frame, bytes))
+    assert level(audio) == pytest.approx(0.8, abs=1e-3)
+
+
 @pytest.mark.parametrize(
     ("body", "field", "message"),
     [
@@ -153,6 +179,17 @@ def test_options_of_the_engine_reach_it_from_the_body_or_the_preset(server: Serv
         ({"model": FAKE, "style": 3}, "style", "must be a string"),
         ({"model": FAKE, "num_steps": 8}, "num_steps", "has no such option; it has pitch, passes, calm, style"),
         ({"model": "sine", "pitch": 1.0}, "pitch", "the engine sine has no such option"),
+        ({"model": FAKE, "use_emo_text": True}, "use_emo_text", "fake-tts takes no such emotion"),
+        ({"model": "sine", "emo_vector": [1, *[0] * 7]}, "emo_vector", "sine takes no such emotion"),
+        ({"model": FAKE, "emo_vector": [1, 0]}, "emo_vector", "at least 8 items"),
+        ({"model": FAKE, "emo_vector": [2, *[0] * 7]}, "emo_vector", "less than or equal to 1"),
+        (
+            {"model": FAKE, "emo_vector": [1, *[0] * 7], "emo_audio_prompt": "anna"},
+            "emo_vector",
+            "emo_vector and emo_audio_prompt exclude each other",
+        ),
+        ({"model": FAKE, "emo_alpha": "full"}, "emo_alpha", "valid number"),
+        ({"model": FAKE, "emo_audio_prompt": "nobody"}, "emo_audio_prompt", "emo_audio_prompt: Unknown voice"),
         ({"model": FAKE, "preset": "low"}, "preset", "known ones are default, deep"),
         ({"model": FAKE, "voice": "nobody"}, "voice", "Unknown voice"),
         ({"model": "sine", "voice": "low"}, "voice", "Unknown voice"),

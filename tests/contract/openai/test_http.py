@@ -389,7 +389,7 @@ def test_ready_root_and_metrics_answer(server: Served) -> None:
     post(server, {"input": TEXT})
     metrics = httpx.get(f"{server.url}/metrics")
     assert metrics.headers["content-type"].startswith("text/plain; version=0.0.4")
-    assert 'echo_requests_total{outcome="done"}' in metrics.text
+    assert 'echo_requests_total{model_name="echo-tts",outcome="done"}' in metrics.text
 
 
 def test_the_api_describes_itself(server: Served) -> None:

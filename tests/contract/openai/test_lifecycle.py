@@ -197,3 +197,21 @@ def test_a_stream_that_outlasts_the_grace_of_a_shutdown_is_broken_off(
     assert not received.endswith(b"0\r\n\r\n")
     assert "was cut off by the shutdown" in caplog.text
     assert not [record for record in caplog.records if record.exc_info]
+
+
+def test_an_answer_that_had_not_begun_at_the_end_of_the_grace_is_an_error_with_an_id(voices_dir: Path) -> None:
+    gate = Gate()
+    with serving(Settings(voices_dir=(str(voices_dir),))) as server:
+        server.script.render = gate
+        connection = server.send({"input": TEXT, "stream": False}, headers="X-Request-Id: late\r\n")
+        assert gate.reached.wait(PATIENCE_S)
+    gate.open()
+    with connection:
+        received = b""
+        while data := connection.recv(65536):
+            received += data
+    head, _, body = received.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 503")
+    assert b"x-request-id: late" in head.lower()
+    assert b"retry-after" in head.lower()
+    assert json.loads(body)["error"]["code"] == "model_not_ready"

@@ -12,8 +12,9 @@ import soundfile
 
 from echo.settings import load_settings
 from tests.contract.chatterbox.calls import REQUESTS, open_socket
-from tests.contract.serving import LOADING_S, Served, serving
+from tests.contract.serving import Served, serving
 from tests.engines.chatterbox.conftest import RATE, TOKEN, Checkpoints, clip
+from tests.engines.process import PATIENCE_S
 
 TEXT = "Nothing is heard so well as this."
 #: Every text has so many tokens in this checkpoint.
@@ -40,7 +41,7 @@ def server(checkpoints: Checkpoints, tmp_path_factory: pytest.TempPathFactory) -
 
 def post(server: Served, **body: object) -> httpx.Response:
     fields = {"input": TEXT, "model": "chatterbox", "voice": "anna", "seed": 3, "response_format": "wav", **body}
-    return httpx.post(server.url + "/v1/audio/speech", json=fields, timeout=LOADING_S, verify=False)
+    return httpx.post(server.url + "/v1/audio/speech", json=fields, timeout=PATIENCE_S, verify=False)
 
 
 @pytest.mark.parametrize("preset", ["balanced", "expressive", "fast", "clone_fidelity", "realtime", "adaptive"])

@@ -15,8 +15,9 @@ import pytest
 import soundfile
 
 from echo.settings import load_settings
-from tests.contract.serving import LOADING_S, Served, serving
+from tests.contract.serving import Served, serving
 from tests.engines.indextts.conftest import RATE, SEGMENT, TEXT, Checkpoint, clip
+from tests.engines.process import PATIENCE_S
 from worker.jobs import Jobs
 from worker.main import sdk_config
 from worker.settings import WorkerSettings
@@ -61,6 +62,17 @@ def test_it_is_listed_and_speaks(settings: dict[str, str]) -> None:
         other = post(served, **body, voice="anna", top_k=2)
         assert other.status_code == 200
         assert other.content != whole.content
+        vector, clip_of_sad = [0, 0, 0.5, 0, 0, 0.2, 0, 0], Path(settings["ECHO_VOICES_DIR"], "sad.wav").read_bytes()
+        moods = (
+            {"emo_vector": vector},
+            {"emo_vector": vector, "emo_alpha": 0.4},
+            {"emo_audio_prompt": "sad"},
+            {"use_emo_text": True, "emo_text": "Hooray!"},
+        )
+        heard = [post(served, **body, voice="anna", **mood).content for mood in moods]
+        assert len({whole.content, *heard}) == 1 + len(heard)
+        inline = base64.b64encode(clip_of_sad).decode()
+        assert post(served, **body, voice="anna", emo_audio_prompt=inline).content == heard[2]
         assert post(served, **body, voice="anna", top_k=101).json()["error"]["param"] == "top_k"
         refused = post(served, **body)
         assert (refused.status_code, refused.json()["error"]["param"]) == (400, "voice")
@@ -99,8 +111,8 @@ async def test_a_job_of_the_worker_has_its_emotion(settings: dict[str, str], tmp
 
 
 def get(served: Served, path: str) -> Any:
-    return httpx.get(served.url + path, timeout=LOADING_S, verify=False).json()
+    return httpx.get(served.url + path, timeout=PATIENCE_S, verify=False).json()
 
 
 def post(served: Served, **body: object) -> httpx.Response:
-    return httpx.post(served.url + "/v1/audio/speech", json=body, timeout=LOADING_S, verify=False)
+    return httpx.post(served.url + "/v1/audio/speech", json=body, timeout=PATIENCE_S, verify=False)

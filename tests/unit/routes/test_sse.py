@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from echo.errors import EngineFailed
-from echo.pipeline import SpeechStats
+from echo.stats import SpeechStats
 from routes.sse import SpeechEvents
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,10 @@ import pytest
 from echo.scheduler.loop import Scheduler
 from echo.scheduler.policy import Limits
 from echo.settings import HOME
-from echo.types import SAMPLE_RATE, Audio
+from echo.types import SAMPLE_RATE, Audio, AudioFrame, TextAttention, Utterance
 from echo.vad import SilenceGate, SilenceRules, SpeechDetector
 from echo.voices.reference import read_clip
-from tests.unit.scheduler.toy_model import ToyModel, utterance
+from tests.unit.scheduler.toy_model import ToyModel, ToySampler, utterance
 
 
 def spoken() -> Audio:
@@ -38,6 +39,13 @@ class Clips(ToyModel):
         return lambda: [(self.clips[attempt], None) for attempt in attempts]
 
 
+class Telling(Clips):
+    """Also tells an attention, by which one knows the attempt."""
+
+    def text_attention(self, sampler: ToySampler) -> Callable[[], TextAttention]:
+        return lambda: np.full((sampler.size, 3), sampler.noise_key[-1], np.float32)
+
+
 @pytest.fixture(scope="module")
 def detector() -> SpeechDetector:
     made = SpeechDetector(threads=1)
@@ -45,17 +53,38 @@ def detector() -> SpeechDetector:
     return made
 
 
-def speak(detector: SpeechDetector, *clips: Audio) -> tuple[Audio, int]:
-    gate = SilenceGate(SilenceRules(threshold_ms=1000, max_rerolls=len(clips) - 1), detector.silences)
+def frames_of(detector: SpeechDetector, model: Clips, wanted: Utterance) -> tuple[list[AudioFrame], int]:
+    """Return the frames of an utterance, and how often a block of it was generated again."""
+    gate = SilenceGate(SilenceRules(threshold_ms=1000, max_rerolls=len(model.clips) - 1), detector.silences)
     with ThreadPoolExecutor(1) as workers:
-        device = Scheduler(
-            Clips(*clips), sample_rate=SAMPLE_RATE, limits=Limits(max_jobs=1), gate=gate, workers=workers
-        )
+        device = Scheduler(model, sample_rate=SAMPLE_RATE, limits=Limits(max_jobs=1), gate=gate, workers=workers)
         try:
-            stream = device.submit(utterance(blocks=((4, 1),)))
-            return np.concatenate([frame.samples for frame in stream]), stream.stats.rerolls
+            stream = device.submit(wanted)
+            return list(stream), stream.stats.rerolls
         finally:
             device.close()
+
+
+def speak(detector: SpeechDetector, *clips: Audio) -> tuple[Audio, int]:
+    frames, rerolls = frames_of(detector, Clips(*clips), utterance(blocks=((4, 1),)))
+    return np.concatenate([frame.samples for frame in frames]), rerolls
+
+
+@pytest.mark.parametrize(("clips", "kept"), [((1.5, 0.0), 1), ((2.5, 1.5, 2.0), 1), ((1.5, 2.5), 0)])
+def test_the_attention_is_of_the_attempt_that_is_sent(
+    detector: SpeechDetector, clips: tuple[float, ...], kept: int
+) -> None:
+    model = Telling(*map(with_pause, clips))
+    (frame,), rerolls = frames_of(detector, model, replace(utterance(blocks=((4, 1),)), times=True))
+    assert rerolls == len(clips) - 1
+    np.testing.assert_array_equal(frame.samples, with_pause(clips[kept]))
+    assert frame.attention is not None
+    np.testing.assert_array_equal(frame.attention(), np.full((4, 3), kept))
+
+
+def test_nobody_is_told_of_the_attention_who_does_not_ask(detector: SpeechDetector) -> None:
+    (frame,), _ = frames_of(detector, Telling(spoken()), utterance(blocks=((4, 1),)))
+    assert frame.attention is None
 
 
 def test_a_block_with_a_long_pause_is_generated_again_and_never_sent(detector: SpeechDetector) -> None:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from echo.errors import DeviceStopped, EngineFailed, NotReady, TooLarge
 from echo.scheduler.cores import CoreThreads
 from echo.scheduler.loop import Scheduler
 from echo.scheduler.policy import Limits
-from echo.types import SAMPLES_PER_LATENT, Audio
+from echo.types import SAMPLES_PER_LATENT, Audio, Listener
 from echo.vad import SilenceGate, SilenceRules, Span
 from tests.unit.scheduler.toy_model import ToyModel, seed_of, utterance
 
@@ -120,6 +121,49 @@ def test_a_cancelled_utterance_is_dropped_at_the_next_step() -> None:
         wait_for(lambda: device.jobs == 0)
     assert len(model.ticks) <= 2
     assert stream.finished
+
+
+def test_work_in_the_background_is_not_among_those_who_wait() -> None:
+    go_on = threading.Event()
+    hidden = replace(utterance(seed=2), listener=Listener(background=True))
+    with scheduler(ToyModel(on_step=lambda _: go_on.wait(10) and None), max_jobs=1) as device:
+        first, second, third = (device.submit(each) for each in (utterance(seed=1), hidden, utterance(seed=3)))
+        wait_for(lambda: device.workload().active == 1)
+        assert device.workload().waiting == 1
+        go_on.set()
+        for stream in (first, second, third):
+            list(stream)
+
+
+def test_the_time_from_a_cancel_to_a_free_row_is_told_once() -> None:
+    told: list[float] = []
+    step = threading.Event()
+    model = ToyModel(on_step=lambda keys: step.wait(10) and None)
+    with scheduler(model) as device:
+        stream = device.submit(utterance(blocks=((4, 50),)))
+        stream.on_freed(told.append)
+        wait_for(lambda: device.workload().active == 1)
+        began = time.monotonic()
+        stream.cancel()
+        time.sleep(0.05)  # the row is not free before the step has ended
+        assert not told
+        step.set()
+        wait_for(lambda: bool(told))
+        stream.cancel()
+        done = device.submit(utterance(seed=2))
+        done.on_freed(told.append)
+        list(done)
+    assert len(told) == 1
+    assert 0.05 <= told[0] <= time.monotonic() - began
+
+
+def test_steps_that_succeed_are_counted_and_those_that_fail_are_not() -> None:
+    with scheduler(ToyModel(fail_on=(1, 0, 0, 0))) as device:
+        with pytest.raises(EngineFailed):
+            list(device.submit(utterance(seed=1)))
+        assert device.workload().steps == 0
+        list(device.submit(utterance(seed=2)))
+        assert device.workload().steps == 5
 
 
 def test_a_cancelled_utterance_that_waits_is_dropped_too() -> None:

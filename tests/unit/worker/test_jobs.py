@@ -17,7 +17,7 @@ import pytest
 from echo.engines.fake import FakeEngine, FakeScript
 from echo.errors import BadRequest
 from echo.stream import FrameStream
-from echo.text.worker_chunks import chunk_by_chars_and_duration
+from echo.text.worker_chunks import chunk_by_chars, chunk_by_chars_and_duration
 from echo.types import SAMPLE_RATE, Audio, EngineInfo, Utterance
 from tests.reference.crossfade import join_chunks
 from tests.unit.worker.workers import PATIENCE_S, Worker, pcm, until, working, write_clip
@@ -291,6 +291,16 @@ async def test_pauses_are_exact_silence_between_chunks(tmp_path: Path) -> None:
 
 
 # -- emotions
+
+
+@pytest.mark.parametrize("server", [{"engine": "indextts"}, {"engines": ("indextts", "echo")}])
+async def test_a_job_that_does_not_tell_is_one_of_the_first_engine(tmp_path: Path, server: dict[str, Any]) -> None:
+    with working(tmp_path, server=server) as worker:
+        await worker.whole(text=TEXT)
+        spoken = sorted(worker.engine.script.spoken, key=lambda utterance: utterance.seed)
+    chunks = chunk_by_chars(TEXT, 300)
+    assert chunks != chunk_by_chars_and_duration(TEXT, 300, 10.0)
+    assert [utterance.text.removeprefix("[S1] ") for utterance in spoken] == chunks
 
 
 async def test_an_engine_that_declares_emotions_gets_them(tmp_path: Path) -> None:

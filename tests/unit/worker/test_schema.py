@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from echo.emotion import check_emotion
 from echo.errors import BadRequest
 from echo.text.worker_chunks import chunk_by_chars, chunk_by_chars_and_duration
 from echo.types import Emotion, EngineInfo, SpeechOptions, VoiceRef
@@ -204,8 +205,8 @@ def test_an_emotion_is_an_error_naming_the_field_for_an_engine_without_one() -> 
     }.items():
         for data in ({name: value}, {"parameters": {name: value}}):
             with pytest.raises(BadRequest, match=rf"^{name} is not supported"):
-                parse(**data).check(info())
-            parse(**data).check(info(emotions=frozenset({name})))
+                check_emotion(info(), parse(**data).emotion)
+            check_emotion(info(emotions=frozenset({name})), parse(**data).emotion)
 
 
 def test_a_second_emotion_is_refused_and_named() -> None:
@@ -219,7 +220,6 @@ def test_a_second_emotion_is_refused_and_named() -> None:
 
 def test_emotion_fields_at_their_defaults_ask_for_nothing() -> None:
     job = parse(emo_alpha=1.0, use_emo_text=False, use_random=False, emo_vector=None)
-    job.check(info())
     assert job.emotion is None
 
 
@@ -227,9 +227,7 @@ def test_emotions_reach_the_job() -> None:
     vector = [0, 0, 0.7, 0, 0, 0, 0, 0.1]
     job = parse(emo_vector=vector, emo_alpha=0.6, use_random=True)
     assert job.emotion == Emotion(vector=tuple(vector), alpha=0.6, random=True)
-    assert (job.emotion_clip, job.emotions) == (None, ("emo_vector", "emo_alpha", "use_random"))
-    job = parse(emo_audio_prompt="sad.wav")
-    assert (job.emotion, job.emotion_clip, job.emotions) == (Emotion(), "sad.wav", ("emo_audio_prompt",))
+    assert parse(emo_audio_prompt="sad.wav").emotion == Emotion(clip=VoiceRef(name="sad.wav"))
 
 
 # -- any input

@@ -122,6 +122,13 @@ def test_the_page_says_what_was_found(tmp_path: Path, environ: dict[str, Any], s
     assert not any("s3cret" in each for each in lines)
 
 
+def test_the_page_names_the_first_engine(tmp_path: Path) -> None:
+    settings = Settings(engines=("kokoro", "echo"))
+    lines = page(settings, WorkerSettings(), JobVoices([tmp_path]), mode="test", s3=None)
+    assert "engine           kokoro" in lines
+    assert not any(line.startswith("model  ") for line in lines)
+
+
 def test_the_page_survives_a_model_that_is_nowhere(tmp_path: Path) -> None:
     settings = Settings(model_repo=str(tmp_path / "no" / "model"))
     lines = page(settings, WorkerSettings(), JobVoices([tmp_path]), mode="test", s3=None)

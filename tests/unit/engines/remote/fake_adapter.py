@@ -22,6 +22,8 @@ class Adapter:
                 print("WARNING the weights are broken")
                 raise RuntimeError("no weights here")
             open(fail, "w").close()
+        for percent in options.get("download", []):
+            print(f"\x1b[A\rmodel.safetensors: {percent:3}%|###      | 745M/2.13G [00:10<00:20]", end="\r")
         time.sleep(options.get("load_s", 0))
         self.step_s = options.get("step_s", 0)
         self.voices = 0
@@ -59,7 +61,8 @@ class Adapter:
         return float(np.abs(pcm).max()), rate, len(pcm), self.voices
 
     def speak(self, job):
-        for word in job.text.split():
+        text = job.text.split()
+        for word in text:
             job.step()
             time.sleep(self.step_s)
             level = 0.5
@@ -89,6 +92,8 @@ class Adapter:
                     raise MemoryError
                 case "nan":
                     level = float("nan")
+                case "wrong":
+                    raise Refused("bad_option", f"{text[1]}: secret detail")
                 case "long":
                     raise Refused("too_long", "so long")
                 case "flood":
@@ -112,7 +117,8 @@ class Adapter:
                 case "name":
                     level = {None: 0.1, "low": 0.2, "high": 0.3}.get(job.name, 0.4)
                 case "emotion":
-                    level = job.options["emo_vector"][0] * job.options["emo_alpha"] * job.emotion[0]
+                    level = job.options.get("emo_vector", [1])[0] * job.options["emo_alpha"]
+                    level *= 1 if job.emotion is None else job.emotion[0]
                 case "encodings":
                     level = self.voices / 100
             yield np.full(WORD, level)

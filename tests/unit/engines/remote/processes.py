@@ -13,7 +13,7 @@ import numpy as np
 
 from echo.engines.remote.config import EngineTable, RemoteConfig
 from echo.engines.remote.engine import RemoteEngine
-from echo.engines.remote.supervisor import RemoteRules
+from echo.engines.remote.health import RemoteRules
 from echo.settings import engine_environment
 from echo.types import BlockPlan, BlockSpec, Utterance, VoiceState
 

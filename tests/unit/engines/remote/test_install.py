@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import io
+import sys
 import tarfile
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +27,7 @@ TOY = Recipe(
     size="1 KB",
     license="MIT",
     once="print(__import__('toy').__name__ * 2)",
+    gpu="print(__import__('toy').__name__ == 'toy')",
     hub="nobody/toy",
 )
 
@@ -68,6 +71,8 @@ def test_an_engine_is_installed_found_checked_and_removed(toy: None, wheels: Pat
     assert installer.check("toy") is None
     found = read_engines(tmp_path / "engines.toml", tmp_path / "engines")["toy"]
     assert found.command == (str(folder / "bin" / "python"),)
+    assert found.table.device == "cuda"
+    assert "toy: it will compute on the GPU." in said
 
     next(folder.glob("lib/*/site-packages/toy.py")).unlink()
     assert installer.check("toy") == "toy: toy cannot be imported: python -m echo engines install toy"
@@ -77,6 +82,14 @@ def test_an_engine_is_installed_found_checked_and_removed(toy: None, wheels: Pat
     assert installer.remove("toy")
     assert not folder.exists()
     assert not installer.remove("toy")
+
+
+@pytest.mark.parametrize(("gpu", "told"), [("print('warming up'); print(False)", "on the CPU"), ("", "")])
+def test_without_a_gpu_it_computes_on_the_cpu(gpu: str, told: str, tmp_path: Path) -> None:
+    said: list[str] = []
+    installer = Installer(tmp_path, said.append)
+    assert installer._device(replace(TOY, gpu=gpu), Path(sys.executable)) == ""
+    assert told in "".join(said)
 
 
 def test_a_table_of_the_file_replaces_an_installed_one(toy: None, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from echo.engines.remote.engine import RemoteEngine
-from echo.engines.remote.supervisor import RemoteRules
+from echo.engines.remote.health import RemoteRules
 from echo.errors import BadRequest, EngineFailed, NotReady, TooLarge
 from echo.types import Emotion, EngineOption
 from tests.unit.engines.remote.processes import RATE, WORD, clip, level, running, utterance, wait_until
@@ -68,6 +68,14 @@ def test_a_failure_ends_one_job_and_tells_nothing_of_the_inside(
     assert engine.pid == pid
 
 
+@pytest.mark.parametrize(("name", "param"), [("pitch", "pitch"), ("emo_vector", "emo_vector"), ("other", None)])
+def test_a_value_that_the_engine_refuses_is_named(engine: RemoteEngine, name: str, param: str | None) -> None:
+    with pytest.raises(BadRequest) as caught:
+        list(engine.speak(utterance(f"wrong {name}")))
+    assert caught.value.param == param
+    assert "secret" not in str(caught.value)
+
+
 def test_a_voice_is_sent_once_and_encoded_once() -> None:
     with running() as engine:
         anna, bob = (engine.encode_voice(clip(value)).result() for value in (0.25, 0.75))
@@ -85,6 +93,9 @@ def test_a_voice_that_the_process_has_dropped_is_sent_again() -> None:
             assert level(engine, "voice", voice) == pytest.approx(number / 100)
         assert level(engine, "voice", voices[0]) == pytest.approx(0.01)
         assert level(engine, "encodings") == pytest.approx(0.68)
+        emotion = Emotion(alpha=0.5)  # and so is the clip of an emotion, both if need be
+        spoken = level(engine, "emotion", voices[2], emotion=emotion, emotion_voice=voices[3])
+        assert spoken == pytest.approx(0.04 / 2)
 
 
 def test_a_clip_is_cut_to_what_the_engine_uses_and_refused_below(engine: RemoteEngine) -> None:

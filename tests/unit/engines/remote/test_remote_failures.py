@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from echo.engines.remote.engine import RemoteEngine
-from echo.engines.remote.supervisor import RemoteRules
+from echo.engines.remote.health import RemoteRules
 from echo.errors import EngineFailed, LoadError, Overloaded
 from echo.settings import engine_environment
 from tests.unit.engines.remote.processes import clip, config, level, running, utterance, wait_until
@@ -140,6 +140,16 @@ def test_what_the_engine_prints_is_in_the_log(caplog: pytest.LogCaptureFixture) 
     assert (library.levelno, library.getMessage()) == (logging.WARNING, "fake: WARNING from the library")
 
 
+def test_a_download_is_told_now_and_then(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    with running(download=[0, 1, 35]):
+        wait_until(lambda: "35%" in caplog.text)
+    bars = [(r.levelno, r.getMessage()) for r in caplog.records if "%|" in r.getMessage()]
+    assert bars[0] == (logging.INFO, "fake: model.safetensors:   0%|###      | 745M/2.13G [00:10<00:20]")
+    assert [text[:33] for _, text in bars] == [f"fake: model.safetensors: {n:3}%|###" for n in (0, 1, 35)]
+    assert bars[1][0] == logging.DEBUG
+
+
 def test_the_process_gets_a_folder_of_its_own_and_no_secrets(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -152,6 +162,7 @@ def test_the_process_gets_a_folder_of_its_own_and_no_secrets(
         wait_until(lambda: "ENVIRONMENT" in caplog.text)
     line = next(record.getMessage() for record in caplog.records if "ENVIRONMENT" in record.getMessage())
     assert "HF_HUB_OFFLINE" in line
+    assert "TQDM_POSITION" in line  # without it the hub's downloads are silent where there is no terminal
     assert "ECHO_API_KEYS" not in line
     assert "AWS" not in line
     folder = line.rsplit("] ", 1)[1]

@@ -1,0 +1,65 @@
+"""Words as they were written, found in what the model reads."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from echo.text import split
+from echo.timing.spelling import find_words
+from echo.types import ChunkRules, TextRules
+
+SHORT = ChunkRules(max_chars=60, target_s=2, min_s=1, max_s=3)
+
+
+def chunks_of(source: str) -> list[str]:
+    return [chunk.text for chunk in split(source, TextRules(), SHORT)]
+
+
+def found_in(source: str) -> list[tuple[str, str]]:
+    """Words of the source, and what is read for each."""
+    chunks = chunks_of(source)
+    return [
+        (source[word.place : word.end], chunks[index].encode()[word.first : word.last].decode())
+        for index, words in enumerate(find_words(source, chunks))
+        for word in words
+    ]
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("Hello there.", [("Hello", "Hello"), ("there.", "there")]),
+        ("“HELLO”, she said: go!", [("“HELLO”,", "Hello"), ("she", "she"), ("said:", "said"), ("go!", "go")]),
+        ("Well *sighs* no.", [("Well", "Well"), ("no.", "no")]),
+        ("Stop. [pause 2s] Go on.", [("Stop.", "Stop"), ("Go", "Go"), ("on.", "on")]),
+        ("Grüße an **Zoë** 🙂 bye.", [("Grüße", "Grüße"), ("an", "an"), ("**Zoë**", "Zoë"), ("bye.", "bye")]),
+        ("2*3 is it.", [("2*3", "2 times 3"), ("is", "is"), ("it.", "it")]),
+        ("[S2] You. [S1] Me.", [("You.", "You"), ("Me.", "Me")]),
+        ("cold—warm", [("cold—warm", "Cold, warm")]),
+    ],
+)
+def test_words_are_found_whatever_spelling_has_done(source: str, words: list[tuple[str, str]]) -> None:
+    assert found_in(source) == words
+
+
+def test_every_word_of_a_long_text_is_found_in_its_chunk() -> None:
+    source = "The rain has stopped, and we can go out again now. " * 20
+    assert len(chunks_of(source)) > 10
+    assert [word for word, _ in found_in(source)] == source.split()
+
+
+@given(st.text(alphabet="abAB .,*[]!ß🙂\n:12", max_size=120))
+def test_places_and_bytes_rise_in_any_text(source: str) -> None:
+    chunks = chunks_of(source)
+    last = -1
+    for chunk, words in zip(chunks, find_words(source, chunks), strict=True):
+        byte = -1
+        for word in words:
+            assert last < word.place < word.end <= len(source)
+            last = word.chars[-1][0]
+            for place, at in word.chars:
+                assert word.place <= place < word.end
+                assert byte < at < word.last <= len(chunk.encode())
+                byte = at
