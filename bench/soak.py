@@ -130,10 +130,14 @@ async def soak(settings: Settings, given: Options, voices: Sequence[str]) -> dic
         listeners = given.share * capacity["audio_s_per_s"] / capacity["audio_s_per_request"]
         watch = Watch(server, max(1.0, 60 * given.minutes / _SAMPLES))
         watching = asyncio.create_task(watch.run())
-        calls = arrivals(listeners / (1 - _LEAVE), 60 * given.minutes, voices, given.seed)
-        answers = await send_all(watch, calls)
-        await watch.settle()
-        watching.cancel()
+        try:
+            calls = arrivals(listeners / (1 - _LEAVE), 60 * given.minutes, voices, given.seed)
+            answers = await send_all(watch, calls)
+            await watch.settle()
+            if watching.done():
+                watching.result()  # raises what has ended it
+        finally:
+            watching.cancel()
         await watch.drain()
     return figures(given, capacity, listeners, answers, watch)
 

@@ -309,10 +309,12 @@ class HttpServer:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     async def values(self) -> dict[str, float]:
-        """Return all samples of GET /metrics that have no label, by name."""
-        families = text_string_to_metric_families((await self._client.get("/metrics")).text)
-        samples = [sample for family in families for sample in family.samples]
-        return {sample.name: sample.value for sample in samples if not sample.labels}
+        """Return the samples of GET /metrics by name, each the sum over its labels."""
+        found: dict[str, float] = {}
+        for family in text_string_to_metric_families((await self._client.get("/metrics")).text):
+            for sample in family.samples:
+                found[sample.name] = found.get(sample.name, 0.0) + sample.value
+        return found
 
     async def _metric(self, family: str) -> Sequence[tuple[str, dict[str, str], float]]:
         """The samples (name, labels, value) of a family of GET /metrics."""
