@@ -19,7 +19,7 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadf
 # The tests start hundreds of processes, and each would compile the same modules.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: serve test tests test-fast test-engines test-scale image attack packages kokoro natural-teachers judge check lint types pages docs bench train-tiny lock sbom clean
+.PHONY: serve test tests test-fast test-engines test-scale image attack soak packages kokoro natural-teachers judge check lint types pages docs bench train-tiny lock sbom clean
 
 serve: $(VENV)/.serve          ## set up and serve on http://127.0.0.1:8000
 	$(BIN)/python api_server.py
@@ -75,6 +75,9 @@ test-scale:                    ## two replicas behind a real Ray Serve, in an en
 
 attack: $(VENV)/.dev           ## attack a running server on loopback, some ten minutes
 	ATTACK_SECONDS=30 $(BIN)/python -m pytest tests/attack
+
+soak: $(VENV)/.dev             ## two minutes of the soak: a server under more load than it can take
+	$(BIN)/python -m bench.soak --minutes 2
 
 # What the tests run beside the server: synthesisers that the training learns from, an S3 server, Prometheus, a proxy, and a browser.
 COMMANDS = flite espeak-ng radosgw ceph-mon ceph-osd promtool prometheus nginx chromium

@@ -150,6 +150,8 @@ def serve(runtime: Runtime, app: FastAPI | None = None) -> int:
     runtime.on_failure(server.stop)
     try:
         server.run()
+    except SystemExit:
+        return 1  # uvicorn's, which has said why: the address is taken or cannot be used
     except KeyboardInterrupt:
         if runtime.status is Status.CLOSING and runtime.info is None:
             # A thread is still loading and cannot be stopped; waiting for it could take as long as a download.

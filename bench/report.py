@@ -183,7 +183,7 @@ def _throughput_figures(results: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def tables(records: Sequence[Record]) -> str:
     """Everything but stages and plots."""
-    parts = (_targets, _parity, _compiling, _ttfb, _throughput, _sockets, _overhead, _decode, _memory)
+    parts = (_targets, _parity, _compiling, _ttfb, _throughput, _sockets, _soak, _overhead, _decode, _memory)
     return "\n\n".join([_NOTE, *(paragraph for part in parts for paragraph in part(records))])
 
 
@@ -369,6 +369,24 @@ def _sockets(records: Sequence[Record]) -> list[str]:
             f"Text that comes in at {number(found['tokens_per_s'])} tokens per second while it is spoken: "
             f"{record['model']} on {caption(record)}. First audio: from the token that ends the first clause.",
             markdown(heads, [row]),
+        ]
+    return parts
+
+
+def _soak(records: Sequence[Record]) -> list[str]:
+    parts = []
+    for record in _of(records, "soak"):
+        found = record["results"]
+        rows = [(row["goal"], row["wanted"], row["found"], row["met"]) for row in found["goals"]]
+        first = " / ".join(duration(found[f"first_audio_{name}_s"]) for name in ("p50", "p95", "p99"))
+        parts += [
+            f"{number(found['minutes'])} minutes at {100 * found['share']:.0f} % of the measured capacity "
+            f"({number(found['capacity_audio_s_per_s'])} s of audio per second): {record['model']} on "
+            f"{caption(record)}. {found['requests']} requests: {found['status_200']} served, "
+            f"{found['status_429']} refused with 429, {found['status_503']} with 503, {found['hung_up']} hung up. "
+            f"First audio p50 / p95 / p99: {first}. "
+            f"Memory {number(found['rss_mib_first'])} MiB at the start, {number(found['rss_mib_last'])} at the end.",
+            markdown(("goal", "wanted", "found", "met"), rows),
         ]
     return parts
 

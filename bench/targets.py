@@ -259,6 +259,16 @@ class HttpServer:
         self._lag_before: dict[float, float] = {}
 
     @property
+    def client(self) -> httpx.AsyncClient:
+        """A client whose base is the server's address."""
+        return self._client
+
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        return self._pid
+
+    @property
     def url(self) -> str:
         """Its address, without a slash at the end."""
         return str(self._client.base_url).rstrip("/")
@@ -297,6 +307,14 @@ class HttpServer:
         # The command's name, in brackets, may hold spaces; the counters are fields 14 and 15 of the line.
         fields = Path(f"/proc/{self._pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    async def values(self) -> dict[str, float]:
+        """Return the samples of GET /metrics by name, each the sum over its labels."""
+        found: dict[str, float] = {}
+        for family in text_string_to_metric_families((await self._client.get("/metrics")).text):
+            for sample in family.samples:
+                found[sample.name] = found.get(sample.name, 0.0) + sample.value
+        return found
 
     async def _metric(self, family: str) -> Sequence[tuple[str, dict[str, str], float]]:
         """The samples (name, labels, value) of a family of GET /metrics."""

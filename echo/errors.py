@@ -137,6 +137,15 @@ class DeviceStopped(NotReady):
         super().__init__("The device has stopped; the server has to be started again.", retry_after_s=30)
 
 
+class OutOfMemory(NotReady):
+    """The device has no memory left for this request, though it should have had; others go on."""
+
+    code = "out_of_memory"
+
+    def __init__(self) -> None:
+        super().__init__("The device has no memory left for this request. Try again shortly.", retry_after_s=5)
+
+
 class EngineFailed(EchoError):
     """Generation failed inside the engine; the message says nothing about the internals."""
 

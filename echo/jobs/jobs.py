@@ -75,6 +75,10 @@ class Jobs:
         for record in self._records.values():
             if record.status is JobStatus.RUNNING:  # the process ended meanwhile
                 record.status = JobStatus.QUEUED
+        #: Wall and monotonic clock at the start, and the latter when a job ended here: the wall clock may be set, and
+        #: no job becomes older by that.
+        self._started = (time.time(), time.monotonic())
+        self._ended: dict[str, float] = {}
         self._dismissed = False
         self._changed = asyncio.Event()
         self._running: tuple[str, asyncio.Task[None]] | None = None
@@ -83,7 +87,11 @@ class Jobs:
     # -- what clients do
 
     def create(self, owner: str, title: str, spec: JobSpec, chapters: list[Chapter], clip: bytes | None) -> JobRecord:
-        """Queue a job; raises BadRequest for a text that is empty or too long, and Overloaded for too many jobs."""
+        """Queue a job.
+
+        Raises BadRequest for a text that is empty or too long, Overloaded for too many jobs, and EchoError where the
+        disk does not take it.
+        """
         count = sum(chapter.characters for chapter in chapters)
         if not count:
             raise BadRequest("input: must not be empty.", param="input", code="missing_required_parameter")
@@ -100,7 +108,11 @@ class Jobs:
         if own >= self.rules.most_of_client:
             raise Overloaded(f"You have {own} jobs waiting, {self.rules.most_of_client} are allowed.", retry_after_s=60)
         record = JobRecord(id=new_id(), owner=owner, title=title, spec=spec, outline=outline(chapters))
-        self._store.create(record, BookText.of(chapters), clip)
+        try:
+            self._store.create(record, BookText.of(chapters), clip)
+        except OSError as error:
+            log.error("a job cannot be stored: %s", error)
+            raise EchoError("The server could not store the job.", code="storage_failed") from None
         self._records[record.id] = record
         self._notify()
         return record
@@ -128,14 +140,15 @@ class Jobs:
         if record.status not in (JobStatus.PAUSED, JobStatus.FAILED):
             raise Conflict(f"The job is {record.status}, so it cannot go on.")
         record.error = record.finished_at = None
-        self._set(record, JobStatus.QUEUED)
+        record.status = JobStatus.QUEUED
+        self._save_if_possible(record)
 
     async def cancel(self, record: JobRecord) -> None:
         """End a job for good, and remove its pieces. Raises Conflict for one that has ended."""
         if record.status is JobStatus.CANCELLED:
             return
         self._refuse_final(record, "cancel")
-        record.finished_at = time.time()
+        self._end(record)
         await self._stop(record, JobStatus.CANCELLED)
         self._store.pieces(record.id).remove()
 
@@ -255,7 +268,7 @@ class Jobs:
                 self._save(record)
             if len(record.outline) > 1:
                 await self._make(record, whole_name(record), text, range(record.pieces))
-            record.finished_at = time.time()
+            self._end(record)
             self._set(record, JobStatus.COMPLETED)
             self._store.pieces(record.id).remove()
         except EchoError as error:
@@ -321,18 +334,21 @@ class Jobs:
             task.cancel()
             await asyncio.wait([task])
         if not record.status.is_final:  # or it has come to its end meanwhile
-            self._set(record, status)
+            record.status = status
+            self._save_if_possible(record)
 
     def _refuse_final(self, record: JobRecord, what: str) -> None:
         if record.status.is_final:
             raise Conflict(f"The job is {record.status}; there is nothing to {what}.")
 
     def _fail(self, record: JobRecord, error: JobError) -> None:
-        record.error, record.finished_at = error, time.time()
-        record.status = JobStatus.FAILED
-        with contextlib.suppress(OSError):  # on a full disk it stays as it was there
-            self._store.save(record)
-        self._notify()
+        record.error, record.status = error, JobStatus.FAILED
+        self._end(record)
+        self._save_if_possible(record)
+
+    def _end(self, record: JobRecord) -> None:
+        record.finished_at = time.time()
+        self._ended[record.id] = time.monotonic()
 
     def _set(self, record: JobRecord, status: JobStatus) -> None:
         record.status = status
@@ -342,19 +358,34 @@ class Jobs:
         self._store.save(record)
         self._notify()
 
+    def _save_if_possible(self, record: JobRecord) -> None:
+        """Keep a changed record; on a full disk it stays as it was there, and holds until a restart."""
+        try:
+            self._store.save(record)
+        except OSError as error:
+            log.warning("the job %s cannot be kept: %s", record.id, error)
+        self._notify()
+
     def _notify(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
 
     def _forget(self) -> None:
         """Remove the jobs that have ended long ago."""
-        before = time.time() - self.rules.keep_s
         for record in list(self._records.values()):
-            if record.status.is_final and (record.finished_at or record.created_at) < before:
+            if record.status.is_final and self._ended_s_ago(record) > self.rules.keep_s:
                 self._records.pop(record.id, None)
                 self._remove(record)
 
+    def _ended_s_ago(self, record: JobRecord) -> float:
+        """Return for how long a job has been over: by the wall clock only as far as that was before this process."""
+        now, (wall, started) = time.monotonic(), self._started
+        if record.id in self._ended:
+            return now - self._ended[record.id]
+        return wall - (record.finished_at or record.created_at) + now - started
+
     def _remove(self, record: JobRecord) -> None:
+        self._ended.pop(record.id, None)
         if self._bucket is not None:
             for key in record.keys.values():
                 self._bucket.remove(key)

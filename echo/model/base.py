@@ -98,7 +98,10 @@ class BlockModel(Protocol):
         ...
 
     def step(self, samplers: Sequence[Any]) -> None:
-        """Take one Euler step of several blocks in one forward; their sizes may differ."""
+        """Take one Euler step of several blocks in one forward; their sizes may differ.
+
+        Where it fails, none of them has been stepped.
+        """
         ...
 
     def speech_end(self, spoken: Sequence[Latents], rules: TailRules, *, last: bool) -> Callable[[], int | None]:
@@ -128,6 +131,13 @@ class BlockModel(Protocol):
 
     def lost_with(self, error: Exception) -> bool:
         """Whether the device answers no more after this failure; asked by the device's thread."""
+        ...
+
+    def out_of_memory(self, error: Exception) -> bool:
+        """Whether the device had no memory for what has failed, so that less of it may succeed.
+
+        ``step`` and ``decode`` can be repeated then: they have changed nothing.
+        """
         ...
 
     def encode_voice_in_slices(self, audio: Audio) -> Generator[None, None, VoiceState]:

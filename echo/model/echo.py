@@ -34,6 +34,10 @@ _CPU_SLICE = 16
 #: Patches of four latents that the speaker encoder reads at a time.
 _SLICE_PATCHES = 32
 
+#: What an error says where torch has no class for it: the allocator of the CPU, cuBLAS, and the driver when it launches
+#: a graph.
+_OUT_OF_MEMORY = ("DefaultCPUAllocator: can't allocate", "ALLOC_FAILED", "CUDA error: out of memory")
+
 
 class Residence:
     """Device memory for voices that stay there, up to a budget in bytes; used by the device's thread."""
@@ -50,8 +54,8 @@ class Residence:
             self._used -= self._freed.popleft()
         if self._used + kv.nbytes > self.budget:
             return None
+        kept = copy_into(kv, allocate)  # may find no memory
         self._used += kv.nbytes
-        kept = copy_into(kv, allocate)
         weakref.finalize(kept, self._freed.append, kv.nbytes)
         return kept
 
@@ -226,6 +230,12 @@ class EchoModel(BlockModel):
         except RuntimeError:
             return True  # a sticky error: every call fails from now on
         return False
+
+    @override
+    def out_of_memory(self, error: Exception) -> bool:
+        return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+            isinstance(error, RuntimeError) and any(said in str(error) for said in _OUT_OF_MEMORY)
+        )
 
     @override
     def decode(

@@ -15,7 +15,7 @@ from copy import copy
 from dataclasses import replace
 from typing import TypeVar
 
-from echo.errors import DeviceStopped, NotReady, TooLarge
+from echo.errors import DeviceStopped, NotReady, OutOfMemory, TooLarge
 from echo.model.base import BlockModel, Demand, Prepared
 from echo.scheduler.cores import CoreThreads
 from echo.scheduler.job import BlockJob
@@ -133,7 +133,7 @@ class Scheduler:
         candidate = Candidate(deadline, next(self._orders), demand.nbytes, demand.work)
         # A cancelled job is dropped at the next step; nobody waits for what is left of it.
         active, waiting = ([job for job in jobs if not job.stream.cancelled] for jobs in self._jobs())
-        return work_ahead(candidate, active, waiting, self._limits) * self._pace.seconds_per_work
+        return work_ahead(candidate, active, waiting, self._runner.limits) * self._pace.seconds_per_work
 
     def workload(self) -> Workload:
         """Current queue and memory use."""
@@ -293,10 +293,15 @@ class Scheduler:
 
     def _told(self, error: Exception) -> Exception:
         """What those who wait for a side task are told of its error."""
-        if not self._model.lost_with(error):
+        if self._model.lost_with(error):
+            told: NotReady = DeviceStopped()
+        elif self._model.out_of_memory(error):
+            told = OutOfMemory()
+        else:
             return error
         log.error("a side task failed", exc_info=error)
-        return DeviceStopped()
+        error.with_traceback(None)  # it holds all tensors of the task
+        return told
 
 
 def _megabytes(count: float) -> int:

@@ -12,9 +12,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from echo.errors import DeviceStopped, Preempted
+from echo.errors import DeviceStopped, OutOfMemory, Preempted
 from echo.model.base import BlockModel, DecodeState, Latents
 from echo.scheduler.cores import CoreThreads
+from echo.scheduler.headroom import Headroom
 from echo.scheduler.job import BlockAttempt, BlockJob
 from echo.scheduler.policy import Limits, Phase, Work, activate, next_work, preempt
 from echo.types import Audio
@@ -75,7 +76,7 @@ class JobRunner:
     ) -> None:
         self._model = model
         self._rate = sample_rate
-        self._limits = limits
+        self._headroom = Headroom(limits)
         self._gate = gate
         self._workers = workers
         self._cores = cores
@@ -88,15 +89,21 @@ class JobRunner:
 
     def update(self, arrivals: Iterable[BlockJob] = ()) -> None:
         """Add arrivals, drop jobs that have ended, and activate those that fit."""
+        self._headroom.rise(self._clock())
         self.active = tuple(job for job in self.active if not _has_ended(job))
         self.waiting = tuple(job for job in (*self.waiting, *arrivals) if not _has_ended(job))
-        if ready := activate(self.waiting, self.active, self._limits):
+        if ready := activate(self.waiting, self.active, self.limits):
             self.waiting = tuple(job for job in self.waiting if job not in ready)
             self.active = (*self.active, *ready)
             for job in ready:
                 job.stream.stats.queue_s = self._clock() - job.arrived
         for job in preempt(self.waiting, self.active):
             job.stream.finish(Preempted("Others need the device."))
+
+    @property
+    def limits(self) -> Limits:
+        """The limits that hold now: lower ones for a while after the device has run out of memory."""
+        return self._headroom.limits
 
     @property
     def busy_since(self) -> float | None:
@@ -109,8 +116,8 @@ class JobRunner:
             any(job.stream.cancelled or job.stream.finished for job in (*self.active, *self.waiting))
             or any(job.vad_result is not None and job.vad_result.done() for job in self.active)
             or any(work.result.done() for work in self._in_flight)
-            or (self._idle_cores > 0 and next_work(self._idle_jobs(), self._limits) is not None)
-            or bool(activate(self.waiting, self.active, self._limits))
+            or (self._idle_cores > 0 and next_work(self._idle_jobs(), self.limits) is not None)
+            or bool(activate(self.waiting, self.active, self.limits))
         )
 
     def tick(self) -> int | None:
@@ -125,7 +132,7 @@ class JobRunner:
         self._in_flight = [work for work in self._in_flight if work not in completed]
         taken = sum(self._finish(work) for work in completed)
         started = False
-        while self._idle_cores > 0 and (work := next_work(self._idle_jobs(), self._limits, after=self._last)):
+        while self._idle_cores > 0 and (work := next_work(self._idle_jobs(), self.limits, after=self._last)):
             self._last = work.phase
             started = True
             taken += self._guard(work.jobs, partial(self._do, work)) or 0
@@ -191,15 +198,8 @@ class JobRunner:
 
         def apply(results: Sequence[tuple[Audio, DecodeState]]) -> None:
             for job, (samples, state) in zip(jobs, results, strict=True):
-                if _has_ended(job):
-                    continue
-                attempt = job.decoded(samples, state)
-                if attempt is None:
-                    continue
-                if self._gate is None or self._workers is None:
-                    self._deliver(job, attempt)
-                else:
-                    self._start_vad(job, attempt, self._gate, self._workers)
+                if not _has_ended(job):
+                    self._guard([job], partial(self._decoded, job, samples, state))
 
         if not len(pending[0]):
             apply([(_NO_AUDIO, None)] * len(jobs))
@@ -207,6 +207,15 @@ class JobRunner:
             self._start(jobs, self._cores.submit(lambda: self._model.decode(states, pending)()), apply)
         else:
             self._decode_on_device(jobs, states, pending, apply)
+
+    def _decoded(self, job: BlockJob, samples: Audio, state: DecodeState | None) -> None:
+        attempt = job.decoded(samples, state)
+        if attempt is None:
+            return
+        if self._gate is None or self._workers is None:
+            self._deliver(job, attempt)
+        else:
+            self._start_vad(job, attempt, self._gate, self._workers)
 
     def _decode_on_device(
         self,
@@ -245,7 +254,8 @@ class JobRunner:
     def _guard(self, jobs: Sequence[BlockJob], do: Callable[[], T]) -> T | None:
         """Call ``do``; when it fails, its own jobs fail and no others, and None is returned.
 
-        Raises DeviceLost where nothing else can succeed any more.
+        Of several jobs none fails where the device had no memory for them: a later tick tries again with fewer. Raises
+        DeviceLost where nothing else can succeed any more.
         """
         try:
             return do()
@@ -256,8 +266,17 @@ class JobRunner:
             return None
 
     def _fail(self, jobs: Sequence[BlockJob], error: BaseException) -> None:
-        lost = isinstance(error, Exception) and self._model.lost_with(error)
-        _fail(jobs, error, DeviceStopped() if lost else error)
+        lost = full = False
+        if isinstance(error, Exception):
+            lost = self._model.lost_with(error)
+            full = not lost and self._model.out_of_memory(error)
+        if full:
+            self._headroom.lower(jobs, len(self.active), self._clock())
+            if len(jobs) > 1:
+                log.warning("the device had no memory for %d utterances at once, fewer are tried next", len(jobs))
+                error.with_traceback(None)
+                return
+        _fail(jobs, error, DeviceStopped() if lost else OutOfMemory() if full else error)
         if lost:
             raise DeviceLost
 

@@ -9,6 +9,7 @@ import re
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from echo.files import atomic_write, write_synced
@@ -47,10 +48,12 @@ class FetchedVoices:
             clip = note.read_text(encoding="ascii")
             if not _CLIP_NAME.fullmatch(clip) or not (self._clips / clip).is_file():
                 return None
-            if time.time() - note.stat().st_mtime > _NOTED_S:
-                os.utime(note)
+            used = note.stat().st_mtime
         except (OSError, UnicodeDecodeError):
             return None
+        if abs(time.time() - used) > _NOTED_S:  # the clock may have been set back
+            with suppress(OSError):  # on a disk that cannot be written to all clips are as old as they were
+                os.utime(note)
         return Entry(voice_id, VoiceKind.FETCHED, self._clips, clip, (clip,))
 
     def add(self, voice_id: str, data: bytes, suffix: str) -> None:

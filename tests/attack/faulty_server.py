@@ -1,4 +1,7 @@
-"""The server with a device that obeys the text it is given: ``hang`` never returns, ``die`` ends the device thread.
+"""The server with a device that obeys the text it is given.
+
+``hang`` never returns, ``die`` ends the device thread, ``lose`` is an error that stays, and ``fill`` has no memory for
+a step. A clip of more than two seconds hangs, too, and one of less than a half does not fit.
 
 ``python faulty_server.py --port 0`` with the settings in the environment. The application, its command line and the
 engine with its device thread are the real ones; only the model is made up.
@@ -14,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -73,6 +77,7 @@ class Model:
     """Noise at once, unless the text asks for a fault."""
 
     decodes_asynchronously = False
+    lost = False
 
     def tokenize(self, text: str) -> str:
         return text
@@ -95,19 +100,28 @@ class Model:
         return Steps(text, spec.size, spec.steps)
 
     def step(self, samplers: Sequence[Steps]) -> None:
+        if any("fill" in sampler.text.lower() for sampler in samplers):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
         for sampler in samplers:
             sampler.left -= 1
             if "hang" in sampler.text.lower():
                 threading.Event().wait()
             if "die" in sampler.text.lower():
                 raise DeviceLost
+            if "lose" in sampler.text.lower():
+                self.lost = True
+            if self.lost:
+                raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
     def speech_end(self, spoken: Sequence[np.ndarray], rules: TailRules, *, last: bool) -> Callable[[], int | None]:
         end = sum(map(len, spoken)) if last else None
         return lambda: end
 
     def lost_with(self, error: Exception) -> bool:
-        return False
+        return self.lost
+
+    def out_of_memory(self, error: Exception) -> bool:
+        return isinstance(error, torch.OutOfMemoryError)
 
     def decode(self, states: Sequence[Any], latents: Sequence[np.ndarray]) -> Callable[[], Sequence[tuple[Audio, Any]]]:
         audio = [(np.full(len(z) * SAMPLES_PER_LATENT, 0.1, np.float32), None) for z in latents]
@@ -117,6 +131,8 @@ class Model:
         if len(audio) > 2 * SAMPLE_RATE:  # a long clip
             threading.Event().wait()
         yield
+        if len(audio) < SAMPLE_RATE // 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
         return Nothing()
 
 

@@ -34,8 +34,8 @@ def start(tmp_path: Path) -> Iterator[Start]:
     """Start a faulty server; its watchdog bites after a second unless a setting says otherwise."""
     voices = tmp_path / "voices"
     voices.mkdir()
-    for name, seconds in (("anna", 1), ("long", 3)):
-        soundfile.write(voices / f"{name}.wav", 0.1 * np.ones(seconds * 44_100), 44_100)
+    for name, seconds in (("anna", 1), ("brief", 0.4), ("long", 3)):
+        soundfile.write(voices / f"{name}.wav", 0.1 * np.ones(int(seconds * 44_100)), 44_100)
     with ExitStack() as stack:
 
         def run(**settings: object) -> FaultyServer:
@@ -58,6 +58,7 @@ def assert_stopped(answer: httpx.Response) -> None:
         ({"input": "Now hang."}, {}),
         ({"input": "Now hang."}, {"ECHO_CPU_THREADS": 2}),
         ({"input": "Now die."}, {}),
+        ({"input": "Now lose."}, {}),
         ({"input": "Hello.", "voice": "long"}, {}),
     ],
 )
@@ -82,6 +83,29 @@ def test_everybody_is_told_that_the_device_has_stopped(
     server.wait_idle()
     assert server.running
     assert STOPPED in server.log
+
+
+def test_whoever_does_not_fit_into_the_memory_is_told_to_come_back_and_the_rest_goes_on(start: Start) -> None:
+    server = start()
+    others = {"input": "Hello there. " * 40, "response_format": "pcm"}
+    with ThreadPoolExecutor(8) as clients:
+        for fault in ({"input": "Fill it."}, {"input": "Hello.", "voice": "brief"}):
+            beside = [clients.submit(server.speak, **others) for _ in range(4)]
+            refused = [clients.submit(server.speak, **fault) for _ in range(2)]
+            for answer in (each.result() for each in refused):
+                assert answer.status_code == 503
+                assert answer.json()["error"]["code"] == "out_of_memory"
+                assert "CUDA" not in answer.text
+                assert int(answer.headers["Retry-After"]) > 0
+            assert len({answer.result().content for answer in beside}) == 1
+            assert all(answer.result().status_code == 200 for answer in beside)
+    with server.listen({"input": "Hello. [pause:10ms] Fill it.", "response_format": "pcm"}) as listener:
+        assert listener.some()
+        with pytest.raises(httpx.RemoteProtocolError):  # a stream that has begun breaks off visibly
+            listener.rest()
+    assert server.get("/ready").status_code == 200
+    assert server.speak("All is well.").status_code == 200
+    server.wait_idle()
 
 
 @pytest.mark.parametrize("text", ["Now hang.", "Now die."])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,18 @@ def test_a_model_that_is_not_there_ends_the_start_with_the_reason(start: Start, 
     assert server.wait() == 1
     (line,) = [line for line in server.log.splitlines() if " ERROR " in line]
     assert "no-such-model" in line
+    assert "Traceback" not in server.log
+
+
+def test_an_address_that_is_taken_ends_the_start_with_one_line(start: Start) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        server = start("--port", str(port))
+        assert server.wait() == 1
+    (line,) = [line for line in server.log.splitlines() if " ERROR " in line]
+    assert "127.0.0.1" in line
+    assert str(port) in line
+    assert "address already in use" in line
     assert "Traceback" not in server.log
 
 

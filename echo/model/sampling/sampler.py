@@ -59,6 +59,9 @@ class BlockSampler:
 
     noise  [size, latent_size] f32, before truncation (ValueError for another shape)
 
+    A step that fails changes nothing, so that it can be repeated: what may find no memory, ``rows`` and ``stepped``,
+    comes before ``take``.
+
     The K/V given in are only read. All methods run on the model's device without waiting for it.
     """
 
@@ -114,6 +117,8 @@ class BlockSampler:
 
     def rows(self) -> StepRows:
         """The rows of the next step."""
+        if not self._contexts:
+            self._contexts = self._pack()
         branches = self._next_branches()
         return StepRows(
             x=self._x,
@@ -124,20 +129,22 @@ class BlockSampler:
         )
 
     @torch.inference_mode()
-    def advance(self, velocities: Sequence[Tensor]) -> None:
-        """Take the step, given the velocity ``[size, latent_size]`` of each of ``rows()``."""
+    def stepped(self, velocities: Sequence[Tensor]) -> Tensor:
+        """Return the latents behind the step, given the velocity ``[size, latent_size]`` of each of ``rows()``."""
         params, i = self._params, self._step
         t, following = self.schedule.times[i : i + 2]
         by_branch = dict(zip(self._next_branches(), velocities, strict=True))
         v = combine(by_branch, params.cfg_scale_text, params.cfg_scale_speaker)
         if params.rescale_k is not None and params.rescale_sigma is not None:
             v = rescale(v, self._x, t, params.rescale_k, params.rescale_sigma)
-        self._x = torch.add(self._x, v, alpha=following - t)
+        return torch.add(self._x, v, alpha=following - t)
+
+    def take(self, x: Tensor) -> None:
+        """Take the step: ``x`` is what ``stepped`` has returned."""
+        self._x = x
         self._step += 1
-        if self.done:
-            self._contexts = ()  # the packed keys are the block's largest memory
-        elif self._step == self.schedule.scaled_steps:
-            self._contexts = self._pack()
+        if self.done or self._step == self.schedule.scaled_steps:
+            self._contexts = ()  # packed again if need be; the packed keys are the block's largest memory
 
     def step(self) -> None:
         """One Euler step of this block alone."""
@@ -164,7 +171,10 @@ class BlockSampler:
 
 @torch.inference_mode()
 def step_together(model: EchoDiT, samplers: Sequence[BlockSampler]) -> None:
-    """One Euler step of several blocks in one forward; sizes, prefixes, conditions and flow times may differ."""
+    """One Euler step of several blocks in one forward; sizes, prefixes, conditions and flow times may differ.
+
+    Where it fails, none of them has been stepped.
+    """
     parts = [sampler.rows() for sampler in samplers]
     one = len(parts) == 1
     # The first row of a block is the one with all conditions.
@@ -180,8 +190,12 @@ def step_together(model: EchoDiT, samplers: Sequence[BlockSampler]) -> None:
             sinks if any(sinks) else (),
         )
     )
-    for sampler, part in zip(samplers, parts, strict=True):
-        sampler.advance(list(itertools.islice(velocities, len(part.contexts))))
+    stepped = [
+        sampler.stepped(list(itertools.islice(velocities, len(part.contexts))))
+        for sampler, part in zip(samplers, parts, strict=True)
+    ]
+    for sampler, x in zip(samplers, stepped, strict=True):
+        sampler.take(x)
 
 
 def make_conditions(model: EchoDiT, ids: Tensor, speaker: KV | None = None) -> Conditions:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -263,3 +264,58 @@ def test_jobs_belong_to_their_key(serve: Serve, folder: Path) -> None:
 def test_without_a_folder_there_are_no_jobs(server: Served) -> None:
     answer = httpx.post(server.url + JOBS, json={"input": BOOK})
     assert (answer.status_code, answer.json()["error"]["code"]) == (403, "feature_disabled")
+
+
+def test_a_job_that_cannot_be_stored_is_refused_without_a_path(serve: Serve, folder: Path) -> None:
+    folder.write_bytes(b"")  # a file in the folder's place; as root, nothing else is denied
+    server = serve(jobs_dir=folder)
+    answer = httpx.post(server.url + JOBS, json={"input": BOOK, "voice": "bob"})
+    assert answer.status_code == 500
+    assert answer.json()["error"]["code"] == "storage_failed"
+    assert str(folder) not in answer.text
+    assert httpx.get(server.url + JOBS).json()["data"] == []
+    folder.unlink()
+    until(server, create(server), completed)
+
+
+def test_on_a_full_disk_a_job_can_still_be_paused_and_cancelled(
+    books: Served, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device", "/somewhere/secret")
+
+    gate = Gate()
+    books.script.render = gate
+    job, other = create(books), create(books)
+    assert gate.reached.wait(10)
+    with monkeypatch.context() as patch:
+        patch.setattr("echo.jobs.store.JobStore.save", full)
+        assert do(books, other, "cancel").json()["status"] == "cancelled"
+        assert do(books, job, "pause").json()["status"] == "paused"
+    gate.open()
+    assert do(books, job, "resume").status_code == 200
+    until(books, job, completed)
+
+
+@pytest.mark.parametrize("days", [-1000, 1000])
+def test_a_clock_that_jumps_loses_no_job(
+    serve: Serve, folder: Path, days: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Jobs are kept for so long; a clock that is set meanwhile makes none older, whoever has spoken it."""
+    first = serve(jobs_dir=folder)
+    earlier = create(first)
+    until(first, earlier, completed)
+    server = serve(jobs_dir=folder)
+    before = create(server)
+    until(server, before, completed)
+    now = time.time
+    with monkeypatch.context() as patch:
+        patch.setattr("time.time", lambda: now() + days * 86_400)
+        behind = create(server)
+        until(server, behind, completed)
+    until(server, create(server), completed)  # the old ones are looked through before each
+    assert {job["id"] for job in httpx.get(server.url + JOBS).json()["data"]} >= {
+        earlier["id"],
+        before["id"],
+        behind["id"],
+    }

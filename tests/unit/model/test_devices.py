@@ -59,6 +59,28 @@ def test_an_error_that_stays_on_any_of_the_models_devices_is_noticed(
     assert not model.lost_with(ValueError("a programming error"))
 
 
+@pytest.mark.parametrize(
+    ("error", "full"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), True),
+        (MemoryError(), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)"), True),
+        (RuntimeError("CUDA error: out of memory"), True),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
+        (RuntimeError("shapes cannot be multiplied"), False),
+        (ValueError("out of memory"), False),
+    ],
+)
+def test_want_of_memory_is_known_by_its_errors(error: Exception, full: bool) -> None:
+    assert small_model().out_of_memory(error) is full
+
+
+def test_the_allocator_of_the_cpu_says_so_in_these_words() -> None:
+    with pytest.raises(RuntimeError) as refused:
+        torch.empty(2**60, dtype=torch.uint8)
+    assert small_model().out_of_memory(refused.value)
+
+
 # -- voices that stay on the device
 
 

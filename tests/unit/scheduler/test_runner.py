@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from echo.errors import EngineFailed, NotReady, Preempted
+from echo.errors import EngineFailed, NotReady, OutOfMemory, Preempted
 from echo.scheduler.job import BlockJob
 from echo.scheduler.policy import Limits
 from echo.scheduler.runner import JobRunner
@@ -70,6 +71,8 @@ class WatchedModel(TimedModel):
     """Checks every step it is asked for."""
 
     mix_sizes = False
+    #: Blocks that the device has memory for at a time.
+    room = 100
 
     def step(self, samplers: Sequence[ToySampler]) -> None:
         assert len({id(sampler) for sampler in samplers}) == len(samplers), "a job twice in one tick"
@@ -78,7 +81,14 @@ class WatchedModel(TimedModel):
             assert rows <= LIMITS.max_rows
             assert sum(sampler.next_rows * sampler.size for sampler in samplers) <= LIMITS.max_row_latents
             assert self.mix_sizes or len({sampler.size for sampler in samplers}) == 1
+        if len(samplers) > self.room:
+            raise torch.OutOfMemoryError
         super().step(samplers)  # asserts that no block is stepped past its end
+
+    def decode(self, states: Sequence[Any], latents: Sequence[np.ndarray]) -> Any:
+        if len(latents) > self.room:
+            raise torch.OutOfMemoryError
+        return super().decode(states, latents)
 
 
 class AnyMix(RuleBasedStateMachine):
@@ -96,9 +106,16 @@ class AnyMix(RuleBasedStateMachine):
         doomed=st.sampled_from([None, (3, 0, 0, 0), (5, 0, 1, 0), (4, 0, 0, 1)]),
         cores=st.integers(0, 3),
         decodes_asynchronously=st.booleans(),
+        room=st.sampled_from([100, 1, 2]),
     )
     def open(
-        self, gated: bool, mix_sizes: bool, doomed: tuple[int, ...] | None, cores: int, decodes_asynchronously: bool
+        self,
+        gated: bool,
+        mix_sizes: bool,
+        doomed: tuple[int, ...] | None,
+        cores: int,
+        decodes_asynchronously: bool,
+        room: int,
     ) -> None:
         self.workers = Later()
         self.cores = LaterCores(cores)
@@ -106,6 +123,7 @@ class AnyMix(RuleBasedStateMachine):
             fail_on=doomed, unreadable=frozenset({9}), decodes_asynchronously=decodes_asynchronously
         )
         self.model.mix_sizes = mix_sizes
+        self.model.room = room
         self.runner = JobRunner(
             self.model,
             sample_rate=SAMPLE_RATE,
@@ -170,7 +188,8 @@ class AnyMix(RuleBasedStateMachine):
         """Once everybody reads, every utterance ends, after no more ticks than there is work."""
         if not hasattr(self, "runner"):
             return
-        patience = 5 + 2 * sum(ticks_of(job.utterance) for job in self.jobs)  # one to begin, one to end
+        # Some more are those for which there was no memory.
+        patience = 25 + 2 * sum(ticks_of(job.utterance) for job in self.jobs)  # one to begin, one to end
         while self.runner.has_work() or self.workers.waiting or any(not job.stream.finished for job in self.jobs):
             patience -= 1
             assert patience, "somebody waits in vain"
@@ -197,6 +216,8 @@ class AnyMix(RuleBasedStateMachine):
         wanted = sum(block.size for block in job.utterance.plan.blocks)
         try:
             frames = list(job.stream)
+        except OutOfMemory:
+            raise  # each of them fits alone
         except (EngineFailed, NotReady):
             return
         if job.order not in self.cancelled:

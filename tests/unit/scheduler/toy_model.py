@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 
 from echo.model.base import Demand
 from echo.types import SAMPLES_PER_LATENT, Audio, BlockPlan, BlockSpec, SamplerParams, TailRules, Utterance
@@ -86,6 +87,9 @@ class ToyModel:
 
     def lost_with(self, error: Exception) -> bool:
         return str(error) == "the device is lost"
+
+    def out_of_memory(self, error: Exception) -> bool:
+        return isinstance(error, torch.OutOfMemoryError)
 
     def decode(self, states: Sequence[Any], latents: Sequence[np.ndarray]) -> Callable[[], Sequence[tuple[Audio, Any]]]:
         if self.unreadable & {seed_of(z) for z in latents}:

@@ -126,3 +126,25 @@ def test_an_openai_name_whose_alias_may_be_fetched_is_not_the_default(fetched: F
     assert resolved(library, "nova") == "anna"
     with pytest.raises(VoiceNotFound):
         library.resolve(VoiceRef(name="alloy"))
+
+
+def test_a_disk_that_cannot_be_written_loses_no_clip(
+    fetched: FetchedVoices, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_only(*_: object, **more: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    fetched.add("anna", CLIP, ".wav")
+    (note,) = (tmp_path / "cache" / "names").iterdir()
+    os.utime(note, (0, time.time() - 10_000))
+    with monkeypatch.context() as patch:
+        patch.setattr("os.utime", read_only)
+        assert fetched.find("anna") is not None
+
+
+def test_a_clock_that_was_set_back_leaves_no_clip_the_last_to_leave(fetched: FetchedVoices, tmp_path: Path) -> None:
+    fetched.add("future", CLIP, ".wav")
+    (note,) = (tmp_path / "cache" / "names").iterdir()
+    os.utime(note, (0, time.time() + 1_000_000))
+    assert fetched.find("future") is not None
+    assert note.stat().st_mtime < time.time() + 10

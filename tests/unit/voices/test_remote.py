@@ -220,3 +220,18 @@ async def test_a_disk_that_cannot_be_written_to_is_a_failure_of_the_moment(
     async with remote(bucket, decoders, tmp_path / "file") as (voices, _):
         with pytest.raises(VoiceUnavailable):
             await voices.fetch(["anna"])
+
+
+async def test_a_disk_that_takes_no_clip_is_told_as_a_voice_that_cannot_be_had_now(
+    bucket: Bucket, decoders: DecoderPool, tmp_path: Path
+) -> None:
+    folder = tmp_path / "fetched"
+    folder.write_bytes(b"")  # a file in the folder's place; as root, nothing else is denied
+    bucket.put("anna.wav", clip())
+    async with remote(bucket, decoders, folder, forget_s=0.0) as (voices, _):
+        with pytest.raises(VoiceUnavailable) as refused:
+            await voices.fetch(["anna"])
+        assert refused.value.retry_after_s is not None
+        assert str(folder) not in refused.value.message
+        folder.unlink()
+        assert await voices.fetch(["anna"])
