@@ -7,6 +7,7 @@ import gc
 import json
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -321,10 +322,19 @@ def settled(server: Served) -> dict[str, int]:
 
 
 def assert_nothing_is_left(server: Served, before: dict[str, int]) -> None:
+    """Wait until nothing is left, and nothing comes: a worker may still prepare what nobody wants any more."""
     server.wait_idle()
+    nothing = 0
+
+    def stays_away() -> bool:
+        nonlocal nothing
+        nothing = 0 if left_of(before) else nothing + 1
+        time.sleep(0.02)
+        return nothing == 5
+
     with contextlib.suppress(AssertionError):
-        wait_until(lambda: not left_of(before))
-    assert left_of(before) == {}
+        wait_until(stays_away)
+    assert nothing == 5, left_of(before)
 
 
 def left_of(before: dict[str, int]) -> dict[str, int]:
