@@ -469,7 +469,7 @@ class Settings(EnvironmentModel):
     max_concurrent: int = _env(
         "ECHO_MAX_CONCURRENT",
         0,
-        "Utterances denoised at the same time; 1 is lock-step. 0: 64 on CUDA, else 8.",
+        "Utterances denoised at the same time; 1 is lock-step. 0: 128 on CUDA, else 8.",
         ge=0,
         le=1024,
     )
