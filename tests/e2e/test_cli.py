@@ -106,7 +106,7 @@ def test_a_text_with_nothing_to_speak_is_a_short_silence(tmp_path: Path) -> None
 
 def test_a_book_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
     (tmp_path / "book.md").write_text(
-        "# One\n\nIt rained.\n\n# Two\n\n" + "It would not stop, whatever they did. " * 12
+        "# One\n\nIt rained.\n\n# Two\n\n" + "It would not stop, whatever they did. " * 60
     )
     say = ["say", "--file", "book.md", "-o", "book.flac", "--voice", "tiny_anna"]
     parts = tmp_path / "book.flac.parts"

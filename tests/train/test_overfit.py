@@ -185,6 +185,7 @@ def test_the_folder_is_a_complete_small_model(taught: Taught) -> None:
     assert described["engine"]["presets"] == "tiny"
     assert {path.name for path in taught.folder.iterdir()} == {
         "config.json",
+        "alignment.json",
         "analysis.safetensors",
         *described["files"].values(),
     }

@@ -17,7 +17,14 @@ def fuzzed_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder: Path = tmp_path_factory.mktemp("voices")
     for name in ("anna", "bob"):
         write_voice(folder / f"{name}.wav", seconds=0.5)
-    settings = Settings(voices_dir=(str(folder),), inworld_clone_enabled=True, inworld_max_sample_size=100_000)
+    settings = Settings(
+        voices_dir=(str(folder),),
+        inworld_clone_enabled=True,
+        inworld_max_sample_size=100_000,
+        jobs_dir=tmp_path_factory.mktemp("jobs"),
+        jobs_waiting=10_000,
+        client_share=1.0,
+    )
     with serving(settings) as served:
         served.script.audio_s_per_char = 0.0005
         yield served
