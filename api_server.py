@@ -148,15 +148,20 @@ def serve(runtime: Runtime, app: FastAPI | None = None) -> int:
     config = configure(app or create_app(settings, runtime), settings, runtime.metrics)
     server = Server(config, runtime.drain, settings.drain_s + settings.shutdown_grace_s)
     runtime.on_failure(server.stop)
+    interrupted = False
     try:
         server.run()
     except SystemExit:
         return 1  # uvicorn's, which has said why: the address is taken or cannot be used
     except KeyboardInterrupt:
-        if runtime.status is Status.CLOSING and runtime.info is None:
-            # A thread is still loading and cannot be stopped; waiting for it could take as long as a download.
+        interrupted = True
+    if runtime.status is Status.CLOSING and runtime.info is None:
+        # A thread is still loading and cannot be stopped; waiting for it could take as long as a download.
+        logging.shutdown()
+        if interrupted:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             signal.raise_signal(signal.SIGINT)
+        os._exit(0)
     if runtime.status is Status.STOPPED:
         logging.shutdown()
         os._exit(DEVICE_STOPPED)

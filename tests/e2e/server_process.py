@@ -116,7 +116,8 @@ class ServerProcess(LoggedProcess):
     def assert_ends_cleanly(self, number: signal.Signals) -> None:
         """Wait for the end that a signal has caused, and check that nothing went wrong on the way there."""
         # Uvicorn passes SIGTERM on to the process when it is done, so that whoever asks sees what ended it.
-        assert self.wait() in (0, -number)
+        status = self.wait()
+        assert status in (0, -number), f"status {status}: {self.log}"
         assert "Finished server process" in self.log
         assert "Traceback" not in self.log
 
