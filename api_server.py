@@ -155,7 +155,7 @@ def serve(runtime: Runtime, app: FastAPI | None = None) -> int:
         return 1  # uvicorn's, which has said why: the address is taken or cannot be used
     except KeyboardInterrupt:
         interrupted = True
-    if runtime.status is Status.CLOSING and runtime.info is None:
+    if runtime.status is Status.CLOSING and runtime.info is None and runtime.failure is None:
         # A thread is still loading and cannot be stopped; waiting for it could take as long as a download.
         logging.shutdown()
         if interrupted:
