@@ -68,13 +68,18 @@ def _encoding(body: SpeechBody, available: Collection[Encoding]) -> Encoding:
         if body.stream is True or (body.stream is None and body.model is None):
             return Encoding.PCM
         return Encoding.MP3 if Encoding.MP3 in available else Encoding.WAV
+    return named_encoding(body.response_format, available)
+
+
+def named_encoding(name: str, available: Collection[Encoding]) -> Encoding:
+    """Return the encoding that a client calls so; raises BadRequest for one that is unknown or not available."""
     supported = [encoding for encoding in FORMATS if encoding in available]
-    if body.response_format not in supported:
+    if name not in supported:
         names = ", ".join(supported)
         raise BadRequest(
             f"response_format: must be one of {names}.", param="response_format", code="unsupported_format"
         )
-    return Encoding(body.response_format)
+    return Encoding(name)
 
 
 def _rate(body: SpeechBody, encoding: Encoding, pcm_sample_rate: int | None) -> int | None:

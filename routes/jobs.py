@@ -25,7 +25,7 @@ from routes.body import SpeechBody, flattened
 from routes.deps import RuntimeDep, client_of
 from routes.errors import ERROR_RESPONSES, validated
 from routes.form import BESIDES_AUDIO, read_form
-from routes.format import FORMATS
+from routes.format import named_encoding
 from routes.json import read_json
 from routes.response import STREAM_HEADERS
 from routes.surface import Surface
@@ -256,15 +256,10 @@ def _typed(name: str, text: str) -> object:
 
 
 def _encoding(name: str | None) -> Encoding:
-    supported = [encoding for encoding in FORMATS if encoding in supported_encodings()]
+    available = supported_encodings()
     if name is None:
-        return Encoding.MP3 if Encoding.MP3 in supported else Encoding.WAV
-    if name not in supported:
-        names = ", ".join(supported)
-        raise BadRequest(
-            f"response_format: must be one of {names}.", param="response_format", code="unsupported_format"
-        )
-    return Encoding(name)
+        return Encoding.MP3 if Encoding.MP3 in available else Encoding.WAV
+    return named_encoding(name, available)
 
 
 def _file(jobs: Jobs, record: JobRecord, chapter: int | None, name: str) -> Response:
