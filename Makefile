@@ -33,7 +33,7 @@ tests: $(VENV)/.dev
 	TEST_ENGINES=$(ENGINES) $(PYTEST)
 
 test-fast: $(VENV)/.dev         ## the quick part of the tests: no training, no real compiling, no foreign clients
-	$(PYTEST) --numprocesses 2 -p no:schemathesis -m "not slow" tests/unit tests/golden tests/contract/openai
+	$(PYTEST) --numprocesses 2 -p no:schemathesis -p no:cloudcoil --quick
 
 kokoro: $(ENGINES)/kokoro/engine.toml
 

@@ -12,6 +12,27 @@ import pytest
 
 #: Folders whose files take long.
 _LONG = ("train", "e2e", "attack", "engines")
+#: The folders that `--quick` looks into, and the tests in them that it leaves out.
+_QUICK = ("unit", "golden", "contract/openai")
+_NOT_QUICK = "not slow"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add an option, not arguments: pytest imports the conftest files of its arguments in its first process too."""
+    parser.addoption("--quick", action="store_true", help=f"only {', '.join(_QUICK)}, and what is {_NOT_QUICK}")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Leave out the slow tests of a quick run."""
+    if config.getoption("quick"):
+        config.option.markexpr = _NOT_QUICK
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out the folders that are not looked into, without importing them."""
+    path = collection_path.relative_to(Path(__file__).parent)
+    looked_into = any(path.is_relative_to(folder) or Path(folder).is_relative_to(path) for folder in _QUICK)
+    return True if config.getoption("quick") and not looked_into else None
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from echo.model.autoencoder import Autoencoder
 from echo.model.autoencoder.pca import Pca
 from echo.model.autoencoder.streaming import StreamingDecoder
+from tests.closeness import assert_close
 
 STAGE = 2e-4
 AUDIO = 1e-4
@@ -21,7 +22,7 @@ def decoding(vectors: Any) -> dict[str, Tensor]:
 
 
 def close(actual: Tensor, expected: Tensor, tolerance: float) -> None:
-    torch.testing.assert_close(actual, expected, rtol=0, atol=tolerance)
+    assert_close(actual, expected, rtol=0, atol=tolerance)
 
 
 @torch.inference_mode()

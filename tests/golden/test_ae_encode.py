@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from echo.model.autoencoder import Autoencoder, AutoencoderConfig
 from echo.model.autoencoder.pca import Pca
 from echo.model.files.weights import load_autoencoder
+from tests.closeness import assert_close
 
 from .conftest import FOLDER
 
@@ -28,7 +29,7 @@ def audio(encoding: dict[str, Tensor], case: str) -> Tensor:
 
 
 def close(actual: Tensor, expected: Tensor, tolerance: float) -> None:
-    torch.testing.assert_close(actual, expected, rtol=0, atol=tolerance)
+    assert_close(actual, expected, rtol=0, atol=tolerance)
 
 
 @torch.inference_mode()

@@ -10,6 +10,7 @@ from echo.model.autoencoder.conv import Snake
 from echo.model.autoencoder.history import History
 from echo.model.autoencoder.transformer import rotary_table, window_mask
 from echo.model.network.layers import rotate
+from tests.closeness import assert_close
 
 TOLERANCE = 1e-5
 
@@ -23,7 +24,7 @@ def unit(vectors: Any) -> dict[str, Tensor]:
 def test_snake(unit: dict[str, Tensor]) -> None:
     snake = Snake(unit["snake.alpha"].shape[1])
     snake.load_state_dict({"alpha": unit["snake.alpha"]})
-    torch.testing.assert_close(snake(unit["snake.x"], History()), unit["snake.out"], rtol=0, atol=TOLERANCE)
+    assert_close(snake(unit["snake.x"], History()), unit["snake.out"], rtol=0, atol=TOLERANCE)
 
 
 def test_rotary_table_is_exactly_the_bfloat16_one(unit: dict[str, Tensor]) -> None:
@@ -33,7 +34,7 @@ def test_rotary_table_is_exactly_the_bfloat16_one(unit: dict[str, Tensor]) -> No
 def test_rotation_at_positions_100_to_105(unit: dict[str, Tensor]) -> None:
     table = rotary_table(torch.arange(100, 106), 64, 10_000.0).float().transpose(-1, -2)
     rotated = rotate(unit["ae_rope.x"], table)
-    torch.testing.assert_close(rotated, unit["ae_rope.out_pos_100"], rtol=0, atol=TOLERANCE)
+    assert_close(rotated, unit["ae_rope.out_pos_100"], rtol=0, atol=TOLERANCE)
 
 
 def test_window_mask_at_the_start_hides_what_does_not_exist(unit: dict[str, Tensor]) -> None:

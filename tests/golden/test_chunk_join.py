@@ -51,6 +51,7 @@ def test_a_silent_chunk_is_cut_to_the_wanted_silence_at_most() -> None:
     assert len(join_chunks([quiet, CHUNKS[2]], rules)) == 50_000 - 1_000 + len(CHUNKS[2])
 
 
+@pytest.mark.slow
 @given(
     data=st.data(),
     overlap=st.integers(0, 40),

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from echo.model.network.dit import EchoDiT
 from echo.model.network.kv import KV
 from echo.model.sampling.prefix import Prefix
+from tests.closeness import assert_close
 
 TOLERANCE = 1e-4
 FORWARD_CASES = json.loads((Path(__file__).parent / "vectors" / "dit_forward.json").read_text())
@@ -23,7 +24,7 @@ def stages(vectors: Any) -> dict[str, Tensor]:
 
 
 def close(actual: Tensor, expected: Tensor, tolerance: float = TOLERANCE) -> None:
-    torch.testing.assert_close(actual, expected, rtol=0, atol=tolerance)
+    assert_close(actual, expected, rtol=0, atol=tolerance)
 
 
 def expected_kv(stages: dict[str, Tensor], source: str, row: int, keys: int) -> Tensor:

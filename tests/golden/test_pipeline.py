@@ -19,6 +19,7 @@ from echo.model.network.kv import KV
 from echo.model.sampling.sampler import make_conditions, sample_blockwise
 from echo.text.tokenize import encode, normalize
 from echo.types import BlockSpec, SamplerParams
+from tests.closeness import assert_close
 from tests.reference.flattening import first_flat_window
 from tests.reference.speaker import padded_speaker_latents
 
@@ -58,4 +59,4 @@ def test_text_to_cropped_audio(name: str, dit: EchoDiT, autoencoder: Autoencoder
     samples, _ = decoder.decode(decoder.start(), latents[: first_flat_window(latents)])
     expected = recorded[f"{name}.audio"].flatten()
     assert len(samples) == case["samples"] == len(expected)
-    torch.testing.assert_close(torch.from_numpy(samples), expected, rtol=0, atol=1e-3)
+    assert_close(torch.from_numpy(samples), expected, rtol=0, atol=1e-3)

@@ -14,6 +14,7 @@ from echo.model.network.modulation import modulate, timestep_embedding
 from echo.model.sampling.guidance import rescale
 from echo.model.sampling.schedule import make_schedule
 from echo.types import BlockSpec, SamplerParams
+from tests.closeness import assert_close
 
 TOLERANCE = 1e-5
 
@@ -32,7 +33,7 @@ def block(dit: EchoDiT) -> Block:
 
 
 def close(actual: Tensor, expected: Tensor, tolerance: float = TOLERANCE) -> None:
-    torch.testing.assert_close(actual, expected, rtol=0, atol=tolerance)
+    assert_close(actual, expected, rtol=0, atol=tolerance)
 
 
 CPU = torch.device("cpu")

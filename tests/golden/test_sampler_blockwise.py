@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from echo.model.network.dit import EchoDiT
 from echo.model.sampling.sampler import make_conditions, sample_blockwise
 from echo.types import BlockSpec, SamplerParams
+from tests.closeness import assert_close
 from tests.reference.sampler import sample_with_compounding
 
 CASES = json.loads((Path(__file__).parent / "vectors" / "sampler_blockwise.json").read_text())
@@ -31,7 +31,7 @@ def test_blockwise(dit: EchoDiT, vectors: Any, name: str) -> None:
         else:
             continuation = recorded[case["continuation"]][row] if case["continuation"] else None
             out = sample_blockwise(dit, conditions, blocks, params, noises, continuation=continuation)
-        torch.testing.assert_close(out, recorded[f"{name}.out"][row], rtol=0, atol=5e-4)
+        assert_close(out, recorded[f"{name}.out"][row], rtol=0, atol=5e-4)
 
 
 def test_scale_does_not_compound_by_default(dit: EchoDiT, vectors: Any) -> None:
@@ -47,5 +47,5 @@ def test_scale_does_not_compound_by_default(dit: EchoDiT, vectors: Any) -> None:
         [recorded[f"{name}.noise{i}"][0] for i in range(len(sizes))],
     )
     expected = recorded[f"{name}.out"][0]
-    torch.testing.assert_close(out[: sizes[0]], expected[: sizes[0]], rtol=0, atol=5e-4)
+    assert_close(out[: sizes[0]], expected[: sizes[0]], rtol=0, atol=5e-4)
     assert (out[sizes[0] :] - expected[sizes[0] :]).abs().max() > 0.01

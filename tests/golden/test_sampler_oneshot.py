@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from echo.model.network.dit import EchoDiT
 from echo.model.sampling.sampler import make_conditions, sample_oneshot
 from echo.types import BlockSpec, SamplerParams
+from tests.closeness import assert_close
 
 CASES = json.loads((Path(__file__).parent / "vectors" / "sampler_oneshot.json").read_text())
 
@@ -26,4 +26,4 @@ def test_oneshot(dit: EchoDiT, vectors: Any, name: str) -> None:
         valid = 0 if name == "no_speaker" else int(recorded["in.speaker_mask"][row].sum())
         conditions = make_conditions(dit, ids, dit.encode_speaker(recorded["in.speaker_latent"][row], valid))
         out = sample_oneshot(dit, conditions, spec, params, noise)
-        torch.testing.assert_close(out, recorded[f"{name}.out"][row], rtol=0, atol=5e-4)
+        assert_close(out, recorded[f"{name}.out"][row], rtol=0, atol=5e-4)

@@ -13,6 +13,7 @@ from echo.model.sampling.guidance import Conditions
 from echo.model.sampling.prefix import Prefix
 from echo.model.sampling.sampler import BlockSampler, draw_noise, make_conditions, sample_blockwise, step_together
 from echo.types import BlockSpec, SamplerParams
+from tests.closeness import assert_close
 from tests.reference.sampler import bos_conditions
 
 GUIDED = SamplerParams(cfg_scale_text=1.5, cfg_scale_speaker=2.0)
@@ -67,7 +68,7 @@ def test_blocks_stepped_together_come_out_as_alone(
     while running := [sampler for sampler in together if not sampler.done]:
         step_together(dit, running)
     for a, b in zip(alone, together, strict=True):
-        torch.testing.assert_close(a.latents, b.latents, rtol=0, atol=5e-5)
+        assert_close(a.latents, b.latents, rtol=0, atol=5e-5)
 
 
 def test_rows_of_a_step(dit: EchoDiT, conditions: list[Conditions], tables: ModulationCache) -> None:

@@ -10,6 +10,7 @@ import torch
 from echo.model.network.dit import EchoDiT
 from echo.model.sampling.sampler import sample_blockwise
 from echo.types import BlockSpec, SamplerParams, TailRules
+from tests.closeness import assert_close
 from tests.reference.sampler import bos_conditions
 
 CASES = json.loads((Path(__file__).parent / "vectors" / "sampler_stream_variant.json").read_text())
@@ -49,4 +50,4 @@ def test_stream_variant(dit: EchoDiT, vectors: Any, name: str) -> None:
         [recorded.get(f"{name}.noise{i}", [unused])[0] for i in range(len(blocks))],
         early_stop=early_stop,
     )
-    torch.testing.assert_close(out, recorded[f"{name}.out"][0], rtol=0, atol=5e-4)
+    assert_close(out, recorded[f"{name}.out"][0], rtol=0, atol=5e-4)

@@ -13,6 +13,7 @@ from echo.model.autoencoder import Autoencoder
 from echo.model.autoencoder.pca import Pca
 from echo.model.autoencoder.speaker import speaker_latents
 from echo.types import SAMPLES_PER_LATENT
+from tests.closeness import assert_close
 from tests.reference.speaker import padded_speaker_latents
 
 TOLERANCE = 1e-4
@@ -53,7 +54,7 @@ def test_with_the_references_padding(
     result = padded_speaker_latents(
         autoencoder, pca, audio_of(recorded, case), pad_to_max=pad_to_max, **options_of(case)
     )
-    torch.testing.assert_close(result.latents, recorded[f"{case}.latent"][0], rtol=0, atol=TOLERANCE)
+    assert_close(result.latents, recorded[f"{case}.latent"][0], rtol=0, atol=TOLERANCE)
     assert torch.equal(result.mask, recorded[f"{case}.mask"][0])
 
 
@@ -64,7 +65,7 @@ def test_without_padding_the_valid_latents_are_the_same(
 ) -> None:
     latents, valid = speaker_latents(autoencoder, pca, audio_of(recorded, case), **options_of(case))
     assert valid == len(latents) == CASES[case]["mask_true"] // 4 * 4 or case == "no_divis"
-    torch.testing.assert_close(latents, recorded[f"{case}.latent"][0, :valid], rtol=0, atol=TOLERANCE)
+    assert_close(latents, recorded[f"{case}.latent"][0, :valid], rtol=0, atol=TOLERANCE)
 
 
 def test_audio_below_one_patch_is_refused_and_told_what_is_needed(

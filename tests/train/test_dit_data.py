@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.closeness import assert_close
 from train.tiny.corpus import Recording
 from train.tiny.dit_batches import Batches, BatchOptions, References
 from train.tiny.dit_data import Utterances, build, describe, load
@@ -66,7 +67,7 @@ def test_every_byte_has_the_time_at_which_it_is_spoken(utterances: Utterances) -
     centres = utterances.centres[0, :count]
     assert (centres[:6] == -1).all()
     latent = 1024 / 22050
-    torch.testing.assert_close(centres[6:], (torch.arange(10) + 0.5) * SECONDS / latent)
+    assert_close(centres[6:], (torch.arange(10) + 0.5) * SECONDS / latent)
 
 
 def test_every_latent_has_the_phones_of_its_quarters(utterances: Utterances) -> None:
@@ -193,7 +194,7 @@ def test_the_wanted_attention_lies_on_the_byte_that_is_spoken(utterances: Uttera
     inputs, targets = Batches(utterances, OPTIONS, seed=1).fixed([0, 1], 32, seed=0)
     timed = (targets.centres >= 0) & inputs.text_mask
     where, weight = places(targets, timed, 1.0)
-    torch.testing.assert_close(where.sum(-1), torch.ones_like(weight))
+    assert_close(where.sum(-1), torch.ones_like(weight))
     latent = 1024 / 22050
     for row in range(2):
         count = int(timed[row].sum())

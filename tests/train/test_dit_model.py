@@ -11,6 +11,7 @@ from torch import Tensor
 from echo.model.network.config import DiTConfig
 from echo.model.network.dit import EchoDiT
 from echo.model.sampling.prefix import Prefix
+from tests.closeness import assert_close
 from train.tiny.dit import DiTOptions, Trainable
 from train.tiny.dit_model import Inputs, TrainableDiT
 
@@ -97,12 +98,12 @@ def test_every_row_of_a_batch_has_the_velocity_that_the_server_computes_for_it(
     mine = trained(inputs).velocity[row]
     theirs = served_velocity(served, inputs, row)
     assert theirs.std() > 0.1
-    torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
+    assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
 
 
 def test_a_batch_from_the_beginning_needs_no_prefix(trained: TrainableDiT, served: EchoDiT) -> None:
     inputs = replace(batch(starts=(0, 0, 0)), prefix=None, prefix_mask=None)
-    torch.testing.assert_close(trained(inputs).velocity[1], served_velocity(served, inputs, 1), rtol=1e-4, atol=1e-4)
+    assert_close(trained(inputs).velocity[1], served_velocity(served, inputs, 1), rtol=1e-4, atol=1e-4)
 
 
 def test_what_is_masked_changes_nothing(trained: TrainableDiT) -> None:
@@ -115,7 +116,7 @@ def test_what_is_masked_changes_nothing(trained: TrainableDiT) -> None:
         speaker=torch.where(inputs.speaker_mask[..., None], inputs.speaker, 3.0),
         prefix=torch.where(inputs.prefix_mask[..., None], inputs.prefix, -2.0),
     )
-    torch.testing.assert_close(trained(inputs).velocity, trained(other).velocity)
+    assert_close(trained(inputs).velocity, trained(other).velocity)
 
 
 def test_the_parameters_are_the_checkpoints(trained: TrainableDiT, served: EchoDiT) -> None:

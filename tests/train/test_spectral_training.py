@@ -14,6 +14,7 @@ from echo.errors import ConfigError
 from echo.model.autoencoder.history import History
 from echo.model.autoencoder.spectral import SpectralDecoder
 from echo.model.files.hub import locate
+from tests.closeness import assert_close
 from tests.train.small_release import released_and_loaded
 from tests.train.small_speech import say
 from train.evaluation.decoding import chosen, decoded, decoder_of
@@ -87,7 +88,7 @@ def test_training_computes_what_the_server_decodes(material: Material) -> None:
     at_half = path(latents, latents)[0]
     served = path.decoder(embedded(latents, path.latent_dim), History())[0, 0]
     assert served.shape[0] == 2 * at_half.shape[0]
-    torch.testing.assert_close(served[::2], at_half, atol=1e-5, rtol=0)
+    assert_close(served[::2], at_half, atol=1e-5, rtol=0)
 
 
 def test_with_the_analysis_the_first_sound_is_about_as_loud_as_it_should_be(
@@ -103,7 +104,7 @@ def test_native_segments_are_the_recordings_own_samples(material: Material) -> N
     start = int((material.latents.float() - native.latents[0, 0]).abs().sum(1).argmin())
     wanted = material.samples[start * 1024 : (start + 6) * 1024].float() / 32_767
     assert native.audio.shape == (1, 6 * 1024)
-    torch.testing.assert_close(native.audio[0], wanted)
+    assert_close(native.audio[0], wanted)
 
 
 def test_the_decoder_learns_and_a_resumed_run_ends_where_an_unbroken_one_does(
@@ -172,7 +173,7 @@ def test_a_released_decoder_sounds_as_it_did_in_training(material: Material, tmp
     loaded = released_and_loaded(released, SHAPE.latent_dim, tmp_path)
     z_q = embedded(material.latents[4:14].float()[None], SHAPE.latent_dim)
     with torch.no_grad():
-        torch.testing.assert_close(loaded.decode_zq(z_q), model.decode_zq(z_q), atol=1e-5, rtol=0)
+        assert_close(loaded.decode_zq(z_q), model.decode_zq(z_q), atol=1e-5, rtol=0)
 
 
 def test_a_model_with_the_other_decoder_cannot_be_started_from(analysis: Analysis) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from tests.closeness import assert_close
 from train.tiny.dit import DiTOptions, Trainable
 from train.tiny.start import rotated_weights
 
@@ -31,4 +32,4 @@ def test_turned_weights_speak_turned_latents() -> None:
         prefix=(inputs.prefix.unflatten(-1, (4, 80)) @ turn).flatten(-2),
         prefix_mask=inputs.prefix_mask,
     )
-    torch.testing.assert_close(dit(turned).velocity, before @ turn, rtol=1e-3, atol=1e-3)
+    assert_close(dit(turned).velocity, before @ turn, rtol=1e-3, atol=1e-3)

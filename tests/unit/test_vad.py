@@ -31,6 +31,7 @@ def with_pause(first: Path, second: Path, seconds: float) -> Audio:
     return np.concatenate([spoken(first), np.zeros(int(seconds * RATE), np.float32), spoken(second)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("index", [0, 2, 4])
 def test_a_pause_between_two_sentences_is_found_where_it_is(detector: SpeechDetector, index: int) -> None:
     first, second = PROMPTS[index], PROMPTS[index - 1]
@@ -40,6 +41,7 @@ def test_a_pause_between_two_sentences_is_found_where_it_is(detector: SpeechDete
     assert end == pytest.approx(len(spoken(first)) / RATE + 1.5, abs=0.15)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", PROMPTS[1::3], ids=lambda path: path.stem)
 def test_the_gate_measures_a_long_pause_and_none_in_speech_without(detector: SpeechDetector, path: Path) -> None:
     gate = SilenceGate(SilenceRules(), detector.silences)
@@ -62,6 +64,7 @@ def test_spans_cover_the_clip_in_order(detector: SpeechDetector) -> None:
         assert start == end
 
 
+@pytest.mark.slow
 def test_another_sample_rate_gives_the_same_times(detector: SpeechDetector) -> None:
     samples = with_pause(PROMPTS[2], PROMPTS[3], 1.2)
     fine, coarse = detector.silences(samples, RATE), detector.silences(samples[::2], RATE // 2)

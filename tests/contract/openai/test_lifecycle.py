@@ -123,6 +123,7 @@ def test_a_whole_file_that_fails_halfway_still_has_a_status(server: Served, way:
     server.wait_idle()
 
 
+@pytest.mark.slow
 def test_while_the_model_loads_probes_answer_and_speech_waits(serve: Serve) -> None:
     loading = threading.Event()
 

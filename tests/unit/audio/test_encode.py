@@ -111,6 +111,7 @@ def test_the_last_sound_is_heard_whole(encoding: Encoding, rate: int | None) -> 
     assert found.max() > 0.7 * energy > 3 * before.max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", [16_000, 24_000, 44_100, 48_000])
 @pytest.mark.parametrize("encoding", [*CODED, Encoding.PCM, Encoding.MULAW, Encoding.ALAW, Encoding.F32])
 def test_bytes_flow_within_a_fifth_of_a_second(encoding: Encoding, rate: int | None) -> None:

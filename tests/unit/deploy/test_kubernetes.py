@@ -19,6 +19,8 @@ from echo.settings import load_settings, unknown_variables
 from echo.telemetry import Metrics
 from tests.processes import ROOT
 
+pytestmark = pytest.mark.slow
+
 FOLDER = ROOT / "deploy" / "kubernetes"
 #: A release from before all of these kinds' last changes, and the newest that there are schemas of.
 KUBERNETES = ("1.29", kubernetes_validate.latest_version())

@@ -45,6 +45,7 @@ def test_the_embedded_model_brings_its_heads(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_model_without_them_has_them_found_in_the_background_and_kept(tmp_path: Path) -> None:
     model = without_heads(tmp_path)
     wanted = settings(str(model), tmp_path / "cache")

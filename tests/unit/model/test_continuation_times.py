@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 from echo.engines.heads import TextHeads
@@ -25,6 +26,7 @@ PAUSE_LATENT = 56
 PARAMS = SamplerParams(cfg_scale_text=3.0, cfg_scale_speaker=1.0, cfg_min_t=0.0)
 
 
+@pytest.mark.slow
 @torch.inference_mode()
 def test_a_continuation_is_timed_from_its_own_beginning() -> None:
     loaded = load_weights(load_settings({}, model_repo="tiny", device="cpu", model_dtype="float32"))

@@ -33,6 +33,7 @@ def place(monkeypatch: pytest.MonkeyPatch, dit: str, autoencoder: str) -> None:
     monkeypatch.setattr(Autoencoder, "device", property(lambda self: torch.device(autoencoder)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("dit", "autoencoder", "broken", "lost"),
     [
@@ -59,6 +60,7 @@ def test_an_error_that_stays_on_any_of_the_models_devices_is_noticed(
     assert not model.lost_with(ValueError("a programming error"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("error", "full"),
     [

@@ -22,6 +22,8 @@ from echo.sources import TINY_MODEL
 from echo.text.tokenize import encode_sentence
 from echo.types import BlockSpec, SamplerParams
 
+pytestmark = pytest.mark.slow
+
 TEXT = "The train to the coast leaves from the second platform in a quarter of an hour."
 #: The first block of the embedded model's default preset.
 BLOCK = BlockSpec(size=28, steps=8)
@@ -113,7 +115,6 @@ def test_the_prefix_of_the_next_block(model: EchoModel, conditions: Conditions) 
         model.extend(prefix, latents)
 
 
-@pytest.mark.slow
 def test_a_block_is_decoded_with_few_passes_over_its_samples(model: EchoModel) -> None:
     latents = torch.randn(BLOCK.size, 80)
     with torch.inference_mode():

@@ -14,6 +14,7 @@ from echo.engines.load import load_engine
 from echo.model.echo import EchoModel
 from echo.settings import load_settings
 from echo.types import SAMPLES_PER_LATENT, Audio
+from tests.closeness import assert_close
 
 
 @pytest.fixture(scope="module")
@@ -82,4 +83,4 @@ def test_the_speaker_is_the_same_in_slices_as_at_once(model: EchoModel, latents:
             break
     whole = model.dit.encode_speaker(speaker, valid)
     assert sliced.shape == whole.shape
-    torch.testing.assert_close(sliced, whole, rtol=1e-4, atol=1e-5)
+    assert_close(sliced, whole, rtol=1e-4, atol=1e-5)

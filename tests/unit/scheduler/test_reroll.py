@@ -70,6 +70,7 @@ def speak(detector: SpeechDetector, *clips: Audio) -> tuple[Audio, int]:
     return np.concatenate([frame.samples for frame in frames]), rerolls
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("clips", "kept"), [((1.5, 0.0), 1), ((2.5, 1.5, 2.0), 1), ((1.5, 2.5), 0)])
 def test_the_attention_is_of_the_attempt_that_is_sent(
     detector: SpeechDetector, clips: tuple[float, ...], kept: int

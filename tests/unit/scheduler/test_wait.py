@@ -57,6 +57,7 @@ jobs = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(active=st.lists(st.builds(Plain, work=st.floats(0, 1000), nbytes=st.integers(0, 50)), max_size=2), waiting=jobs)
 @settings(max_examples=200, deadline=None, derandomize=True)
 def test_no_more_is_waited_for_than_there_is_and_more_work_is_never_a_shorter_wait(

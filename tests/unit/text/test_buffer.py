@@ -156,6 +156,7 @@ _RULES = st.builds(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=200, derandomize=True, deadline=None)
 @given(rules=_RULES, pieces=st.lists(st.text(alphabet="ab1 .!?\"'*\n", max_size=12), max_size=20))
 def test_nothing_is_lost_or_doubled(rules: SpeakRules, pieces: list[str]) -> None:

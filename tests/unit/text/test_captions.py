@@ -78,6 +78,7 @@ def test_a_short_caption_stays_until_it_can_be_seen_or_the_next_one_comes() -> N
     assert (first.end_s, second.end_s) == (1.5, 3.0)
 
 
+@pytest.mark.slow
 @given(
     st.lists(
         st.tuples(

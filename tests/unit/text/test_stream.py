@@ -101,6 +101,7 @@ def test_nothing_is_lost_or_handed_out_twice(text: str, cuts: list[int], boundar
     assert "".join(taken).replace("\r\n", "\n") == text.replace("\r\n", "\n")
 
 
+@pytest.mark.slow
 @bounded
 @given(any_text, cut_places, boundaries, st.booleans())
 def test_no_passage_ends_within_a_word_or_a_number(text: str, cuts: list[int], boundary: Boundary, eager: bool) -> None:
@@ -110,6 +111,7 @@ def test_no_passage_ends_within_a_word_or_a_number(text: str, cuts: list[int], b
         assert not re.search(r"\d[.,]$", before) or not after[0].isdigit()
 
 
+@pytest.mark.slow
 @bounded
 @given(plain_text, cut_places, boundaries)
 def test_the_words_spoken_do_not_depend_on_the_passages(text: str, cuts: list[int], boundary: Boundary) -> None:

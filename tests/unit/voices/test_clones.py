@@ -445,6 +445,7 @@ def test_publishing_touches_nothing_but_its_clone(guarded: Guarded, workspace: s
     guarded.check()
 
 
+@pytest.mark.slow
 @steady
 @given(NAMES | st.builds("{}__{}".format, NAMES, NAMES))
 @example("anna")
@@ -522,6 +523,7 @@ except EchoError as error:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no limit on the size of files there")
 @pytest.mark.parametrize("replaced", [False, True])
 def test_a_full_disk_leaves_everything_as_it_was(tmp_path: Path, replaced: bool) -> None:

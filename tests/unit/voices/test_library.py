@@ -328,6 +328,7 @@ def shared_library() -> Iterator[VoiceLibrary]:
         yield VoiceLibrary([base / "voices"], aliases={"up": "../outside"})
 
 
+@pytest.mark.slow
 @steady
 @given(
     st.text(max_size=40)
@@ -352,6 +353,7 @@ def test_no_name_makes_the_library_open_anything_outside(
         assert all(file.resolve().is_relative_to(root) for file in voice.files)
 
 
+@pytest.mark.slow
 @steady
 @given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1, max_size=20), max_size=5))
 def test_every_listed_voice_is_found_by_its_id(names: list[str]) -> None:

@@ -140,6 +140,7 @@ def test_reducing_twice_changes_nothing(text: str) -> None:
     assert reduce_workspace(reduce_workspace(text)) == reduce_workspace(text)
 
 
+@pytest.mark.slow
 @steady
 @given(ANY_TEXT, ANY_TEXT)
 def test_every_id_that_can_be_made_is_a_harmless_file_name_and_reads_back_as_itself(workspace: str, name: str) -> None:

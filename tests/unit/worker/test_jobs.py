@@ -25,6 +25,8 @@ from worker.deliver import pieces
 from worker.echo_job import echo_job
 from worker.speech import CHUNKS_AT_A_TIME, requests
 
+pytestmark = pytest.mark.slow
+
 TEXT = (
     "This is the first sentence of the text, and it is long enough. Here comes another one, which is longer still. " * 4
 )

@@ -214,6 +214,7 @@ def test_any_json_is_either_understood_or_refused(model: type[Wire], data: objec
     assert isinstance(_parsed(model, data), model | None)
 
 
+@pytest.mark.slow
 @settings(max_examples=100, derandomize=True, deadline=None)
 @given(config=BODIES, change=BODIES)
 def test_whatever_is_understood_can_be_used(config: object, change: object) -> None:

@@ -58,6 +58,7 @@ def test_no_audio_is_an_empty_span() -> None:
     assert speech_span(0.0, None, None, 0.0) == Span(0.0, 0.0)
 
 
+@pytest.mark.slow
 @settings(max_examples=200, derandomize=True, deadline=None)
 @given(
     text=st.text(max_size=80),

@@ -17,6 +17,7 @@ from echo.model.autoencoder.conv import CausalConv1d, CausalConvTranspose1d
 from echo.model.autoencoder.history import History
 from echo.model.autoencoder.pca import Pca
 from echo.model.files.weights import random_autoencoder
+from tests.closeness import assert_close
 from tests.unit.small_echo import CPU, narrow_release, small_autoencoder, small_pca
 
 TINY = json.loads((resources.files("echo") / "assets" / "tiny" / "config.json").read_text())["ae"]
@@ -159,7 +160,7 @@ def test_convolution_sees_only_the_past(frames: int, kernel: int, stride: int, d
             at = (i + 1) * stride - 1 - (kernel - 1 - tap) * dilation
             if 0 <= at < frames:
                 expected += weight[:, :, tap] @ x[0, :, at]
-        torch.testing.assert_close(out[0, :, i], expected, rtol=0, atol=1e-5)
+        assert_close(out[0, :, i], expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(("kernel", "stride"), [(2, 2), (4, 2), (16, 8)])
@@ -169,7 +170,7 @@ def test_transposed_convolution_is_trimmed_on_the_right_only(kernel: int, stride
     conv = CausalConvTranspose1d(3, 2, kernel, stride=stride)
     x = torch.randn(1, 3, 5)
     whole = F.conv_transpose1d(x, conv.conv.weight, conv.conv.bias, stride=stride)
-    torch.testing.assert_close(conv(x, History()), whole[..., : 5 * stride], rtol=0, atol=1e-5)
+    assert_close(conv(x, History()), whole[..., : 5 * stride], rtol=0, atol=1e-5)
 
 
 def test_weight_norm_is_over_all_dimensions_but_the_first() -> None:
@@ -178,14 +179,14 @@ def test_weight_norm_is_over_all_dimensions_but_the_first() -> None:
     g, v = (state[f"parametrizations.weight.original{part}"] for part in (0, 1))
     assert g.shape == (3, 1, 1)
     expected = g * v / v.flatten(1).norm(dim=1)[:, None, None]
-    torch.testing.assert_close(conv.weight.detach(), expected)
+    assert_close(conv.weight.detach(), expected)
 
 
 @torch.inference_mode()
 def test_folding_changes_no_output_and_leaves_plain_convolutions() -> None:
     plain, folded = small_autoencoder(fold=False), small_autoencoder()
     z_q = torch.randn(1, 128, 6)
-    torch.testing.assert_close(folded.decode_zq(z_q), plain.decode_zq(z_q), rtol=0, atol=1e-5)
+    assert_close(folded.decode_zq(z_q), plain.decode_zq(z_q), rtol=0, atol=1e-5)
     assert not [key for key in folded.state_dict() if "parametrizations" in key]
     assert len(list(folded.parameters())) < len(list(plain.parameters()))
 
@@ -215,7 +216,7 @@ def test_encoding_rounds_up_to_whole_latents(samples: int) -> None:
 def test_decoding_the_indices_is_decoding_the_quantised_vectors() -> None:
     autoencoder = small_autoencoder()
     z_q, indices = autoencoder.encode(torch.randn(1, 1, 8192))
-    torch.testing.assert_close(autoencoder.decode(indices), autoencoder.decode_zq(z_q), rtol=0, atol=1e-5)
+    assert_close(autoencoder.decode(indices), autoencoder.decode_zq(z_q), rtol=0, atol=1e-5)
 
 
 @torch.inference_mode()
@@ -258,7 +259,7 @@ def test_pca_round_trip_of_latents() -> None:
     latents = torch.randn(2, 5, 80)
     z_q = pca.decode(latents)
     assert z_q.shape == (2, 128, 5)
-    torch.testing.assert_close(pca.encode(z_q), latents, rtol=0, atol=1e-5)
+    assert_close(pca.encode(z_q), latents, rtol=0, atol=1e-5)
     assert pca.encode(z_q.bfloat16()).dtype == torch.float32
 
 

@@ -16,6 +16,7 @@ from echo.model.autoencoder.history import History
 from echo.model.autoencoder.pca import Pca
 from echo.model.autoencoder.spectral import SpectralDecoder
 from echo.model.autoencoder.streaming import StreamingDecoder
+from tests.closeness import assert_close
 
 LATENT = 16
 SOURCE = SourceConfig(voicing=(0, 1), pitch=(2, 3), phase=(4, 5, 6, 7, 8, 9, 10, 11))
@@ -105,7 +106,7 @@ def test_pieces_are_the_whole(follow: float, sizes: tuple[int, ...]) -> None:
         audio, state = decoder.decode(state, piece)
         assert audio.shape == (len(piece) * 2048,)
         pieces.append(torch.from_numpy(audio))
-    torch.testing.assert_close(torch.cat(pieces), torch.from_numpy(whole), atol=2e-6, rtol=0)
+    assert_close(torch.cat(pieces), torch.from_numpy(whole), atol=2e-6, rtol=0)
 
 
 def test_streams_of_different_age_share_a_batch(autoencoder: Autoencoder) -> None:
@@ -115,7 +116,7 @@ def test_streams_of_different_age_share_a_batch(autoencoder: Autoencoder) -> Non
     alone = [decoder.decode(old, latents[4:])[0], decoder.decode(None, latents[:4])[0]]
     together = [audio for audio, _ in decoder.decode_batch([old, None], [latents[4:], latents[:4]])]
     for one, other in zip(together, alone, strict=True):
-        torch.testing.assert_close(torch.from_numpy(one), torch.from_numpy(other), atol=2e-6, rtol=0)
+        assert_close(torch.from_numpy(one), torch.from_numpy(other), atol=2e-6, rtol=0)
 
 
 def test_later_latents_change_nothing_before(autoencoder: Autoencoder) -> None:
@@ -160,7 +161,7 @@ def test_a_flat_filter_gives_the_source_back_three_frames_later() -> None:
     made = decoder.sound(spectra, history, oversampling=1)
     delay = SPECTRAL.delay // SPECTRAL.oversampling
     assert delay == 768
-    torch.testing.assert_close(made[0, delay + 1024 :], pulses[0, 1024:-delay], atol=2e-3, rtol=0)
+    assert_close(made[0, delay + 1024 :], pulses[0, 1024:-delay], atol=2e-3, rtol=0)
 
 
 def test_twice_the_rate_is_the_same_sound(autoencoder: Autoencoder) -> None:
@@ -169,7 +170,7 @@ def test_twice_the_rate_is_the_same_sound(autoencoder: Autoencoder) -> None:
     spectra = decoder.spectra(tone(120.0, 8).T[None], tone(120.0, 8).T[None], History())
     once, twice = (decoder.sound(spectra, History(), oversampling=factor) for factor in (1, 2))
     assert twice.shape[1] == 2 * once.shape[1]
-    torch.testing.assert_close(twice[:, ::2], once, atol=1e-5, rtol=0)
+    assert_close(twice[:, ::2], once, atol=1e-5, rtol=0)
 
 
 def test_noise_is_white_and_depends_on_the_place_only(autoencoder: Autoencoder) -> None:

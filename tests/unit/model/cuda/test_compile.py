@@ -31,6 +31,7 @@ from echo.model.files.weights import LoadedEcho
 from echo.scheduler.policy import Limits
 from echo.settings import Settings
 from echo.types import BlockSpec, SamplerParams
+from tests.closeness import assert_close
 from tests.unit.small_echo import small_autoencoder, small_dit, small_pca
 
 pytestmark = pytest.mark.slow
@@ -441,8 +442,8 @@ def test_really_compiled_code_computes_the_same_and_its_artifacts_can_be_loaded(
         compiler.seal()
         second = layer(inputs[1])
         alone = layer(inputs[1][:1])  # one row has code of its own, which is not compiled any more
-    torch.testing.assert_close([first, second], expected)
-    torch.testing.assert_close(alone, expected[1][:1])
+    assert_close([first, second], expected)
+    assert_close(alone, expected[1][:1])
     assert compiler.active
     artifacts.save()
     assert artifacts.file.stat().st_size > 0

@@ -14,7 +14,10 @@ from torch import Tensor
 
 from echo.model.autoencoder.streaming import DecodeState, StreamingDecoder
 from echo.model.cuda.decoder import CapturedDecoder, Shape, shapes_within
+from tests.closeness import assert_close
 from tests.unit.small_echo import small_autoencoder, small_pca
+
+pytestmark = pytest.mark.slow
 
 SHAPES = (Shape(1, 4), Shape(2, 4), Shape(3, 4), Shape(1, 8), Shape(2, 8))
 AUTOENCODER, PCA = small_autoencoder(), small_pca()
@@ -53,7 +56,6 @@ def latents_of(stream: int, count: int) -> Tensor:
     return torch.randn(count, 80, generator=torch.Generator().manual_seed(stream))
 
 
-@pytest.mark.slow
 @settings(deadline=None, max_examples=12)
 @given(st.lists(st.tuples(st.integers(1, 4), st.integers(1, 19)), min_size=1, max_size=4))
 def test_streams_of_any_age_in_pieces_of_any_length_sound_as_alone(pieces: list[tuple[int, int]]) -> None:
@@ -65,7 +67,7 @@ def test_streams_of_any_age_in_pieces_of_any_length_sound_as_alone(pieces: list[
         wanted = [plain.decode(expected[i], new[i]) for i in range(streams)]
         done = fast.decode_batch(found[:streams], new)
         for i in range(streams):
-            torch.testing.assert_close(torch.from_numpy(done[i][0]), torch.from_numpy(wanted[i][0]), rtol=0, atol=1e-4)
+            assert_close(torch.from_numpy(done[i][0]), torch.from_numpy(wanted[i][0]), rtol=0, atol=1e-4)
             expected[i], found[i] = wanted[i][1], done[i][1]
             assert done[i][1].position == wanted[i][1].position
     assert captured.misses == 0
@@ -94,12 +96,12 @@ def test_a_stream_that_began_elsewhere_goes_on_in_a_slot() -> None:
     _, state = plain.decode(None, latents_of(1, 6))
     expected, _ = plain.decode(state, latents_of(2, 4))
     found, after = fast.decode(state, latents_of(2, 4))
-    torch.testing.assert_close(torch.from_numpy(found), torch.from_numpy(expected), rtol=0, atol=1e-4)
+    assert_close(torch.from_numpy(found), torch.from_numpy(expected), rtol=0, atol=1e-4)
     assert graphs.replayed
     assert after.slot is not None
     assert after.nbytes == state.nbytes
     back, _ = plain.decode(after, latents_of(3, 4))  # and the other way round
-    torch.testing.assert_close(
+    assert_close(
         torch.from_numpy(back),
         torch.from_numpy(fast.decode(after, latents_of(3, 4))[0]),
         rtol=0,
@@ -112,7 +114,7 @@ def test_latents_that_are_no_numbers_spoil_no_other_stream() -> None:
     expected, _ = plain.decode(None, latents_of(2, 5))
     fast.decode_batch([None, None], [torch.full((8, 80), torch.nan)] * 2)
     found, state = fast.decode(None, latents_of(2, 5))
-    torch.testing.assert_close(torch.from_numpy(found), torch.from_numpy(expected), rtol=0, atol=1e-4)
+    assert_close(torch.from_numpy(found), torch.from_numpy(expected), rtol=0, atol=1e-4)
     found, _ = fast.decode(state, latents_of(3, 5))
     assert torch.from_numpy(found).isfinite().all()
 
@@ -125,7 +127,7 @@ def test_a_piece_whose_padding_reaches_beyond_the_last_position_is_decoded_as_it
     old = DecodeState(tails, limit - 5)
     expected, _ = plain.decode(old, latents_of(2, 5))
     found, _ = fast.decode(old, latents_of(2, 5))
-    torch.testing.assert_close(torch.from_numpy(found), torch.from_numpy(expected), rtol=0, atol=1e-4)
+    assert_close(torch.from_numpy(found), torch.from_numpy(expected), rtol=0, atol=1e-4)
     assert captured.misses == 1
 
 
@@ -134,7 +136,7 @@ def test_without_a_free_slot_a_stream_is_decoded_as_it_comes_and_counted() -> No
     expected = plain.decode(None, latents_of(1, 5))
     kept = [fast.decode(None, latents_of(1, 5)) for _ in range(10)]
     for audio, _ in kept:
-        torch.testing.assert_close(torch.from_numpy(audio), torch.from_numpy(expected[0]), rtol=0, atol=1e-4)
+        assert_close(torch.from_numpy(audio), torch.from_numpy(expected[0]), rtol=0, atol=1e-4)
     assert captured.misses == 2
     del kept
     gc.collect()

@@ -12,6 +12,7 @@ from torch import Tensor
 from echo.model.cuda.encoders import CapturedEncoders
 from echo.model.network.dit import EchoDiT
 from echo.model.sampling.prefix import Prefix
+from tests.closeness import assert_close
 from tests.unit.small_echo import small_dit
 
 
@@ -36,7 +37,7 @@ def test_a_padded_text_has_the_keys_of_an_unpadded_one() -> None:
         expected = dit.text_keys(ids)
         found = made.text(ids)
         assert found is not None
-        torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+        assert_close(found, expected, rtol=0, atol=1e-5)
         assert found.is_contiguous()
     assert made.misses == 0
 
@@ -62,7 +63,7 @@ def test_a_prefix_that_grows_in_blocks_of_any_size_has_the_keys_of_an_unpadded_o
         expected, found = expected.append(latents), found.append(latents)
         assert expected.kv is not None
         assert found.kv is not None
-        torch.testing.assert_close(found.kv, expected.kv, rtol=0, atol=1e-5)
+        assert_close(found.kv, expected.kv, rtol=0, atol=1e-5)
     assert made.misses == 0
 
 
@@ -76,7 +77,7 @@ def test_latents_that_are_no_numbers_spoil_no_other_prefix() -> None:
     expected = Prefix(plain).append(latents).append(latents).kv
     assert found is not None
     assert expected is not None
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    assert_close(found, expected, rtol=0, atol=1e-5)
 
 
 @torch.inference_mode()
@@ -84,11 +85,11 @@ def test_what_is_longer_than_captured_is_encoded_as_it_comes_and_counted() -> No
     plain, fast = small_dit(torch.float32), small_dit(torch.float32)
     made = fast.encoders = encoders(fast)
     ids = torch.arange(60, dtype=torch.int32)
-    torch.testing.assert_close(fast.encode_text(ids), plain.encode_text(ids))
+    assert_close(fast.encode_text(ids), plain.encode_text(ids))
     latents = torch.randn(80, 80)
     found = Prefix(fast).append(latents).kv
     assert found is not None
-    torch.testing.assert_close(found, Prefix(plain).append(latents).kv)
+    assert_close(found, Prefix(plain).append(latents).kv)
     assert made.misses == 2
 
 

@@ -21,6 +21,7 @@ from echo.model.network.modulation import ModulationCache
 from echo.model.sampling.prefix import Prefix
 from echo.model.sampling.sampler import BlockSampler, draw_noise, make_conditions, step_together
 from echo.types import BlockSpec, SamplerParams
+from tests.closeness import assert_close
 from tests.unit.small_echo import DIT, small_dit
 
 BUCKETS = (32, 64, 256)
@@ -76,7 +77,7 @@ def test_many_rows_at_once_come_out_as_row_by_row() -> None:
         given_in = rows_of(dit, sizes)
         found = forward(*given_in)
         for a, b in zip(found, dit.row_by_row(*given_in), strict=True):
-            torch.testing.assert_close(a, b, rtol=0, atol=2e-5)
+            assert_close(a, b, rtol=0, atol=2e-5)
     assert forward.misses == 0
 
 
@@ -100,7 +101,7 @@ def test_step_with_more_rows_or_latents_than_a_replay_has_room_for_is_replayed_i
         found = dit.velocity(*given_in)
         assert recorder.replayed - before == replays
         for a, b in zip(found, dit.row_by_row(*given_in), strict=True):
-            torch.testing.assert_close(a, b, rtol=0, atol=2e-5)
+            assert_close(a, b, rtol=0, atol=2e-5)
     assert forward.misses == 0
 
 
@@ -117,7 +118,7 @@ def test_rows_whose_keys_do_not_fit_the_arena_run_eagerly_and_the_others_of_the_
     assert recorder.replayed == 1
     expected = dit.row_by_row(rows, modulation, contexts, starts)
     for a, b in zip(found, expected, strict=True):
-        torch.testing.assert_close(a, b, rtol=0, atol=2e-5)
+        assert_close(a, b, rtol=0, atol=2e-5)
     assert forward.misses == 1
 
 
@@ -142,7 +143,7 @@ def test_a_small_bucket_has_room_for_few_rows_so_many_short_rows_take_a_larger_o
         assert {count for count, _ in sequences} == {room}  # one more, for the padding
         assert max(longest for _, longest in sequences) <= 640
         for a, b in zip(found, dit.row_by_row(*given_in), strict=True):
-            torch.testing.assert_close(a, b, rtol=0, atol=2e-5)
+            assert_close(a, b, rtol=0, atol=2e-5)
 
 
 def flash_contract(
@@ -178,7 +179,7 @@ def test_what_flash_attention_leaves_unwritten_reaches_no_result_and_no_later_st
         given_in = rows_of(dit, sizes)
         found = forward(*given_in)
         for a, b in zip(found, dit.row_by_row(*given_in), strict=True):
-            torch.testing.assert_close(a, b, rtol=0, atol=2e-5)
+            assert_close(a, b, rtol=0, atol=2e-5)
 
 
 def mix(dit: EchoDiT, texts: list[int], sizes: list[int], steps: list[int]) -> list[BlockSampler]:
@@ -213,7 +214,7 @@ def test_blocks_of_any_mix_come_out_as_alone_and_nothing_is_recorded_anew(jobs: 
     while running := [sampler for sampler in together if not sampler.done]:
         step_together(dit, running)
     for a, b in zip(alone, together, strict=True):
-        torch.testing.assert_close(b.latents, a.latents, rtol=0, atol=1e-4)
+        assert_close(b.latents, a.latents, rtol=0, atol=1e-4)
     assert recorder.recorded == len(BUCKETS)
     assert recorder.replayed == max(steps)
     assert forward.misses == 0
@@ -252,7 +253,7 @@ def test_row_that_is_longer_than_the_attention_call_looks_for_runs_eagerly_and_i
     forward.capture()
     given_in = rows_of(dit, [9, 700])
     for a, b in zip(forward(*given_in), dit.row_by_row(*given_in), strict=True):
-        torch.testing.assert_close(a, b, rtol=0, atol=2e-5)
+        assert_close(a, b, rtol=0, atol=2e-5)
     assert forward.misses == 1
 
 

@@ -94,6 +94,7 @@ def test_a_written_release_loads_with_the_same_weights(release: Path) -> None:
     assert loaded.dit.blockwise
 
 
+@pytest.mark.slow
 def test_a_folded_autoencoder_is_written_with_the_released_keys(tmp_path: Path) -> None:
     save_release(tmp_path, small_dit(), small_autoencoder(fold=True), small_pca())
     assert load_file(tmp_path / AE_FILE).keys() == small_autoencoder(fold=False).state_dict().keys()
@@ -111,6 +112,7 @@ def test_loaded_modules_are_for_inference_and_nothing_stays_on_meta(release: Pat
     assert not any("parametrizations" in key for key in loaded.autoencoder.state_dict())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_each_part_has_its_own_dtype(release: Path, dtype: torch.dtype) -> None:
     loaded = load_echo(str(release), dtype=torch.float32, ae_dtype=dtype)
@@ -136,6 +138,7 @@ def test_rotary_table_of_the_checkpoint_is_used(release: Path) -> None:
     assert torch.equal(load(release).autoencoder.quantizer.post_module.freqs_cis, table)
 
 
+@pytest.mark.slow
 def test_rotary_tables_are_computed_when_missing(release: Path) -> None:
     expected = load(release).autoencoder.quantizer.pre_module.freqs_cis
     edit(release / AE_FILE, lambda state: {key: value for key, value in state.items() if "freqs_cis" not in key})
@@ -249,6 +252,7 @@ def test_the_embedded_model_loads_and_its_zero_latents_are_silent() -> None:
     assert np.abs(samples[8 * 2048 :]).max() < 0.02
 
 
+@pytest.mark.slow
 def test_random_weights_of_a_named_shape() -> None:
     model = random_echo("tiny", dtype=torch.float32, seed=3)
     assert model.dit.config.num_layers == 7

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from echo.model.network.attention import RowByRow, attend
 from echo.model.network.kv import KV, pack_context
+from tests.closeness import assert_close
 
 LAYERS, HEADS, WIDTH = 2, 3, 8
 
@@ -41,7 +42,7 @@ def test_shared_voice_weighs_as_in_one_softmax_whatever_the_rows_sizes() -> None
         for i, span in enumerate(torch.arange(sum(sizes)).split(sizes)):
             seen = [*sources[i], *([voices[i]] if voices[i] is not None else [])]
             expected = one_softmax(q[span], k[span], v[span], seen, layer)
-            torch.testing.assert_close(out[span], expected, rtol=1e-5, atol=1e-6)
+            assert_close(out[span], expected, rtol=1e-5, atol=1e-6)
 
 
 def test_row_comes_out_the_same_to_the_bit_in_any_company() -> None:
@@ -59,5 +60,5 @@ def test_devices_without_the_fast_kernel_give_the_same() -> None:
     q, keys = torch.randn(6, HEADS, WIDTH), kv(9, 2)[0]
     fast, weight = attend(q, keys)
     plain, plain_weight = attend(q, keys, fast=False)
-    torch.testing.assert_close(plain, fast, rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(plain_weight, weight, rtol=1e-5, atol=1e-6)
+    assert_close(plain, fast, rtol=1e-5, atol=1e-6)
+    assert_close(plain_weight, weight, rtol=1e-5, atol=1e-6)

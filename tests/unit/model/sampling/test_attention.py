@@ -13,6 +13,7 @@ from echo.model.network.modulation import ModulationCache
 from echo.model.sampling.prefix import Prefix
 from echo.model.sampling.sampler import BlockSampler, draw_noise, make_conditions, step_together
 from echo.types import BlockSpec, SamplerParams
+from tests.closeness import assert_close
 from tests.unit.model.cuda.test_graphs import recorded_dit
 from tests.unit.small_echo import small_dit
 
@@ -61,7 +62,7 @@ def test_it_is_of_the_last_step_and_of_the_text_alone() -> None:
         sampler.step()
     assert sampler.attention is not None
     assert sampler.attention.shape == (8, len(TEXTS[0]))
-    torch.testing.assert_close(sampler.attention, expected(dit, 8, list(TEXTS[0]), x, t))
+    assert_close(sampler.attention, expected(dit, 8, list(TEXTS[0]), x, t))
 
 
 @torch.inference_mode()
@@ -100,7 +101,7 @@ def test_rows_in_one_step_and_captured_steps_give_the_same_as_each_row_alone() -
     for a, b in zip(alone, together, strict=True):
         assert a.attention is not None
         assert b.attention is not None
-        torch.testing.assert_close(a.attention, b.attention, rtol=0, atol=1e-5)
+        assert_close(a.attention, b.attention, rtol=0, atol=1e-5)
 
 
 @torch.inference_mode()
@@ -121,4 +122,4 @@ def test_steps_that_are_replayed_in_parts_hand_out_each_rows_own() -> None:
     for a, b in zip(alone, many, strict=True):
         assert a.attention is not None
         assert b.attention is not None
-        torch.testing.assert_close(a.attention, b.attention, rtol=0, atol=1e-5)
+        assert_close(a.attention, b.attention, rtol=0, atol=1e-5)

@@ -14,6 +14,7 @@ from echo.model.network.modulation import ModulationCache
 from echo.model.sampling.prefix import Prefix
 from echo.model.sampling.sampler import BlockSampler, draw_noise, make_conditions, step_together
 from echo.types import BlockSpec, SamplerParams
+from tests.closeness import assert_close
 from tests.unit.small_echo import small_dit
 
 #: Guidance, rescaling, and keys of the voice that are scaled for the first of three steps only: after it, all is packed
@@ -68,6 +69,7 @@ def finished(dit: EchoDiT, blocks: list[BlockSampler]) -> list[Tensor]:
     return [block.latents for block in blocks]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps_before", [0, 1, 2])
 def test_a_step_can_be_repeated_wherever_it_has_failed(dit: EchoDiT, steps_before: int) -> None:
     blocks = samplers(dit)
@@ -90,4 +92,4 @@ def test_a_step_can_be_repeated_wherever_it_has_failed(dit: EchoDiT, steps_befor
             step_together(dit, blocks)
         assert not any(block.done for block in blocks)
         for got, want in zip(finished(dit, blocks), wanted, strict=True):
-            torch.testing.assert_close(got, want, rtol=0, atol=0)
+            assert_close(got, want, rtol=0, atol=0)
