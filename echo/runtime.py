@@ -317,11 +317,12 @@ class Runtime:
         )
 
     async def _warm_up(self, service: SpeechService) -> None:
-        """Speak with every shape that a request without options uses, and have the default voice encoded."""
+        """Speak as a request without options would, and have the default voice encoded."""
         chunk = split(self.settings.warmup_text, service.rules.text, service.rules.chunks)[0]
         seconds = estimate_seconds(chunk.text, service.rules.chunks.chars_per_s, service.rules.chunks.words_per_s)
         voice = await self._warm_up_voice(service)
-        for streaming in (True, False):
+        # On a GPU the shapes of each plan are compiled and captured. On a CPU a second plan would only take its time.
+        for streaming in (True,) if service.engine.info.device == "cpu" else (True, False):
             plan = sized_plan(service.presets.plan(SpeechOptions(), streaming=streaming), seconds)
             utterance = Utterance(text=chunk.text, plan=plan, seed=0, voice=voice)
             try:
