@@ -6,8 +6,6 @@ import json
 import socket
 from pathlib import Path
 
-import pytest
-
 from tests.e2e.conftest import Held, Start
 
 
@@ -43,26 +41,13 @@ def test_it_tells_its_settings_but_no_secret_and_that_a_preview_speaks(start: St
     assert server.get("/v1/voices", headers={"Authorization": "Bearer another-key"}).status_code == 200
 
 
-@pytest.mark.parametrize(
-    ("arguments", "settings", "names"),
-    [
-        ([], {"ECHO_MAX_QUEUE": "many"}, ["ECHO_MAX_QUEUE", "'many'", "integer"]),
-        ([], {"ECHO_DEVICE": "gpu"}, ["ECHO_DEVICE", "'gpu'", "auto, cuda, cuda:<number>, mps or cpu"]),
-        (["--preset", "x", "--device", "tpu"], {}, ["ECHO_DEVICE", "'tpu'"]),
-        ([], {"ECHO_VOICES_DIR": ","}, ["ECHO_VOICES_DIR", "at least one folder"]),
-        ([], {"ECHO_PRESETS_FILE": "no-such-presets.toml"}, ["no-such-presets.toml", "cannot be read"]),
-        ([], {"ECHO_WARMUP_TEXT": "*sighs*"}, ["ECHO_WARMUP_TEXT", "nothing to speak"]),
-        ([], {"ECHO_FISH_DTYPE": "int8"}, ["ECHO_FISH_DTYPE", "'int8'", "'float32', 'float16' or 'bfloat16'"]),
-    ],
-)
-def test_a_wrong_setting_ends_the_start_with_one_line(
-    start: Start, arguments: list[str], settings: dict[str, str], names: list[str]
-) -> None:
-    server = start(*arguments, **settings)
+def test_a_wrong_setting_ends_the_start_with_one_line(start: Start) -> None:
+    server = start(ECHO_MAX_QUEUE="many")
     assert server.wait() == 2
-    assert len(server.log.splitlines()) == 1
-    for name in names:
-        assert name in server.log
+    (line,) = server.log.splitlines()
+    assert "ECHO_MAX_QUEUE" in line
+    assert "'many'" in line
+    assert "integer" in line
 
 
 def test_a_model_that_is_not_there_ends_the_start_with_the_reason(start: Start, tmp_path: Path) -> None:
