@@ -19,18 +19,22 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadf
 # The tests start hundreds of processes, and each would compile the same modules.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: serve test tests test-fast test-engines test-scale image attack soak packages kokoro natural-teachers judge check lint types pages docs bench train-tiny lock sbom clean
+.PHONY: serve test tests collected test-fast test-engines test-scale image attack soak packages kokoro natural-teachers judge check lint types pages docs bench train-tiny lock sbom clean
 
 serve: $(VENV)/.serve          ## set up and serve on http://127.0.0.1:8000
 	$(BIN)/python api_server.py
 
 test: $(VENV)/.dev             ## set up and run every check and test
-	$(MAKE) --no-print-directory --jobs 2 packages kokoro
+	$(MAKE) --no-print-directory --jobs 3 packages kokoro collected
 	$(MAKE) --no-print-directory --jobs 2 tests check
 
 # Kokoro is the one foreign engine that is small enough to be heard in every run.
 tests: $(VENV)/.dev
 	TEST_ENGINES=$(ENGINES) $(PYTEST)
+
+# Each of the processes would compile the same modules, and rewrite the same tests: here one does, while others load.
+collected: $(VENV)/.dev
+	$(BIN)/python -m pytest --collect-only -qq >/dev/null 2>&1 || true  # what is wrong, the tests tell
 
 test-fast: $(VENV)/.dev         ## the quick part of the tests: no training, no real compiling, no foreign clients
 	$(PYTEST) --numprocesses 2 -p no:schemathesis -p no:cloudcoil --quick
