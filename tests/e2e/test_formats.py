@@ -12,7 +12,7 @@ from echo.types import SAMPLE_RATE, Audio
 from tests.e2e.listening import decoded, from_pcm, from_wav
 from tests.e2e.server_process import ServerProcess
 
-TEXT = "The same sentence in every format."
+TEXT = "Good morning."
 #: Samples of one frame: files of these formats may only be longer, by what fills their first and last frames.
 FRAME: Mapping[str, int] = {"wav": 0, "flac": 0, "opus": 960, "mp3": 1152, "aac": 1024}
 
