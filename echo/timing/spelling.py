@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 _WORD = re.compile(r"\S+")
@@ -11,6 +12,8 @@ _TAG = re.compile(r"\[S\d+\]")
 #: How many characters must agree for text to count as passed that has been left out (markup, directions), and the most
 #: that may have been: the fewer agree, the nearer they must be.
 _LEFT_OUT = ((8, 4_000), (4, 200), (2, 20))
+#: A word of so many characters is searched for as far as four characters are.
+_SURE_WORD = 3
 #: The most characters that spelling may have put in at one place (" times " for an asterisk).
 _PUT_IN = 40
 
@@ -42,10 +45,41 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class _Char:
+    """A letter or digit of a text: its place in characters and bytes, and whether a word begins with it."""
+
     text: str
-    chunk: int
+    place: int
     byte: int
-    width: int
+    begins: bool
+    chunk: int = 0
+
+    @property
+    def end(self) -> int:
+        """One past its last byte."""
+        return self.byte + len(self.text.encode("utf-8", errors="ignore"))
+
+
+class _Letters:
+    """Letters and digits of a text, alike whatever their case and accents, and the words that they are."""
+
+    def __init__(self, chars: Sequence[_Char]) -> None:
+        self.text = "".join(_folded(char.text) for char in chars)
+        #: Where words begin; also where the next one would.
+        self.edges = {0, len(chars), *(number for number, char in enumerate(chars) if char.begins)}
+
+    def word(self, start: int) -> str:
+        """The rest of the word that a letter is in."""
+        end = start + 1
+        while end not in self.edges:
+            end += 1
+        return self.text[start:end]
+
+    def find_word(self, word: str, start: int, end: int) -> int:
+        """Where a whole word begins, from ``start`` on and before ``end``; -1: nowhere."""
+        at = self.text.find(word, start, end)
+        while at >= 0 and not (at in self.edges and at + len(word) in self.edges):
+            at = self.text.find(word, at + 1, end)
+        return at
 
 
 def find_words(source: str, chunks: Sequence[str]) -> list[list[Written]]:
@@ -54,35 +88,32 @@ def find_words(source: str, chunks: Sequence[str]) -> list[list[Written]]:
     Spelling changes capitals and marks, takes markup and directions out, and puts speaker tags in. Letters and digits
     are compared, in order, whatever their case.
     """
-    tags = _tagged(source)
-    written = [(place, char) for place, char in enumerate(source) if char.isalnum() and place not in tags]
-    spelled = [char for index, chunk in enumerate(chunks) for char in _chars(index, chunk)]
-    pairs = _matched("".join(map(_folded, (char for _, char in written))), "".join(_folded(c.text) for c in spelled))
+    written = list(_chars(source))
+    spelled = [char for index, chunk in enumerate(chunks) for char in _chars(chunk, index)]
     found: list[list[Written]] = [[] for _ in chunks]
-    at = {written[a][0]: spelled[b] for a, b in pairs}
+    at = {written[a].place: spelled[b] for a, b in _matched(_Letters(written), _Letters(spelled))}
     for word in _WORD.finditer(source):
         chars = [(place, at[place]) for place in range(*word.span()) if place in at]
         if not chars:
             continue
         chunk = chars[0][1].chunk
         inside = [(place, char) for place, char in chars if char.chunk == chunk]
-        last = inside[-1][1]
-        found[chunk].append(
-            Written(word.start(), word.end(), tuple((place, c.byte) for place, c in inside), last.byte + last.width)
-        )
+        bytes_ = tuple((place, char.byte) for place, char in inside)
+        found[chunk].append(Written(word.start(), word.end(), bytes_, inside[-1][1].end))
     return found
 
 
-def _chars(index: int, chunk: str) -> list[_Char]:
-    """Letters and digits of a chunk with their bytes; none of its speaker tags."""
-    tags = _tagged(chunk)
-    chars, byte = [], 0
-    for place, char in enumerate(chunk):
-        width = len(char.encode("utf-8", errors="ignore"))
+def _chars(text: str, chunk: int = 0) -> Iterator[_Char]:
+    """Letters and digits of a text; none of its speaker tags."""
+    tags = _tagged(text)
+    begins, byte = True, 0
+    for place, char in enumerate(text):
         if char.isalnum() and place not in tags:
-            chars.append(_Char(char, index, byte, width))
-        byte += width
-    return chars
+            yield _Char(char, place, byte, begins, chunk)
+            begins = False
+        elif not unicodedata.combining(char):
+            begins = True
+        byte += len(char.encode("utf-8", errors="ignore"))
 
 
 def _tagged(text: str) -> set[int]:
@@ -91,23 +122,26 @@ def _tagged(text: str) -> set[int]:
 
 
 def _folded(char: str) -> str:
-    """One character for one, whatever its case."""
+    """One character for one, whatever its case, and without its accents: these may be characters of their own."""
+    base, *accents = unicodedata.normalize("NFD", char)
+    char = base if all(map(unicodedata.combining, accents)) else char
     lower = char.lower()
     return lower if len(lower) == 1 else char
 
 
-def _matched(source: str, spoken: str) -> list[tuple[int, int]]:
+def _matched(source: _Letters, spoken: _Letters) -> list[tuple[int, int]]:
     """Pairs of indices of the same character in both, rising, over what only one of them has."""
     pairs: list[tuple[int, int]] = []
     a = b = 0
-    while a < len(source) and b < len(spoken):
-        if source[a] == spoken[b]:
+    while a < len(source.text) and b < len(spoken.text):
+        if source.text[a] == spoken.text[b]:
             pairs.append((a, b))
             a, b = a + 1, b + 1
             continue
         left_out, put_in = _passed(source, spoken, a, b)
         if left_out is not None and (put_in is None or left_out - a <= put_in - b):
             a = left_out
+            _begin_with_word(pairs, source, spoken, a, b)
         elif put_in is not None:
             b = put_in
         else:
@@ -115,11 +149,29 @@ def _matched(source: str, spoken: str) -> list[tuple[int, int]]:
     return pairs
 
 
-def _passed(source: str, spoken: str, a: int, b: int) -> tuple[int | None, int | None]:
+def _begin_with_word(pairs: list[tuple[int, int]], source: _Letters, spoken: _Letters, a: int, b: int) -> None:
+    """Move pairs to where the source goes on, at ``a``, up to the beginning of the word that this is within.
+
+    What has been left out may begin as that word does: ``*sighs* So``.
+    """
+    moved = len(pairs)
+    while a not in source.edges and b not in spoken.edges and moved and pairs[moved - 1][1] == b - 1:
+        if source.text[a - 1] != spoken.text[b - 1]:
+            return
+        a, b, moved = a - 1, b - 1, moved - 1
+        pairs[moved] = (a, b)
+
+
+def _passed(source: _Letters, spoken: _Letters, a: int, b: int) -> tuple[int | None, int | None]:
     """Where the source goes on as the spoken text does at ``b``, and where that goes on as the source at ``a``."""
     for sure, farthest in _LEFT_OUT:
-        left_out = source.find(spoken[b : b + sure], a, a + farthest)
-        put_in = spoken.find(source[a : a + sure], b, b + _PUT_IN)
+        left_out = source.text.find(spoken.text[b : b + sure], a, a + farthest)
+        put_in = spoken.text.find(source.text[a : a + sure], b, b + _PUT_IN)
         if left_out >= 0 or put_in >= 0:
             return left_out if left_out >= 0 else None, put_in if put_in >= 0 else None
+        if sure == _LEFT_OUT[0][0] and b in spoken.edges:
+            word = spoken.word(b)
+            reach = _LEFT_OUT[1 if len(word) >= _SURE_WORD else 2][1]
+            if (left_out := source.find_word(word, a, a + reach)) >= 0:
+                return left_out, None
     return None, None

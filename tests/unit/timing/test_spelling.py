@@ -38,6 +38,15 @@ def found_in(source: str) -> list[tuple[str, str]]:
         ("2*3 is it.", [("2*3", "2 times 3"), ("is", "is"), ("it.", "it")]),
         ("[S2] You. [S1] Me.", [("You.", "You"), ("Me.", "Me")]),
         ("cold—warm", [("cold—warm", "Cold, warm")]),
+        # What is left out begins as the word after it does, or is like a part of the next one.
+        ("*sighs* So be it.", [("So", "So"), ("be", "be"), ("it.", "it")]),
+        ("(laughs) Let me.", [("Let", "Let"), ("me.", "me")]),
+        ("Fun. *sighs* Yes. [laughter] Indeed.", [("Fun.", "Fun"), ("Yes.", "Yes"), ("Indeed.", "Indeed")]),
+        # A letter and its accent as two characters, as macOS writes them.
+        (
+            "C'est a\u0300 toi, E\u0301ric.",
+            [("C'est", "C'est"), ("a\u0300", "à"), ("toi,", "toi"), ("E\u0301ric.", "Éric")],
+        ),
     ],
 )
 def test_words_are_found_whatever_spelling_has_done(source: str, words: list[tuple[str, str]]) -> None:
