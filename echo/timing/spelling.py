@@ -123,8 +123,8 @@ def _tagged(text: str) -> set[int]:
 
 def _folded(char: str) -> str:
     """One character for one, whatever its case, and without its accents: these may be characters of their own."""
-    base, *accents = unicodedata.normalize("NFD", char)
-    char = base if all(map(unicodedata.combining, accents)) else char
+    parts = unicodedata.normalize("NFD", char)
+    char = parts[0] if all(map(unicodedata.combining, parts[1:])) else char
     lower = char.lower()
     return lower if len(lower) == 1 else char
 
