@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import zip_longest
 
 _WORD = re.compile(r"\S+")
 _TAG = re.compile(r"\[S\d+\]")
 #: How many characters must agree for text to count as passed that has been left out (markup, directions), and the most
 #: that may have been: the fewer agree, the nearer they must be.
 _LEFT_OUT = ((8, 4_000), (4, 200), (2, 20))
+#: Marks that spelling turns into others, and those that it makes of them.
+_TURNED, _INTO = frozenset("—–―‒…:;!?"), frozenset(".,!?")
 #: A word of so many characters is searched for as far as four characters are.
 _SURE_WORD = 3
 #: The most characters that spelling may have put in at one place (" times " for an asterisk).
@@ -25,12 +28,15 @@ class Written:
     place, end  first character in the source, and one past the last
     chars       places in the source and bytes in the chunk of the characters that both have, in order; never empty
     last        one past the last of those bytes
+    marks       first character and one past the last of each mark that stands by itself behind it, such as a dash, and
+                is read
     """
 
     place: int
     end: int
     chars: tuple[tuple[int, int], ...]
     last: int
+    marks: tuple[tuple[int, int], ...] = ()
 
     @property
     def first(self) -> int:
@@ -100,7 +106,25 @@ def find_words(source: str, chunks: Sequence[str]) -> list[list[Written]]:
         inside = [(place, char) for place, char in chars if char.chunk == chunk]
         bytes_ = tuple((place, char.byte) for place, char in inside)
         found[chunk].append(Written(word.start(), word.end(), bytes_, inside[-1][1].end))
-    return found
+    firsts = [words[0].place for words in found if words]
+    return [list(_marked(source, words, chunk, firsts)) for words, chunk in zip(found, chunks, strict=True)]
+
+
+def _marked(source: str, words: Sequence[Written], chunk: str, firsts: Sequence[int]) -> Iterator[Written]:
+    """Add to the words of a chunk the marks behind them; ``firsts`` are the places at which chunks begin."""
+    spelled = chunk.encode("utf-8", errors="ignore")
+    for word, after in zip_longest(words, words[1:]):
+        read = set(spelled[word.last : after.first if after else None].decode("utf-8", errors="ignore"))
+        end = after.place if after else min((first for first in firsts if first > word.place), default=len(source))
+        marks = tuple(mark.span() for mark in _WORD.finditer(source, word.end, end) if _is_read(mark[0], read))
+        yield replace(word, marks=marks) if marks else word
+
+
+def _is_read(mark: str, read: set[str]) -> bool:
+    """Whether what stands by itself in the source is a mark, and among the characters that are read there."""
+    if any(char.isalnum() for char in mark):
+        return False  # a word that is left out
+    return not read.isdisjoint(mark) or (_TURNED.issuperset(mark) and not read.isdisjoint(_INTO))
 
 
 def _chars(text: str, chunk: int = 0) -> Iterator[_Char]:

@@ -53,6 +53,21 @@ def test_words_are_found_whatever_spelling_has_done(source: str, words: list[tup
     assert found_in(source) == words
 
 
+@pytest.mark.parametrize(
+    ("source", "marks"),
+    [
+        ("Fish & chips — or 2 + 3 ... really", {"Fish": ["&"], "chips": ["—"], "2": ["+"], "3": ["..."], "really": []}),
+        ("Il dit : bonjour !", {"dit": [":"], "bonjour": ["!"]}),
+        # Markup and emoticons are not read.
+        ("- one\n- *two* * three 🙂 :-) four\n\n---\n\n# five", {"one": [], "three": [], "four": []}),
+    ],
+)
+def test_marks_that_stand_by_themselves_are_with_the_word_before_them(source: str, marks: dict[str, list[str]]) -> None:
+    words = [word for words in find_words(source, chunks_of(source)) for word in words]
+    found = {source[word.place : word.end]: [source[start:end] for start, end in word.marks] for word in words}
+    assert found | marks == found
+
+
 def test_every_word_of_a_long_text_is_found_in_its_chunk() -> None:
     source = "The rain has stopped, and we can go out again now. " * 20
     assert len(chunks_of(source)) > 10
