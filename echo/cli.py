@@ -128,7 +128,7 @@ def _say(given: argparse.Namespace) -> int:
             return 2
         subtitles = Subtitles(given.subtitles)
     if given.file is not None:
-        return _say_book(given, output, format, options)
+        return _say_book(given, output, format, subtitles, options)
     text = sys.stdin.read() if given.text == "-" else given.text
     with load(given.model, device=given.device) as speech:
         options |= {"voice": _voice(speech, given.voice), "seed": given.seed}
@@ -141,11 +141,13 @@ def _say(given: argparse.Namespace) -> int:
         write(spoken, speech.sample_rate, target, format, play=given.play)
     if subtitles is not None:
         subtitles.write()
-        if subtitles.method is TimesMethod.ESTIMATE:
-            print(
-                f"echo-tts: {given.subtitles}: this engine tells no times of words; they are estimated", file=sys.stderr
-            )
+        _tell_of_estimates(subtitles)
     return 0
+
+
+def _tell_of_estimates(subtitles: Subtitles) -> None:
+    if subtitles.method is TimesMethod.ESTIMATE:
+        print(f"echo-tts: {subtitles.path}: this engine tells no times of words; they are estimated", file=sys.stderr)
 
 
 def _wrong_subtitles(given: argparse.Namespace) -> str | None:
@@ -155,12 +157,12 @@ def _wrong_subtitles(given: argparse.Namespace) -> str | None:
         return f"{given.subtitles}: the name must end in one of {' '.join(suffixes)}"
     if not given.subtitles.parent.is_dir():
         return f"{given.subtitles}: there is no such folder"
-    if given.file is not None:
-        return "--subtitles needs a text, not --file"
     return None
 
 
-def _say_book(given: argparse.Namespace, output: Path, format: AudioFormat, options: dict[str, Any]) -> int:
+def _say_book(
+    given: argparse.Namespace, output: Path, format: AudioFormat, subtitles: Subtitles | None, options: dict[str, Any]
+) -> int:
     from echo.jobs.local import BookProgress, speak_book
 
     try:
@@ -190,6 +192,7 @@ def _say_book(given: argparse.Namespace, output: Path, format: AudioFormat, opti
                 markdown=given.file.suffix.lower() in (".md", ".markdown"),
                 seed=given.seed,
                 tell=tell,
+                words=subtitles.write_pieces if subtitles is not None else None,
                 voice=_voice(speech, given.voice),
                 speed=given.speed,
                 preset=given.preset,
@@ -199,6 +202,8 @@ def _say_book(given: argparse.Namespace, output: Path, format: AudioFormat, opti
             bar.close()
             print("echo-tts: stopped; the same command goes on from here", file=sys.stderr)
             raise
+    if subtitles is not None:
+        _tell_of_estimates(subtitles)
     print(f"{output}: {seconds / 60:.1f} minutes", file=sys.stderr)
     return 0
 

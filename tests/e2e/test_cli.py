@@ -108,7 +108,7 @@ def test_a_book_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
     (tmp_path / "book.md").write_text(
         "# One\n\nIt rained.\n\n# Two\n\n" + "It would not stop, whatever they did. " * 60
     )
-    say = ["say", "--file", "book.md", "-o", "book.flac", "--voice", "tiny_anna"]
+    say = ["say", "--file", "book.md", "-o", "book.flac", "--voice", "tiny_anna", "--subtitles", "book.srt"]
     parts = tmp_path / "book.flac.parts"
     process = subprocess.Popen(
         [sys.executable, "-m", "echo", *say],
@@ -135,6 +135,8 @@ def test_a_book_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
     assert np.allclose(samples[: rate // 2], 0.5, atol=0.01)
     assert len(samples) / rate > 4
     assert not parts.exists()
+    words = " ".join(line for line in (tmp_path / "book.srt").read_text().split("\n") if line and line[0].isalpha())
+    assert words == "One It rained. Two " + " ".join(["It would not stop, whatever they did."] * 60)
 
 
 def test_bench_tells_first_sound_and_real_time_factor(tmp_path: Path) -> None:

@@ -105,6 +105,11 @@ def test_subtitles_note_the_words_that_pass(tmp_path: Path) -> None:
     subtitles.write()
     assert subtitles.method is TimesMethod.ESTIMATE
     assert subtitles.path.read_bytes() == b"1\n00:00:00,000 --> 00:00:01,000\nOne two.\n"
+    subtitles.write_pieces([[Timed("One", 0.0, 1.0)], [], [Timed("two", 1.0, 2.0)]], TimesMethod.ATTENTION)
+    assert subtitles.method is TimesMethod.ATTENTION
+    assert (
+        subtitles.path.read_text() == "1\n00:00:00,000 --> 00:00:01,000\nOne\n\n2\n00:00:01,000 --> 00:00:02,000\ntwo\n"
+    )
     with pytest.raises(ValueError, match="txt"):
         Subtitles(tmp_path / "out.txt")
 
@@ -114,7 +119,7 @@ def test_subtitles_note_the_words_that_pass(tmp_path: Path) -> None:
     [
         ["Hello.", "--subtitles", "out.txt"],
         ["Hello.", "--subtitles", "missing/out.srt"],
-        ["--file", "book.txt", "--subtitles", "out.srt"],
+        ["--file", "book.txt", "--subtitles", "out.txt"],
     ],
 )
 def test_subtitles_that_cannot_be_written_are_refused_before_anything_is_loaded(
