@@ -36,6 +36,7 @@ def test_say_writes_files_and_shows_its_progress_on_standard_error(tmp_path: Pat
     done = echo(tmp_path, "say", "-", *options, stdin="Written to a file. And read.")
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
     assert "out.mp3" in done.stderr
+    assert " INFO " not in done.stderr
     assert "estimated" not in done.stderr
     assert "Traceback" not in done.stderr
     samples, rate = decoded((tmp_path / "out.mp3").read_bytes())
@@ -56,7 +57,7 @@ def test_say_with_an_unknown_voice_fails_with_one_line_and_leaves_the_file_alone
     done = echo(tmp_path, "--model", "tiny", "say", "Hello.", "--voice", "nobody", "-o", "speech.wav", **QUICK)
     assert done.returncode == 1
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("echo-tts: ")]
-    assert "nobody" in line
+    assert line == "echo-tts: Unknown voice 'nobody'. The available voices are listed by `echo-tts voices`."
     assert "Traceback" not in done.stderr
     assert path.read_bytes() == b"what was there before"
 

@@ -120,13 +120,17 @@ def test_subtitles_note_the_words_that_pass(tmp_path: Path) -> None:
         ["Hello.", "--subtitles", "out.txt"],
         ["Hello.", "--subtitles", "missing/out.srt"],
         ["--file", "book.txt", "--subtitles", "out.txt"],
+        ["Hello.", "--play"],
+        ["--file", "book.txt", "--play"],
     ],
 )
-def test_subtitles_that_cannot_be_written_are_refused_before_anything_is_loaded(
+def test_what_cannot_be_written_or_played_is_refused_before_anything_is_loaded(
     arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli, "set_up_log", lambda: None)
+    (tmp_path / "book.txt").write_text("It rained.")
+    monkeypatch.setattr(cli, "set_up_log", lambda **_: None)
     monkeypatch.setattr(cli, "load", None)
-    assert cli.main(["say", *arguments]) == 2
+    monkeypatch.setattr(player.shutil, "which", lambda name: None)
+    assert cli.main(["say", *arguments]) != 0
     assert capsys.readouterr().err.startswith("echo-tts: ")
