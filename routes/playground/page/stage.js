@@ -60,6 +60,7 @@ export class Stage {
     this.#liveWave.push(samples);
     $("player").dataset.receivedBytes = String(Number($("player").dataset.receivedBytes) + 2 * samples.length);
     $("position").max = this.#take.duration;
+    if (this.#player.paused) this.#progress(); // else the player tells of it soon
   }
 
   /** The take is complete, though not yet heard to the end. */

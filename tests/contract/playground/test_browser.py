@@ -94,7 +94,13 @@ def test_it_is_heard_before_it_is_complete(host: Served, visit: Open) -> None:
     arrived = page.told("received-bytes")
     assert arrived > 0
     expect(page.page.locator("#first-sound")).to_contain_text(" s")
+    # What arrives while it pauses is shown, too.
+    page.page.click("#play")
+    page.player(state="paused", stream="open")
     gate.open()
+    page.player(state="paused", stream="done")
+    expect(page.page.locator("#time")).to_contain_text(f"/ {page.told('received-bytes') / 88200:.1f} s")
+    page.page.click("#play")
     page.player(state="ended", stream="done")
     assert not gate.expired
     assert page.told("received-bytes") > arrived
