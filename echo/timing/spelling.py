@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
@@ -70,15 +71,14 @@ class _Letters:
 
     def __init__(self, chars: Sequence[_Char]) -> None:
         self.text = "".join(_folded(char.text) for char in chars)
+        self._edges = [0, *(number for number, char in enumerate(chars) if char.begins and number), len(chars)]
         #: Where words begin; also where the next one would.
-        self.edges = {0, len(chars), *(number for number, char in enumerate(chars) if char.begins)}
+        self.edges = frozenset(self._edges)
 
-    def word(self, start: int) -> str:
-        """The rest of the word that a letter is in."""
-        end = start + 1
-        while end not in self.edges:
-            end += 1
-        return self.text[start:end]
+    def word(self, place: int) -> tuple[int, int]:
+        """Where the word that a letter is in begins, and one past its end."""
+        number = bisect_right(self._edges, place)
+        return self._edges[number - 1], self._edges[number]
 
     def find_word(self, word: str, start: int, end: int) -> int:
         """Where a whole word begins, from ``start`` on and before ``end``; -1: nowhere."""
@@ -188,14 +188,25 @@ def _begin_with_word(pairs: list[tuple[int, int]], source: _Letters, spoken: _Le
 
 def _passed(source: _Letters, spoken: _Letters, a: int, b: int) -> tuple[int | None, int | None]:
     """Where the source goes on as the spoken text does at ``b``, and where that goes on as the source at ``a``."""
+    most = _LEFT_OUT[0][0]
     for sure, farthest in _LEFT_OUT:
+        # A whole word is less than many letters, and more than what is left at the end of the text.
+        if sure < most or b + most > len(spoken.text):
+            word_at = _whole_word(source, spoken, a, b)
+            if word_at is not None:
+                return word_at, None
         left_out = source.text.find(spoken.text[b : b + sure], a, a + farthest)
         put_in = spoken.text.find(source.text[a : a + sure], b, b + _PUT_IN)
         if left_out >= 0 or put_in >= 0:
             return left_out if left_out >= 0 else None, put_in if put_in >= 0 else None
-        if sure == _LEFT_OUT[0][0] and b in spoken.edges:
-            word = spoken.word(b)
-            reach = _LEFT_OUT[1 if len(word) >= _SURE_WORD else 2][1]
-            if (left_out := source.find_word(word, a, a + reach)) >= 0:
-                return left_out, None
     return None, None
+
+
+def _whole_word(source: _Letters, spoken: _Letters, a: int, b: int) -> int | None:
+    """Where the source has the word that ``b`` is in, at the same letter; None: nowhere, or too far away."""
+    start, end = spoken.word(b)
+    reach = _LEFT_OUT[1 if end - start >= _SURE_WORD else 2][1]
+    if end - start > reach:
+        return None
+    at = source.find_word(spoken.text[start:end], a, a + reach)
+    return at + b - start if at >= 0 else None

@@ -41,6 +41,9 @@ def found_in(source: str) -> list[tuple[str, str]]:
         # What is left out begins as the word after it does, or is like a part of the next one.
         ("*sighs* So be it.", [("So", "So"), ("be", "be"), ("it.", "it")]),
         ("(laughs) Let me.", [("Let", "Let"), ("me.", "me")]),
+        ("A *laughs softly* of?", [("A", "A"), ("of?", "of")]),
+        ("Is it *sighs* I?", [("Is", "Is"), ("it", "it"), ("I?", "I")]),
+        ("Two [whispering softly] why?", [("Two", "Two"), ("why?", "why")]),
         ("Fun. *sighs* Yes. [laughter] Indeed.", [("Fun.", "Fun"), ("Yes.", "Yes"), ("Indeed.", "Indeed")]),
         # A letter and its accent as two characters, as macOS writes them.
         (
