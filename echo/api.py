@@ -156,7 +156,8 @@ class Speech:
             while (data := self._call(_next(stream))) is not None:
                 yield data, stream.times
         finally:
-            self._loop.call_soon_threadsafe(stream.close)
+            if not self._loop.is_closed():  # as it is for an iterator that outlives the model
+                self._loop.call_soon_threadsafe(stream.close)
 
     def close(self) -> None:
         """Stop and free the device."""

@@ -14,9 +14,10 @@ from echo import __version__
 from echo.api import Speech, load
 from echo.engines.remote.install import Installer
 from echo.engines.remote.recipes import RECIPES
-from echo.errors import EchoError
+from echo.errors import EchoError, VoiceNotFound
 from echo.telemetry import set_up_log
 from echo.terminal.measure import measure, table
+from echo.terminal.player import find_player
 from echo.terminal.say import write
 from echo.terminal.subtitles import Subtitles
 from echo.text.captions import CaptionFormat
@@ -45,9 +46,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given.rest = rest
     if given.run is _serve:  # it sets up its own log
         return int(given.run(given))
-    set_up_log()
+    set_up_log(quiet=not given.verbose)
     try:
         return int(given.run(given))
+    except VoiceNotFound as error:
+        print(
+            f"echo-tts: Unknown voice '{error.name}'. The available voices are listed by `echo-tts voices`.",
+            file=sys.stderr,
+        )
+        return 1
     except EchoError as error:
         print(f"echo-tts: {error.message}", file=sys.stderr)
         return 1
@@ -63,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     parser.add_argument("--model", help="hub repository, local folder, or 'tiny' (default: as the server chooses)")
     parser.add_argument("--device", help="auto, cuda, cuda:1, mps or cpu")
+    parser.add_argument("-v", "--verbose", action="store_true", help="show the log of what is loaded and spoken")
     commands = parser.add_subparsers(required=True, metavar="command")
     say = commands.add_parser("say", help="speak a text into a file")
     say.add_argument("text", nargs="?", help="the text, or '-' to read it from standard input")
@@ -127,8 +135,13 @@ def _say(given: argparse.Namespace) -> int:
             print(f"echo-tts: {wrong}", file=sys.stderr)
             return 2
         subtitles = Subtitles(given.subtitles)
+    if given.file is not None and given.play:
+        print("echo-tts: --play needs a text, not --file: a book is written piece by piece", file=sys.stderr)
+        return 2
     if given.file is not None:
-        return _say_book(given, output, format, options)
+        return _say_book(given, output, format, subtitles, options)
+    if given.play:
+        find_player()  # better told now than when the model has been loaded
     text = sys.stdin.read() if given.text == "-" else given.text
     with load(given.model, device=given.device) as speech:
         options |= {"voice": _voice(speech, given.voice), "seed": given.seed}
@@ -141,11 +154,13 @@ def _say(given: argparse.Namespace) -> int:
         write(spoken, speech.sample_rate, target, format, play=given.play)
     if subtitles is not None:
         subtitles.write()
-        if subtitles.method is TimesMethod.ESTIMATE:
-            print(
-                f"echo-tts: {given.subtitles}: this engine tells no times of words; they are estimated", file=sys.stderr
-            )
+        _tell_of_estimates(subtitles)
     return 0
+
+
+def _tell_of_estimates(subtitles: Subtitles) -> None:
+    if subtitles.method is TimesMethod.ESTIMATE:
+        print(f"echo-tts: {subtitles.path}: this engine tells no times of words; they are estimated", file=sys.stderr)
 
 
 def _wrong_subtitles(given: argparse.Namespace) -> str | None:
@@ -155,12 +170,12 @@ def _wrong_subtitles(given: argparse.Namespace) -> str | None:
         return f"{given.subtitles}: the name must end in one of {' '.join(suffixes)}"
     if not given.subtitles.parent.is_dir():
         return f"{given.subtitles}: there is no such folder"
-    if given.file is not None:
-        return "--subtitles needs a text, not --file"
     return None
 
 
-def _say_book(given: argparse.Namespace, output: Path, format: AudioFormat, options: dict[str, Any]) -> int:
+def _say_book(
+    given: argparse.Namespace, output: Path, format: AudioFormat, subtitles: Subtitles | None, options: dict[str, Any]
+) -> int:
     from echo.jobs.local import BookProgress, speak_book
 
     try:
@@ -190,6 +205,7 @@ def _say_book(given: argparse.Namespace, output: Path, format: AudioFormat, opti
                 markdown=given.file.suffix.lower() in (".md", ".markdown"),
                 seed=given.seed,
                 tell=tell,
+                words=subtitles.write_pieces if subtitles is not None else None,
                 voice=_voice(speech, given.voice),
                 speed=given.speed,
                 preset=given.preset,
@@ -199,6 +215,8 @@ def _say_book(given: argparse.Namespace, output: Path, format: AudioFormat, opti
             bar.close()
             print("echo-tts: stopped; the same command goes on from here", file=sys.stderr)
             raise
+    if subtitles is not None:
+        _tell_of_estimates(subtitles)
     print(f"{output}: {seconds / 60:.1f} minutes", file=sys.stderr)
     return 0
 

@@ -112,6 +112,11 @@ class Pipeline:
         if not self._stopped:
             self.stats.total_s = time.monotonic() - self._started
 
+    async def catch_up(self) -> AsyncGenerator[bytes]:
+        """Yield what a change of speed holds back after ``speak``, where more follows: the end of the last word."""
+        if self._speed != 1.0 and (data := await self._encode(self.output.drain)):
+            yield data
+
     async def rest(self, *, at_least_s: float = 0.0) -> AsyncGenerator[bytes]:
         """Yield all that is held back after ``speak``, where what follows may be long in coming.
 

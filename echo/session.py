@@ -305,9 +305,8 @@ class SpeechSession:
                 async for data in pipeline.run() if self._files else pipeline.speak():
                     yield data
                     await self._look_ahead()
-                if not self._files and not self._has_more():
-                    end = pipeline.finish if self._ended else pipeline.rest
-                    async for data in end(at_least_s=UNSPEAKABLE_S):
+                if not self._files:
+                    async for data in self._last_of(pipeline):
                         yield data
             except Exception as failure:
                 pipeline.stats.failure = failure_reason(failure)
@@ -327,6 +326,13 @@ class SpeechSession:
         assert pipeline is not None
         self._spoken = True
         yield self._done(item, index, pipeline, start_s)
+
+    def _last_of(self, pipeline: Pipeline) -> AsyncGenerator[bytes]:
+        """What a passage leaves behind."""
+        if self._has_more():
+            return pipeline.catch_up()
+        end = pipeline.finish if self._ended else pipeline.rest
+        return end(at_least_s=UNSPEAKABLE_S)
 
     def _done(self, item: _Waiting, index: int, pipeline: Pipeline, start_s: float) -> PassageDone:
         end_s, before_s = pipeline.output.duration_s, self._files_s

@@ -132,14 +132,15 @@ class _Lines(logging.Formatter):
         return line if not number or number in record.message else f"{line} [{number}]"
 
 
-def set_up_log(form: str = "text", *, debug: bool = False) -> None:
-    """Send the log to standard error, as text or as JSON lines."""
+def set_up_log(form: str = "text", *, debug: bool = False, quiet: bool = False) -> None:
+    """Send the log to standard error, as text or as JSON lines; ``quiet`` leaves out all but warnings and errors."""
     handler = logging.StreamHandler(sys.stderr)
     plain = _Lines("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
     handler.setFormatter(_JsonLines() if form == "json" else plain)
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(logging.INFO)
-    logging.getLogger("echo").setLevel(logging.DEBUG if debug else logging.INFO)
+    usual = logging.WARNING if quiet else logging.INFO
+    root.setLevel(usual)
+    logging.getLogger("echo").setLevel(logging.DEBUG if debug else usual)
     for noisy in ("httpx", "httpcore", "uvicorn.access"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -36,14 +36,20 @@ class PlayerFailed(EchoError):
     code = "player_failed"
 
 
+def find_player() -> tuple[str, ...]:
+    """Return the command of the first player that is installed; raises PlayerFailed."""
+    command = next((command for command in _PLAYERS if shutil.which(command[0])), None)
+    if command is None:
+        names = ", ".join(command[0] for command in _PLAYERS)
+        raise PlayerFailed(f"--play needs one of {names}, and none is installed.")
+    return command
+
+
 class Player:
     """A player's process; leaving the context waits until all has been heard. Raises PlayerFailed."""
 
     def __init__(self, rate: int) -> None:
-        command = next((command for command in _PLAYERS if shutil.which(command[0])), None)
-        if command is None:
-            names = ", ".join(command[0] for command in _PLAYERS)
-            raise PlayerFailed(f"--play needs one of {names}, and none is installed.")
+        command = find_player()
         self._name = command[0]
         self._process = subprocess.Popen(
             [part.format(rate=rate) for part in command], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from echo.api import TimedAudio
@@ -33,4 +33,13 @@ class Subtitles:
 
     def write(self) -> None:
         """Write what has been noted; raises OSError."""
-        self.path.write_text(written(captions(self._words), self._format), encoding="utf-8", newline="\n")
+        self._write([self._words])
+
+    def write_pieces(self, pieces: Sequence[Sequence[Timed]], method: TimesMethod) -> None:
+        """Write the words of the pieces of a book, no caption over two of them; raises OSError."""
+        self.method = method if any(pieces) else None
+        self._write(pieces)
+
+    def _write(self, pieces: Sequence[Sequence[Timed]]) -> None:
+        found = [caption for words in pieces for caption in captions(words)]
+        self.path.write_text(written(found, self._format), encoding="utf-8", newline="\n")

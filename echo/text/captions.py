@@ -18,6 +18,8 @@ LINES = 2
 LONGEST_S = 7.0
 #: The same guide's 5/6 s: a caption that stands shorter is not seen.
 SHORTEST_S = 5 / 6
+#: A silence that no caption stands over: what follows a pause that the text asks for would be read too soon.
+SILENCE_S = 1.0
 
 
 class CaptionFormat(StrEnum):
@@ -39,9 +41,9 @@ class Caption:
 def captions(words: Sequence[Timed]) -> list[Caption]:
     """Return the captions of a text: at most two lines of 42 characters, seven seconds, and one sentence each.
 
-    A sentence that is longer becomes as few captions as possible, which end at commas where they can and are about
-    equally long. ``words`` are in order and keep their punctuation. A short caption stays until the next one begins,
-    but no longer than it takes to see it.
+    None stands over a long pause. A sentence that is longer becomes as few captions as possible, which end at commas
+    where they can and are about equally long. ``words`` are in order and keep their punctuation. A short caption stays
+    until the next one begins, but no longer than it takes to see it.
     """
     parts = [part for sentence in _sentences(_fitting(words)) for part in _parts(sentence)]
     found: list[Caption] = []
@@ -84,6 +86,8 @@ def _sentences(words: list[Timed]) -> list[list[Timed]]:
             ends.add(mark.end())
     found: list[list[Timed]] = [[]]
     for word, end in zip(words, _ends(words), strict=True):
+        if found[-1] and word.start_s - found[-1][-1].end_s >= SILENCE_S:
+            found.append([])
         found[-1].append(word)
         if end in ends:
             found.append([])

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+import unicodedata
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import zip_longest
 
 _WORD = re.compile(r"\S+")
 _TAG = re.compile(r"\[S\d+\]")
 #: How many characters must agree for text to count as passed that has been left out (markup, directions), and the most
 #: that may have been: the fewer agree, the nearer they must be.
 _LEFT_OUT = ((8, 4_000), (4, 200), (2, 20))
+#: Marks that spelling turns into others, and those that it makes of them.
+_TURNED, _INTO = frozenset("—–―‒…:;!?"), frozenset(".,!?")
+#: A word of so many characters is searched for as far as four characters are.
+_SURE_WORD = 3
 #: The most characters that spelling may have put in at one place (" times " for an asterisk).
 _PUT_IN = 40
 
@@ -22,12 +29,15 @@ class Written:
     place, end  first character in the source, and one past the last
     chars       places in the source and bytes in the chunk of the characters that both have, in order; never empty
     last        one past the last of those bytes
+    marks       first character and one past the last of each mark that stands by itself behind it, such as a dash, and
+                is read
     """
 
     place: int
     end: int
     chars: tuple[tuple[int, int], ...]
     last: int
+    marks: tuple[tuple[int, int], ...] = ()
 
     @property
     def first(self) -> int:
@@ -42,10 +52,40 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class _Char:
+    """A letter or digit of a text: its place in characters and bytes, and whether a word begins with it."""
+
     text: str
-    chunk: int
+    place: int
     byte: int
-    width: int
+    begins: bool
+    chunk: int = 0
+
+    @property
+    def end(self) -> int:
+        """One past its last byte."""
+        return self.byte + len(self.text.encode("utf-8", errors="ignore"))
+
+
+class _Letters:
+    """Letters and digits of a text, alike whatever their case and accents, and the words that they are."""
+
+    def __init__(self, chars: Sequence[_Char]) -> None:
+        self.text = "".join(_folded(char.text) for char in chars)
+        self._edges = [0, *(number for number, char in enumerate(chars) if char.begins and number), len(chars)]
+        #: Where words begin; also where the next one would.
+        self.edges = frozenset(self._edges)
+
+    def word(self, place: int) -> tuple[int, int]:
+        """Where the word that a letter is in begins, and one past its end."""
+        number = bisect_right(self._edges, place)
+        return self._edges[number - 1], self._edges[number]
+
+    def find_word(self, word: str, start: int, end: int) -> int:
+        """Where a whole word begins, from ``start`` on and before ``end``; -1: nowhere."""
+        at = self.text.find(word, start, end)
+        while at >= 0 and not (at in self.edges and at + len(word) in self.edges):
+            at = self.text.find(word, at + 1, end)
+        return at
 
 
 def find_words(source: str, chunks: Sequence[str]) -> list[list[Written]]:
@@ -54,35 +94,50 @@ def find_words(source: str, chunks: Sequence[str]) -> list[list[Written]]:
     Spelling changes capitals and marks, takes markup and directions out, and puts speaker tags in. Letters and digits
     are compared, in order, whatever their case.
     """
-    tags = _tagged(source)
-    written = [(place, char) for place, char in enumerate(source) if char.isalnum() and place not in tags]
-    spelled = [char for index, chunk in enumerate(chunks) for char in _chars(index, chunk)]
-    pairs = _matched("".join(map(_folded, (char for _, char in written))), "".join(_folded(c.text) for c in spelled))
+    written = list(_chars(source))
+    spelled = [char for index, chunk in enumerate(chunks) for char in _chars(chunk, index)]
     found: list[list[Written]] = [[] for _ in chunks]
-    at = {written[a][0]: spelled[b] for a, b in pairs}
+    at = {written[a].place: spelled[b] for a, b in _matched(_Letters(written), _Letters(spelled))}
     for word in _WORD.finditer(source):
         chars = [(place, at[place]) for place in range(*word.span()) if place in at]
         if not chars:
             continue
         chunk = chars[0][1].chunk
         inside = [(place, char) for place, char in chars if char.chunk == chunk]
-        last = inside[-1][1]
-        found[chunk].append(
-            Written(word.start(), word.end(), tuple((place, c.byte) for place, c in inside), last.byte + last.width)
-        )
-    return found
+        bytes_ = tuple((place, char.byte) for place, char in inside)
+        found[chunk].append(Written(word.start(), word.end(), bytes_, inside[-1][1].end))
+    firsts = [words[0].place for words in found if words]
+    return [list(_marked(source, words, chunk, firsts)) for words, chunk in zip(found, chunks, strict=True)]
 
 
-def _chars(index: int, chunk: str) -> list[_Char]:
-    """Letters and digits of a chunk with their bytes; none of its speaker tags."""
-    tags = _tagged(chunk)
-    chars, byte = [], 0
-    for place, char in enumerate(chunk):
-        width = len(char.encode("utf-8", errors="ignore"))
+def _marked(source: str, words: Sequence[Written], chunk: str, firsts: Sequence[int]) -> Iterator[Written]:
+    """Add to the words of a chunk the marks behind them; ``firsts`` are the places at which chunks begin."""
+    spelled = chunk.encode("utf-8", errors="ignore")
+    for word, after in zip_longest(words, words[1:]):
+        read = set(spelled[word.last : after.first if after else None].decode("utf-8", errors="ignore"))
+        end = after.place if after else min((first for first in firsts if first > word.place), default=len(source))
+        marks = tuple(mark.span() for mark in _WORD.finditer(source, word.end, end) if _is_read(mark[0], read))
+        yield replace(word, marks=marks) if marks else word
+
+
+def _is_read(mark: str, read: set[str]) -> bool:
+    """Whether what stands by itself in the source is a mark, and among the characters that are read there."""
+    if any(char.isalnum() for char in mark):
+        return False  # a word that is left out
+    return not read.isdisjoint(mark) or (_TURNED.issuperset(mark) and not read.isdisjoint(_INTO))
+
+
+def _chars(text: str, chunk: int = 0) -> Iterator[_Char]:
+    """Letters and digits of a text; none of its speaker tags."""
+    tags = _tagged(text)
+    begins, byte = True, 0
+    for place, char in enumerate(text):
         if char.isalnum() and place not in tags:
-            chars.append(_Char(char, index, byte, width))
-        byte += width
-    return chars
+            yield _Char(char, place, byte, begins, chunk)
+            begins = False
+        elif not unicodedata.combining(char):
+            begins = True
+        byte += len(char.encode("utf-8", errors="ignore"))
 
 
 def _tagged(text: str) -> set[int]:
@@ -91,23 +146,26 @@ def _tagged(text: str) -> set[int]:
 
 
 def _folded(char: str) -> str:
-    """One character for one, whatever its case."""
+    """One character for one, whatever its case, and without its accents: these may be characters of their own."""
+    parts = unicodedata.normalize("NFD", char)
+    char = parts[0] if all(map(unicodedata.combining, parts[1:])) else char
     lower = char.lower()
     return lower if len(lower) == 1 else char
 
 
-def _matched(source: str, spoken: str) -> list[tuple[int, int]]:
+def _matched(source: _Letters, spoken: _Letters) -> list[tuple[int, int]]:
     """Pairs of indices of the same character in both, rising, over what only one of them has."""
     pairs: list[tuple[int, int]] = []
     a = b = 0
-    while a < len(source) and b < len(spoken):
-        if source[a] == spoken[b]:
+    while a < len(source.text) and b < len(spoken.text):
+        if source.text[a] == spoken.text[b]:
             pairs.append((a, b))
             a, b = a + 1, b + 1
             continue
         left_out, put_in = _passed(source, spoken, a, b)
         if left_out is not None and (put_in is None or left_out - a <= put_in - b):
             a = left_out
+            _begin_with_word(pairs, source, spoken, a, b)
         elif put_in is not None:
             b = put_in
         else:
@@ -115,11 +173,40 @@ def _matched(source: str, spoken: str) -> list[tuple[int, int]]:
     return pairs
 
 
-def _passed(source: str, spoken: str, a: int, b: int) -> tuple[int | None, int | None]:
+def _begin_with_word(pairs: list[tuple[int, int]], source: _Letters, spoken: _Letters, a: int, b: int) -> None:
+    """Move pairs to where the source goes on, at ``a``, up to the beginning of the word that this is within.
+
+    What has been left out may begin as that word does: ``*sighs* So``.
+    """
+    moved = len(pairs)
+    while a not in source.edges and b not in spoken.edges and moved and pairs[moved - 1][1] == b - 1:
+        if source.text[a - 1] != spoken.text[b - 1]:
+            return
+        a, b, moved = a - 1, b - 1, moved - 1
+        pairs[moved] = (a, b)
+
+
+def _passed(source: _Letters, spoken: _Letters, a: int, b: int) -> tuple[int | None, int | None]:
     """Where the source goes on as the spoken text does at ``b``, and where that goes on as the source at ``a``."""
+    most = _LEFT_OUT[0][0]
     for sure, farthest in _LEFT_OUT:
-        left_out = source.find(spoken[b : b + sure], a, a + farthest)
-        put_in = spoken.find(source[a : a + sure], b, b + _PUT_IN)
+        # A whole word is less than many letters, and more than what is left at the end of the text.
+        if sure < most or b + most > len(spoken.text):
+            word_at = _whole_word(source, spoken, a, b)
+            if word_at is not None:
+                return word_at, None
+        left_out = source.text.find(spoken.text[b : b + sure], a, a + farthest)
+        put_in = spoken.text.find(source.text[a : a + sure], b, b + _PUT_IN)
         if left_out >= 0 or put_in >= 0:
             return left_out if left_out >= 0 else None, put_in if put_in >= 0 else None
     return None, None
+
+
+def _whole_word(source: _Letters, spoken: _Letters, a: int, b: int) -> int | None:
+    """Where the source has the word that ``b`` is in, at the same letter; None: nowhere, or too far away."""
+    start, end = spoken.word(b)
+    reach = _LEFT_OUT[1 if end - start >= _SURE_WORD else 2][1]
+    if end - start > reach:
+        return None
+    at = source.find_word(spoken.text[start:end], a, a + reach)
+    return at + b - start if at >= 0 else None

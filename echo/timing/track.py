@@ -23,6 +23,7 @@ class _Chunk:
     attended  finds its words; None as long as no attention has come
     origin    its first sample, in samples of the speech; None until it is heard
     found     words whose times are known, in seconds of the chunk; ``told`` of them have been given out
+    marks     those that stand behind the last of these, and last until the next word
     """
 
     words: Sequence[Written]
@@ -33,6 +34,7 @@ class _Chunk:
     audible: tuple[int, int] | None = None
     found: list[TimedWord] = field(default_factory=list)
     told: int = 0
+    marks: tuple[tuple[int, int], ...] = ()
 
     def hear(self, frame: AudioFrame) -> None:
         """Note how long the chunk is and where it is audible."""
@@ -49,7 +51,8 @@ class SpeechTimes:
     ``push`` every frame, ``end`` every chunk, in order. ``words`` grows block by block and is never changed; its times
     are in seconds of what is heard, from the first sample of the speech. ``method`` is what they come from: ESTIMATE as
     soon as one of them is estimated, which happens at the end of a chunk whose engine tells nothing. Words that are not
-    spoken, such as markup, are not among them. ``push`` and ``end`` are called by one thread at a time.
+    spoken, such as markup, are not among them; a mark that stands by itself and is read, such as a dash, is, from the
+    word before it to the next. ``push`` and ``end`` are called by one thread at a time.
     """
 
     def __init__(self, source: str, chunks: Sequence[str], rate: int, speed: float = 1.0) -> None:
@@ -93,6 +96,7 @@ class SpeechTimes:
         if chunk.origin is None:  # it made no sound, and nothing of it is heard
             chunk.origin = round(self._end_s * self._speed * self._rate) - chunk.samples
         self._tell(chunk)
+        self._tell_marks(chunk, self._end_s, self._end_s)
 
     def spoken(self) -> SpokenText:
         """Return the source with all times that are known so far."""
@@ -119,11 +123,22 @@ class SpeechTimes:
             return
         origin_s = chunk.origin / self._rate
         for word in chunk.found[chunk.told :]:
-            start_s = self._end_s
+            ended_s = start_s = self._end_s
             for mark in word.marks:
                 self._end_s = max(self._end_s, (origin_s + mark.at_s) / self._speed)
                 self._marks.append(Mark(mark.place, self._end_s))
                 start_s = self._end_s if mark is word.marks[0] else start_s
-            text = self.source[word.word.place : word.word.end]
-            self.words.append(Timed(text, round(start_s, 3), round(self._end_s, 3)))
+            self._tell_marks(chunk, ended_s, start_s)
+            self._add(word.word.place, word.word.end, start_s, self._end_s)
+            chunk.marks = word.word.marks
         chunk.told = len(chunk.found)
+
+    def _tell_marks(self, chunk: _Chunk, start_s: float, end_s: float) -> None:
+        """Give out the marks behind the last word, which share this time."""
+        length_s = (end_s - start_s) / max(1, len(chunk.marks))
+        for number, (place, end) in enumerate(chunk.marks):
+            self._add(place, end, start_s + number * length_s, start_s + (number + 1) * length_s)
+        chunk.marks = ()
+
+    def _add(self, place: int, end: int, start_s: float, end_s: float) -> None:
+        self.words.append(Timed(self.source[place:end], round(start_s, 3), round(end_s, 3)))

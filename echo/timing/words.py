@@ -83,10 +83,10 @@ class WordTimes:
         return self._tell(known)
 
     def finish(self) -> list[TimedWord]:
-        """Return the words that are left, after the last block."""
-        return self._tell(len(self._words))
+        """Return the words that are left, after the last block; none of them in the silence at its end."""
+        return self._tell(len(self._words), self._sound.speech_end_s())
 
-    def _tell(self, count: int) -> list[TimedWord]:
+    def _tell(self, count: int, latest_s: float = math.inf) -> list[TimedWord]:
         if count <= self._told:
             return []
         places = np.concatenate(self._places) if self._places else np.zeros(0)
@@ -97,8 +97,8 @@ class WordTimes:
         times = (np.arange(len(places)) + 0.5) * LATENT_S
         told = []
         for number in range(self._told, count):
-            start = max(self._end_s, self._gap(number - 1, places, times)[1])
-            end = max(start, self._gap(number, places, times)[0])
+            start = max(self._end_s, min(latest_s, self._gap(number - 1, places, times)[1]))
+            end = max(start, min(latest_s, self._gap(number, places, times)[0]))
             self._end_s = end
             told.append(self._timed(self._words[number], start, end, places, times))
         self._told = max(self._told, count)
@@ -161,6 +161,12 @@ class _Sound:
             (start, end) for start, end in self._silences if start < latest and end > earliest and end - start >= least
         ]
         return max(near, key=lambda span: span[1] - span[0], default=None)
+
+    def speech_end_s(self) -> float:
+        """Where the silence at the end begins; the end where there is none, or nothing else."""
+        silences = self._found() if self._levels else []
+        start, end = silences[-1] if silences else (0.0, 0.0)
+        return start if start > 0 and end >= self.length_s else self.length_s
 
     def _found(self) -> list[tuple[float, float]]:
         """All silences, in order."""

@@ -36,6 +36,7 @@ def test_say_writes_files_and_shows_its_progress_on_standard_error(tmp_path: Pat
     done = echo(tmp_path, "say", "-", *options, stdin="Written to a file. And read.")
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
     assert "out.mp3" in done.stderr
+    assert " INFO " not in done.stderr
     assert "estimated" not in done.stderr
     assert "Traceback" not in done.stderr
     samples, rate = decoded((tmp_path / "out.mp3").read_bytes())
@@ -56,7 +57,7 @@ def test_say_with_an_unknown_voice_fails_with_one_line_and_leaves_the_file_alone
     done = echo(tmp_path, "--model", "tiny", "say", "Hello.", "--voice", "nobody", "-o", "speech.wav", **QUICK)
     assert done.returncode == 1
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("echo-tts: ")]
-    assert "nobody" in line
+    assert line == "echo-tts: Unknown voice 'nobody'. The available voices are listed by `echo-tts voices`."
     assert "Traceback" not in done.stderr
     assert path.read_bytes() == b"what was there before"
 
@@ -108,7 +109,7 @@ def test_a_book_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
     (tmp_path / "book.md").write_text(
         "# One\n\nIt rained.\n\n# Two\n\n" + "It would not stop, whatever they did. " * 60
     )
-    say = ["say", "--file", "book.md", "-o", "book.flac", "--voice", "tiny_anna"]
+    say = ["say", "--file", "book.md", "-o", "book.flac", "--voice", "tiny_anna", "--subtitles", "book.srt"]
     parts = tmp_path / "book.flac.parts"
     process = subprocess.Popen(
         [sys.executable, "-m", "echo", *say],
@@ -135,6 +136,8 @@ def test_a_book_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
     assert np.allclose(samples[: rate // 2], 0.5, atol=0.01)
     assert len(samples) / rate > 4
     assert not parts.exists()
+    words = " ".join(line for line in (tmp_path / "book.srt").read_text().split("\n") if line and line[0].isalpha())
+    assert words == "One It rained. Two " + " ".join(["It would not stop, whatever they did."] * 60)
 
 
 def test_bench_tells_first_sound_and_real_time_factor(tmp_path: Path) -> None:

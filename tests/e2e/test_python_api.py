@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
@@ -137,10 +138,14 @@ def test_a_model_that_is_not_there_is_told_at_once(tmp_path: Path) -> None:
 
 def test_after_close_it_does_not_speak_any_more() -> None:
     speech = echo.load("tiny", voices_dir=(str(CLIPS),), presets_file=PRESETS)
+    unfinished = speech.stream(TEXT)
+    next(unfinished)
     speech.close()
     speech.close()
     with pytest.raises(NotReady):
         speech.speak(TEXT)
+    del unfinished  # without a complaint: warnings are errors
+    gc.collect()
 
 
 def test_a_clip_is_decoded_in_another_process_that_ends_with_the_model() -> None:

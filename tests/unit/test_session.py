@@ -143,6 +143,20 @@ async def test_times_of_words_are_in_seconds_of_the_session() -> None:
         assert event.spoken().end_s == pytest.approx(other.spoken().end_s, abs=0.02)
 
 
+async def test_passages_end_where_their_speech_does_at_any_speed() -> None:
+    ends = {}
+    async with speech() as service:
+        for speed in (1.0, 0.5):
+            session = service.session(request(speed=speed), SENTENCES)
+            session.feed(TEXT)
+            session.end()
+            events = await everything(session)
+            ends[speed] = [event.end_s for event in events if isinstance(event, PassageDone)]
+            assert len(audio(events)) / 44_100 == pytest.approx(ends[speed][-1], abs=1e-3)
+    assert len(ends[1.0]) > 1
+    assert [end * 0.5 for end in ends[0.5]] == pytest.approx(ends[1.0], abs=0.01)
+
+
 async def test_speaking_begins_before_the_text_has_ended() -> None:
     async with speech() as service:
         session = service.session(request(), SENTENCES)

@@ -105,6 +105,11 @@ def test_subtitles_note_the_words_that_pass(tmp_path: Path) -> None:
     subtitles.write()
     assert subtitles.method is TimesMethod.ESTIMATE
     assert subtitles.path.read_bytes() == b"1\n00:00:00,000 --> 00:00:01,000\nOne two.\n"
+    subtitles.write_pieces([[Timed("One", 0.0, 1.0)], [], [Timed("two", 1.0, 2.0)]], TimesMethod.ATTENTION)
+    assert subtitles.method is TimesMethod.ATTENTION
+    assert (
+        subtitles.path.read_text() == "1\n00:00:00,000 --> 00:00:01,000\nOne\n\n2\n00:00:01,000 --> 00:00:02,000\ntwo\n"
+    )
     with pytest.raises(ValueError, match="txt"):
         Subtitles(tmp_path / "out.txt")
 
@@ -114,14 +119,18 @@ def test_subtitles_note_the_words_that_pass(tmp_path: Path) -> None:
     [
         ["Hello.", "--subtitles", "out.txt"],
         ["Hello.", "--subtitles", "missing/out.srt"],
-        ["--file", "book.txt", "--subtitles", "out.srt"],
+        ["--file", "book.txt", "--subtitles", "out.txt"],
+        ["Hello.", "--play"],
+        ["--file", "book.txt", "--play"],
     ],
 )
-def test_subtitles_that_cannot_be_written_are_refused_before_anything_is_loaded(
+def test_what_cannot_be_written_or_played_is_refused_before_anything_is_loaded(
     arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli, "set_up_log", lambda: None)
+    (tmp_path / "book.txt").write_text("It rained.")
+    monkeypatch.setattr(cli, "set_up_log", lambda **_: None)
     monkeypatch.setattr(cli, "load", None)
-    assert cli.main(["say", *arguments]) == 2
+    monkeypatch.setattr(player.shutil, "which", lambda name: None)
+    assert cli.main(["say", *arguments]) != 0
     assert capsys.readouterr().err.startswith("echo-tts: ")

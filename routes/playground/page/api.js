@@ -32,6 +32,9 @@ async function request(path, options = {}) {
     throw new ApiError("The server cannot be reached.");
   }
   if (response.ok || options.any) return response;
+  if (response.status === 401) {
+    throw new ApiError(key.get() ? "The server does not accept this API key." : "This server asks for an API key.", 401);
+  }
   const body = await response.json().catch(() => null);
   const { message, param } = body?.error ?? {};
   throw new ApiError(message ?? `The server answered ${response.status}.`, response.status, param);

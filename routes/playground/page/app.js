@@ -118,9 +118,10 @@ async function speak({ text = null, keep = true } = {}) {
   } catch (error) {
     if (running !== mine) return;
     running = null;
-    stage.fail();
+    take.audio = mine.audio();
     busy(false, "");
     fail(error);
+    await stage.fail();
   }
 }
 
@@ -184,11 +185,7 @@ async function refresh() {
   try {
     await load();
   } catch (error) {
-    if (error.status === 401 && !api.key.get()) {
-      fail(new api.ApiError("This server asks for an API key.", 401));
-    } else {
-      fail(error);
-    }
+    fail(error);
   }
 }
 
@@ -250,6 +247,8 @@ document.addEventListener("keydown", (event) => {
 });
 // A field that is wrong can be shown only where it is not folded away.
 $("form").addEventListener("invalid", ({ target }) => target.closest("details")?.setAttribute("open", ""), true);
+// What was wrong with a text is not wrong with the next one.
+$("text").addEventListener("input", () => fail(null));
 $("model").addEventListener("change", modelChosen);
 $("form").addEventListener("input", showCode);
 $("form").addEventListener("change", showCode);
@@ -265,6 +264,7 @@ addEventListener("hashchange", route);
 
 setUpCloning(voices);
 route();
+showCode();
 history.load();
 await refresh();
 document.body.dataset.ready = "true";

@@ -18,7 +18,7 @@ function python(value, indent = 0) {
 
 function curl(body, needsKey) {
   const key = needsKey ? `  -H "Authorization: Bearer $ECHO_API_KEY" \\\n` : "";
-  return `curl ${BASE}/v1/audio/speech -o speech.${body.response_format} \\
+  return `curl --fail-with-body ${BASE}/v1/audio/speech -o speech.${body.response_format} \\
   -H 'Content-Type: application/json' \\
 ${key}  -d ${quoted(JSON.stringify(body))}`;
 }

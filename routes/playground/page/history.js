@@ -52,6 +52,15 @@ export class History {
       $(`play-${side}`).disabled = !this.#sides[side];
     }
     $("compare").hidden = this.#takes.length < 2;
+    this.#showSide();
+  }
+
+  /** Show which side is what is being listened to. */
+  #showSide() {
+    for (const side of ["a", "b"]) {
+      const shown = this.#sides[side] !== null && this.#sides[side] === this.#stage.take;
+      $(`play-${side}`).setAttribute("aria-pressed", String(shown));
+    }
   }
 
   #row(take) {
@@ -100,6 +109,7 @@ export class History {
 
   async #play(take, from = 0) {
     if (this.#stage.take !== take) await this.#stage.show(take);
+    this.#showSide();
     await this.#stage.playFrom(from, true);
   }
 
@@ -109,7 +119,6 @@ export class History {
     const { take: other, word } = this.#stage;
     const goesOn = other && other !== take && other.text === take.text && $("player").dataset.state === "playing";
     await this.#play(take, goesOn ? (take.words[word]?.start ?? 0) : 0);
-    for (const each of ["a", "b"]) $(`play-${each}`).setAttribute("aria-pressed", String(each === side));
   }
 
   /** The audio as it was heard; in another format than WAV the server makes it once more, of the same seed. */

@@ -1,5 +1,6 @@
 // What is being listened to: waveform and spectrogram, play and seek, the words that light up, the numbers.
 
+import { LiveWave } from "./live.js";
 import { Player } from "./player.js";
 import { $, make, nonce, seconds } from "./page.js";
 import Spectrogram from "./vendor/wavesurfer/spectrogram.esm.js";
@@ -16,6 +17,7 @@ const colour = (name) => getComputedStyle(document.documentElement).getPropertyV
 export class Stage {
   #player = new Player();
   #wave = null;
+  #liveWave = null;
   #take = null;
   #word = -1;
   #live = false;
@@ -49,13 +51,16 @@ export class Stage {
     this.#live = true;
     this.#state("connecting", "open");
     $("player").hidden = false;
+    this.#liveWave = new LiveWave($("waveform"), take.rate);
     await this.#player.open(take.rate);
   }
 
   push(samples) {
     this.#player.push(samples);
+    this.#liveWave.push(samples);
     $("player").dataset.receivedBytes = String(Number($("player").dataset.receivedBytes) + 2 * samples.length);
     $("position").max = this.#take.duration;
+    if (this.#player.paused) this.#progress(); // else the player tells of it soon
   }
 
   /** The take is complete, though not yet heard to the end. */
@@ -76,10 +81,13 @@ export class Stage {
     this.#button();
   }
 
-  fail() {
+  /** The take has failed. What has arrived stays and can be listened to. */
+  async fail() {
     this.#player.stop();
     this.#live = false;
     this.#state("error", "done");
+    if (this.#take.duration) await this.#draw();
+    else $("player").hidden = true;
     this.#button();
   }
 
@@ -95,6 +103,7 @@ export class Stage {
       this.onFirstSound();
     }
     $("underruns").textContent = String(underruns);
+    this.#liveWave?.draw(this.#player.position, this.#colours());
     this.#at(this.#player.position);
   }
 
@@ -163,7 +172,7 @@ export class Stage {
     this.showWords();
     $("position").disabled = false;
     $("position").max = take.duration;
-    this.#wave?.destroy();
+    this.#removeWaves();
     const plugins = [];
     if (take.duration <= SPECTROGRAM_S) {
       plugins.push(
@@ -204,8 +213,7 @@ export class Stage {
   }
 
   #clear() {
-    this.#wave?.destroy();
-    this.#wave = null;
+    this.#removeWaves();
     this.#word = -1;
     this.#live = false;
     $("spectrogram").replaceChildren();
@@ -216,6 +224,12 @@ export class Stage {
     Object.assign($("player").dataset, { receivedBytes: "0", playedSamples: "0", underruns: "0" });
     for (const number of $("numbers").querySelectorAll("dd")) number.textContent = "–";
     this.#button();
+  }
+
+  #removeWaves() {
+    this.#wave?.destroy();
+    this.#liveWave?.remove();
+    this.#wave = this.#liveWave = null;
   }
 
   #state(state, stream) {

@@ -2,6 +2,8 @@
 
 /** A caption has at most so many characters, and no more than one sentence. */
 const LONGEST = 60;
+/** Seconds of silence that no caption stands over. */
+const SILENCE_S = 1;
 /** Ends a sentence, with what may close it. */
 const SENTENCE_END = /[.!?…]["'”’)\]]*$/;
 
@@ -9,6 +11,7 @@ function captions(words) {
   const found = [];
   let open = null;
   for (const { word, start, end } of words) {
+    if (open && start - open.end >= SILENCE_S) open = null;
     if (open && open.text.length + 1 + word.length <= LONGEST) {
       open.text += ` ${word}`;
       open.end = end;

@@ -89,11 +89,18 @@ def test_it_is_heard_before_it_is_complete(host: Served, visit: Open) -> None:
     page.page.press("#text", "Control+Enter")
     page.player(state="playing", stream="open")
     page.until("document.getElementById('player').dataset.playedSamples > 4410")
+    assert drawn(page), "the waveform grows with what has arrived"
     assert gate.reached.is_set()
     arrived = page.told("received-bytes")
     assert arrived > 0
     expect(page.page.locator("#first-sound")).to_contain_text(" s")
+    # What arrives while it pauses is shown, too.
+    page.page.click("#play")
+    page.player(state="paused", stream="open")
     gate.open()
+    page.player(state="paused", stream="done")
+    expect(page.page.locator("#time")).to_contain_text(f"/ {page.told('received-bytes') / 88200:.1f} s")
+    page.page.click("#play")
     page.player(state="ended", stream="done")
     assert not gate.expired
     assert page.told("received-bytes") > arrived
@@ -102,6 +109,19 @@ def test_it_is_heard_before_it_is_complete(host: Served, visit: Open) -> None:
     expect(page.page.locator("#rerolls")).to_have_text("0")
     expect(page.page.locator("#queue")).to_contain_text(" s")
     expect(page.page.locator("#method")).to_contain_text("estimate")
+
+
+def drawn(page: Playground) -> bool:
+    """Whether there is anything on the waveform of what is still arriving."""
+    return bool(
+        page.page.evaluate(
+            """() => {
+              const canvas = document.querySelector("#waveform > canvas");
+              const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+              return data.some((value) => value > 0);
+            }"""
+        )
+    )
 
 
 def test_a_word_is_played_from_when_it_is_chosen(visit: Open) -> None:
@@ -233,14 +253,19 @@ def test_errors_say_what_is_wrong_and_lose_nothing(host: Served, visit: Open) ->
     page.speak(TEXT)
     expect(alert).to_have_text("Generation failed.")
     page.player(state="error")
+    expect(page.page.locator("#player")).to_be_hidden()
     host.script.fail_before, host.script.fail_after_blocks = False, 1
     page.speak(TWO_BLOCKS)
     expect(alert).to_have_text("Generation failed.")
     page.player(state="error")
+    expect(page.page.locator("#position")).to_be_enabled()  # what has arrived can be listened to
     host.script.fail_after_blocks = None
     page.speak("x" * 5000)
     expect(alert).to_contain_text("4096")
     expect(page.page.locator("#text")).to_have_attribute("aria-invalid", "true")
+    page.page.fill("#text", "")
+    expect(alert).to_be_hidden()
+    expect(page.page.locator("#text")).not_to_have_attribute("aria-invalid", "true")
     page.page.route("**/v1/audio/speech", lambda route: route.abort())
     page.speak(TEXT)
     expect(alert).to_have_text("The server cannot be reached.")
@@ -253,8 +278,13 @@ def test_errors_say_what_is_wrong_and_lose_nothing(host: Served, visit: Open) ->
 def test_a_key_is_asked_for_and_kept_out_of_addresses_and_code(browser: Browser, visit: Open, voices_dir: Path) -> None:
     with serving(Settings(voices_dir=(str(voices_dir),), api_keys=("s3cret",))) as server:  # type: ignore[arg-type]
         page = visit(server)
-        expect(page.page.locator("#error")).to_contain_text("API key")
+        expect(page.page.locator("#error")).to_have_text("This server asks for an API key.")
         expect(page.page.locator("#key")).to_be_focused()
+        expect(page.page.locator("#code")).to_contain_text("curl")
+        page.page.keyboard.type("wrong")
+        page.page.keyboard.press("Enter")
+        expect(page.page.locator("#error")).to_have_text("The server does not accept this API key.")
+        page.page.fill("#key", "")
         urls: list[str] = []
         page.page.on("request", lambda request: urls.append(request.url))
         page.page.keyboard.type("s3cret")
@@ -375,6 +405,8 @@ def test_the_history_is_kept_compared_saved_and_deleted(host: Served, visit: Ope
     assert download(page, lambda: rows.last.get_by_role("button", name="Audio").click()).startswith(b"fLaC")
     rows.first.get_by_role("button", name="Compare as A").click()
     rows.last.get_by_role("button", name="Compare as B").click()
+    shown = [rows.first.get_by_role("button", name=f"Compare as {side}") for side in "AB"]
+    assert len({side.evaluate("(button) => getComputedStyle(button).backgroundColor") for side in shown}) == 2
     page.forget()
     page.page.click("#play-a")
     page.passed("playing")
@@ -382,6 +414,9 @@ def test_the_history_is_kept_compared_saved_and_deleted(host: Served, visit: Ope
     page.page.click("#play-b")
     expect(page.page.locator("#used-seed")).to_have_text("5")
     expect(page.page.locator("#play-b")).to_have_attribute("aria-pressed", "true")
+    rows.first.get_by_role("button", name="Play").click()
+    expect(page.page.locator("#play-a")).to_have_attribute("aria-pressed", "true")
+    expect(page.page.locator("#play-b")).to_have_attribute("aria-pressed", "false")
     rows.first.get_by_role("button", name="Delete").click()
     expect(rows).to_have_count(1)
     expect(rows.first).to_contain_text("seed 5")
@@ -417,6 +452,9 @@ def test_the_request_as_code_does_what_the_page_does(
         expect(page.page.locator("#copied")).to_have_text("Copied.")
         code = page.page.evaluate("navigator.clipboard.readText()")
         if language == "curl":
+            wrong = code.replace('"seed":9', '"seed":9.5')
+            assert wrong != code
+            assert subprocess.run(["sh", "-c", wrong], check=False, capture_output=True, timeout=60).returncode == 22
             subprocess.run(["sh", "-c", code], check=True, capture_output=True, timeout=60)
         else:
             exec(compile(code, language, "exec"), {})

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from echo.audio.pcm import to_bytes
+from echo.api import TimedAudio
 from echo.jobs.local import BookProgress, speak_book
+from echo.text.times import Timed, TimesMethod
 from echo.types import AudioFormat, Encoding
 
 BOOK = "Chapter 1\n\nIt rained.\n\nChapter 2\n\nIt stopped.\n\nChapter 3\n\nIt went on."
@@ -20,7 +21,7 @@ FLAC = AudioFormat(encoding=Encoding.FLAC)
 
 
 class Voice:
-    """Speaks half a second of anything, and stops when it is told to."""
+    """Speaks half a second of anything, its first word at 0.1 s, and stops when it is told to."""
 
     info = SimpleNamespace(name="fake", sample_rate=8000)
 
@@ -28,16 +29,17 @@ class Voice:
         self.spoken: list[tuple[str, int]] = []
         self.stop_at = 99
 
-    def encode(self, text: str, format: AudioFormat, *, seed: int, **options: Any) -> Iterator[bytes]:
+    def stream(self, text: str, *, times: bool, seed: int, **options: Any) -> Iterator[TimedAudio]:
         if len(self.spoken) == self.stop_at:
             raise KeyboardInterrupt
         self.spoken.append((text.partition("\n")[0], seed))
-        yield to_bytes(np.full(4000, 0.1, np.float32))
+        yield TimedAudio(np.full(4000, 0.1, np.float32), (), TimesMethod.ATTENTION)
+        yield TimedAudio(np.zeros(0, np.float32), (Timed(text.split()[0], 0.1, 0.4),), TimesMethod.ATTENTION)
 
 
 def say(voice: Any, target: Path, text: str = BOOK, seed: int | None = None, **options: Any) -> list[BookProgress]:
     told: list[BookProgress] = []
-    speak_book(voice, text, target, FLAC, markdown=False, seed=seed, tell=told.append, **options)
+    speak_book(voice, text, target, FLAC, **{"markdown": False, "seed": seed, "tell": told.append} | options)
     return told
 
 
@@ -54,6 +56,24 @@ def test_what_was_spoken_before_a_stop_is_kept_with_its_seed(tmp_path: Path) -> 
     assert [piece.audio_s for piece in told] == [0.5] * 3
     assert soundfile.info(target).duration == pytest.approx(3 * (0.5 + 1.5))
     assert [path.name for path in tmp_path.iterdir()] == ["book.flac"]
+
+
+def test_its_words_are_told_on_the_clock_of_the_book_those_of_before_a_stop_too(tmp_path: Path) -> None:
+    target, voice = tmp_path / "book.flac", Voice()
+    voice.stop_at = 2
+    with pytest.raises(KeyboardInterrupt):
+        say(voice, target)
+    voice.stop_at = 99
+    told: list[tuple[list[list[Timed]], TimesMethod]] = []
+    say(voice, target, words=lambda pieces, method: told.append((pieces, method)))
+    assert len(voice.spoken) == 3
+    [(pieces, method)] = told
+    # A chapter is followed by a second and a half of silence.
+    starts = [0.1, 2.1, 4.1]
+    assert [[word.text for word in piece] for piece in pieces] == [["Chapter"]] * 3
+    assert [piece[0].start_s for piece in pieces] == pytest.approx(starts)
+    assert [piece[0].end_s for piece in pieces] == pytest.approx([start + 0.3 for start in starts])
+    assert method is TimesMethod.ATTENTION
 
 
 @pytest.mark.parametrize("change", [{"text": BOOK + " Again."}, {"seed": 5}, {"speed": 2.0}])

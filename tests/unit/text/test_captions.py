@@ -39,6 +39,11 @@ def test_every_sentence_is_a_caption() -> None:
     ]
 
 
+def test_a_caption_does_not_stand_over_a_long_pause() -> None:
+    words = [*spoken("Three,"), *spoken("two,", start_s=1.5), *spoken("one.", start_s=2.0)]
+    assert [caption.lines for caption in captions(words)] == [("Three,",), ("two, one.",)]
+
+
 def test_a_long_line_becomes_two_of_about_the_same_length() -> None:
     assert shown("The rain has stopped and the streets are shining in the light.") == [
         "The rain has stopped and the|streets are shining in the light."

@@ -38,10 +38,37 @@ def found_in(source: str) -> list[tuple[str, str]]:
         ("2*3 is it.", [("2*3", "2 times 3"), ("is", "is"), ("it.", "it")]),
         ("[S2] You. [S1] Me.", [("You.", "You"), ("Me.", "Me")]),
         ("cold—warm", [("cold—warm", "Cold, warm")]),
+        # What is left out begins as the word after it does, or is like a part of the next one.
+        ("*sighs* So be it.", [("So", "So"), ("be", "be"), ("it.", "it")]),
+        ("(laughs) Let me.", [("Let", "Let"), ("me.", "me")]),
+        ("A *laughs softly* of?", [("A", "A"), ("of?", "of")]),
+        ("Is it *sighs* I?", [("Is", "Is"), ("it", "it"), ("I?", "I")]),
+        ("Two [whispering softly] why?", [("Two", "Two"), ("why?", "why")]),
+        ("Fun. *sighs* Yes. [laughter] Indeed.", [("Fun.", "Fun"), ("Yes.", "Yes"), ("Indeed.", "Indeed")]),
+        # A letter and its accent as two characters, as macOS writes them.
+        (
+            "C'est a\u0300 toi, E\u0301ric.",
+            [("C'est", "C'est"), ("a\u0300", "à"), ("toi,", "toi"), ("E\u0301ric.", "Éric")],
+        ),
     ],
 )
 def test_words_are_found_whatever_spelling_has_done(source: str, words: list[tuple[str, str]]) -> None:
     assert found_in(source) == words
+
+
+@pytest.mark.parametrize(
+    ("source", "marks"),
+    [
+        ("Fish & chips — or 2 + 3 ... really", {"Fish": ["&"], "chips": ["—"], "2": ["+"], "3": ["..."], "really": []}),
+        ("Il dit : bonjour !", {"dit": [":"], "bonjour": ["!"]}),
+        # Markup and emoticons are not read.
+        ("- one\n- *two* * three 🙂 :-) four\n\n---\n\n# five", {"one": [], "three": [], "four": []}),
+    ],
+)
+def test_marks_that_stand_by_themselves_are_with_the_word_before_them(source: str, marks: dict[str, list[str]]) -> None:
+    words = [word for words in find_words(source, chunks_of(source)) for word in words]
+    found = {source[word.place : word.end]: [source[start:end] for start, end in word.marks] for word in words}
+    assert found | marks == found
 
 
 def test_every_word_of_a_long_text_is_found_in_its_chunk() -> None:

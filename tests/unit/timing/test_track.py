@@ -21,7 +21,10 @@ from echo.limits import RequestLimits
 from echo.pipeline import Pipeline
 from echo.stream import FrameStream
 from echo.text.times import Timed, TimesMethod
+from echo.text.tokenize import encode
+from echo.timing.spelling import find_words
 from echo.timing.track import SpeechTimes
+from echo.timing.words import WordTimes
 from echo.types import (
     SAMPLE_RATE,
     Audio,
@@ -197,6 +200,29 @@ async def test_an_engine_that_tells_nothing_has_its_times_estimated_chunk_by_chu
     assert times.words[5].end_s == pytest.approx(sounds[1][1], abs=EDGE_S)
     assert times.words[6].start_s == pytest.approx(sounds[2][0], abs=EDGE_S)
     assert times.words[-1].end_s == pytest.approx(sounds[-1][1], abs=EDGE_S)
+
+
+async def test_a_mark_by_itself_lasts_from_word_to_word() -> None:
+    source = "Well, — no & yes …"
+    async with speaking(source, [segment("Well, no & yes.", 0)]) as pipeline:
+        await heard(pipeline)
+        assert pipeline.times is not None
+        words = pipeline.times.words
+    assert [word.text for word in words] == source.split()
+    for before, mark, after in [words[:3], words[2:5]]:
+        assert (mark.start_s, mark.end_s) == (before.end_s, after.start_s)
+    assert words[1].end_s - words[1].start_s > 0.2
+    assert words[-1].start_s == words[-1].end_s == words[-2].end_s
+
+
+def test_a_word_that_the_model_does_not_come_to_is_within_the_speech() -> None:
+    said = say("[S1] One two.")
+    text = f"{said.text} Three."
+    attention = np.pad(said.attention, [(0, 0), (0, len(encode(text)) - said.attention.shape[1])], constant_values=1e-6)
+    times = WordTimes(find_words("One two. Three.", [text])[0], attention.shape[1], SAMPLE_RATE)
+    words = [*times.push(attention, said.samples), *times.finish()]
+    assert len(words) == 3
+    assert words[-1].end_s == pytest.approx(said.words[-1][1], abs=EDGE_S)
 
 
 async def test_nothing_to_speak_has_no_words() -> None:
