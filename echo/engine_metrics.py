@@ -79,6 +79,19 @@ _GAUGES: tuple[tuple[tuple[str, ...], str, Figure], ...] = (
     ),
 )
 
+_COUNTERS: tuple[tuple[str, str, Callable[[Workload], int]], ...] = (
+    (
+        "echo_steps",
+        "Steps that the device has done; of an engine in a process, pieces of audio.",
+        lambda load: load.steps,
+    ),
+    (
+        "echo_out_of_memory",
+        "Pieces of work for which the device had no memory, also where smaller ones then fitted.",
+        lambda load: load.out_of_memory,
+    ),
+)
+
 
 class EngineCollector(Collector):
     """Exports the figures of all engines; none before they are loaded."""
@@ -101,9 +114,8 @@ class EngineCollector(Collector):
                     if (value := figure(engine)) is not None:
                         gauge.add_metric([engine.model], value)
                 yield gauge
-        steps = CounterMetricFamily(
-            "echo_steps", "Steps that the device has done; of an engine in a process, pieces of audio.", labels=[MODEL]
-        )
-        for engine in engines:
-            steps.add_metric([engine.model], engine.workload.steps)
-        yield steps
+        for name, text, count in _COUNTERS:
+            counter = CounterMetricFamily(name, text, labels=[MODEL])
+            for engine in engines:
+                counter.add_metric([engine.model], count(engine.workload))
+            yield counter

@@ -309,7 +309,7 @@ class Supervisor:
         with self._lock:
             self._state, self._retry_at = _State.DOWN, now + wait
             self._down_since = now if self._down_since is None else self._down_since
-        self._jobs.lose()
+        self._jobs.lose(retry_after_s=max(1.0, wait + self._load_s))
         last = "".join(f"\n    {line}" for line in lines)
         log.error(
             "%s: the engine's process has failed: %s (%s); its last lines:%s", self._config.name, reason, ended, last
