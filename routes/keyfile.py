@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 _MAX_BYTES = 2**20
 #: A name is in the log, so it must not look like something else.
 _NAME = re.compile(r"[\w.@-]{1,64}", re.ASCII)
+#: Not allowed in a header's value (RFC 9110, 5.5).
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 _Limit = Annotated[StrictInt, Field(ge=1, le=10**9)] | None
 
@@ -43,7 +45,7 @@ class _Entry(BaseModel):
 
     key: Annotated[StrictStr, Field(min_length=1)] | None = None
     sha256: Annotated[StrictStr, Field(pattern="^[0-9a-fA-F]{64}$")] | None = None
-    scopes: list[KeyScope] = [KeyScope.SPEAK]
+    scopes: Annotated[list[KeyScope], Field(min_length=1)] = [KeyScope.SPEAK]
     streams: _Limit = None
     requests_per_minute: _Limit = None
     characters_per_minute: _Limit = None
@@ -54,6 +56,8 @@ class _Entry(BaseModel):
             raise ValueError("needs either key or sha256")
         if self.key is not None and self.key.strip() != self.key:
             raise ValueError("key: blanks at its ends never arrive")
+        if self.key is not None and _CONTROL.search(self.key):
+            raise ValueError("key: control characters never arrive")
         return self
 
     def named(self, name: str) -> Key:
@@ -76,7 +80,11 @@ def digest_of(key: bytes) -> bytes:
 def parse_keys(text: str) -> list[Key]:
     """Return the keys of a file's text; raises ValueError with the line, or the table and field, that is wrong."""
     keys: dict[bytes, Key] = {}
-    for name, table in tomllib.loads(text).items():
+    try:
+        tables = tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("its values are nested too deeply") from None
+    for name, table in tables.items():
         if not _NAME.fullmatch(name):
             raise ValueError(f"{name!r} cannot be a name: up to 64 letters, digits and any of _.@-")
         try:

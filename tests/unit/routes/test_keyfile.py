@@ -11,7 +11,6 @@ import pytest
 
 from echo.errors import ConfigError, Overloaded, Unauthorized
 from echo.quota import Limits, Quotas
-from routes import keys
 from routes.keyfile import KeyFile, digest_of, parse_keys
 from routes.keys import KeyRing
 from routes.scopes import KeyScope
@@ -60,6 +59,10 @@ def test_a_table_is_a_key_with_its_name_scopes_and_limits() -> None:
         ("[a]\nkey = 'secret'\nrequests_per_minute = '60'", ["[a] requests_per_minute", "integer"]),
         ("[a]\nkey = 'secret'\nrequests_per_minutes = 60", ["[a] requests_per_minutes", "no such field", "streams"]),
         ("key = 'secret'", ["[key]", "table"]),
+        ("a = " + "[" * 50_000, ["nested"]),
+        ('[a]\nkey = "secret\\n"', ["[a] key", "blanks"]),
+        ('[a]\nkey = "se\\u0007cret"', ["[a] key", "control"]),
+        ("[a]\nkey = 'secret'\nscopes = []", ["[a] scopes", "at least 1"]),
         ("['a b']\nkey = 'secret'", ["'a b'", "name"]),
         ("['a\\nb']\nkey = 'secret'", ["name"]),
         ("['a#1']\nkey = 'secret'", ["name"]),
@@ -100,8 +103,7 @@ def opened(path: Path, quotas: Quotas | None = None) -> KeyRing:
     return KeyRing((), KeyFile(path), quotas)
 
 
-async def test_a_change_takes_effect_without_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keys, "_LOOK_S", 0.0)
+async def test_a_change_takes_effect_without_a_restart(tmp_path: Path) -> None:
     path = tmp_path / "keys.toml"
     replaced(path, "[a]\nkey = 'one'\nrequests_per_minute = 1")
     quotas = Quotas()
@@ -122,10 +124,7 @@ async def test_a_change_takes_effect_without_a_restart(tmp_path: Path, monkeypat
         ring.accepted([b"two"], "here")
 
 
-async def test_a_broken_file_leaves_the_keys_and_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(keys, "_LOOK_S", 0.0)
+async def test_a_broken_file_leaves_the_keys_and_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "keys.toml"
     replaced(path, "[a]\nkey = 'one'")
     ring = opened(path)
@@ -149,8 +148,7 @@ async def test_a_broken_file_leaves_the_keys_and_one_line(
     assert ring.accepted([b"three"], "here").name == "b"
 
 
-async def test_a_file_that_has_not_changed_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keys, "_LOOK_S", 0.0)
+async def test_a_file_that_has_not_changed_is_not_read_again(tmp_path: Path) -> None:
     path = tmp_path / "keys.toml"
     replaced(path, "[a]\nkey = 'one'")
     file = KeyFile(path)
