@@ -240,6 +240,8 @@ async def _fields(request: Request) -> Mapping[str, Any]:
         fields["input"] = data.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise BadRequest("file: must be a text in UTF-8.", param="file") from None
+    if not data.strip():
+        raise BadRequest("file: must not be empty.", param="file", code="missing_required_parameter")
     if file.lower().endswith((".md", ".markdown")):
         fields.setdefault("text_format", "markdown")
     return fields

@@ -30,7 +30,7 @@ from echo.jobs.render import render
 from echo.jobs.store import SAMPLE_BYTES, JobStore, new_id
 from echo.service import SpeechService
 from echo.services import Services
-from echo.types import Encoding
+from echo.types import Encoding, EngineInfo
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +39,8 @@ _PASSING = (Preempted, Overloaded, NotReady, EngineFailed, VoiceUnavailable)
 _TRIES = 6
 #: Pause before the next try, in seconds; doubled each time. One that had to make room does not count as a try.
 _PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
+#: Seconds between two looks for jobs that are to be removed.
+_FORGET_S = 600.0
 #: How often an engine without priorities is looked at, whether somebody else wants it.
 _LOOK_S = 0.1
 
@@ -112,7 +114,7 @@ class Jobs:
             self._store.create(record, BookText.of(chapters), clip)
         except OSError as error:
             log.error("a job cannot be stored: %s", error)
-            raise EchoError("The server could not store the job.", code="storage_failed") from None
+            raise _not_stored() from None
         self._records[record.id] = record
         self._notify()
         return record
@@ -153,12 +155,15 @@ class Jobs:
         self._store.pieces(record.id).remove()
 
     async def delete(self, record: JobRecord) -> None:
-        """Remove a job with all that it has made."""
+        """Remove a job with all that it has made; raises EchoError, and it stays, where the disk does not allow it."""
         if not record.status.is_final:
             await self._stop(record, JobStatus.CANCELLED)
-        del self._records[record.id]
+        try:
+            await asyncio.to_thread(self._remove, record)
+        except OSError as error:
+            log.error("the job %s cannot be removed: %s", record.id, error)
+            raise _not_stored() from None
         self._notify()
-        await asyncio.to_thread(self._remove, record)
 
     def progress(self, record: JobRecord) -> Progress:
         """Tell how far a job is."""
@@ -188,7 +193,8 @@ class Jobs:
     def result(self, record: JobRecord, chapter: int | None = None) -> Path | str:
         """Return the file of a chapter, from 0, or of the whole; its address where it lies in a bucket.
 
-        Raises NotFound for a chapter that there is not, and Conflict for what has not been made yet.
+        Raises NotFound for a chapter that there is not, or a file that somebody has removed, and Conflict for what has
+        not been made yet.
         """
         if chapter is not None and not 0 <= chapter < len(record.outline):
             raise NotFound(f"chapter: there are {len(record.outline)}.", param="chapter")
@@ -197,7 +203,11 @@ class Jobs:
             raise Conflict("This part has not been spoken yet.", code="not_finished")
         if self._bucket is not None and name in record.keys:
             return self._bucket.url(record.keys[name])
-        return self._store.result(record.id, name)
+        path = self._store.result(record.id, name)
+        if not path.is_file():
+            log.warning("the result %s of the job %s is gone", name, record.id)
+            raise NotFound("The file of this part is no longer there.", param="id")
+        return path
 
     async def changes(self, record: JobRecord, ping_s: float) -> AsyncIterator[bool]:
         """Yield at once, and then whenever something has changed (True) or ``ping_s`` have passed without (False).
@@ -241,7 +251,8 @@ class Jobs:
             await asyncio.to_thread(self._forget)
             record = next((each for each in self._records.values() if each.status is JobStatus.QUEUED), None)
             if record is None:
-                await changed.wait()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(changed.wait(), _FORGET_S)
                 continue
             task = asyncio.create_task(self._run(record, services))
             self._running = (record.id, task)
@@ -253,9 +264,9 @@ class Jobs:
 
     async def _run(self, record: JobRecord, services: Services) -> None:
         service = services.of(record.spec.model)
-        record.sample_rate = service.engine.info.sample_rate
         record.started_at = record.started_at or time.time()
         try:
+            self._bind(record, service.engine.info)
             self._set(record, JobStatus.RUNNING)
             text = await asyncio.to_thread(self._store.text, record.id)
             clip = await asyncio.to_thread(self._store.clip, record.id) if record.spec.has_clip else None
@@ -276,6 +287,17 @@ class Jobs:
         except OSError as error:
             log.warning("the job %s cannot be kept: %s", record.id, error)
             self._fail(record, JobError(code="storage_failed", message="The server's disk is full or cannot be used."))
+
+    def _bind(self, record: JobRecord, info: EngineInfo) -> None:
+        """Note which engine speaks a job; raises Conflict where another one has begun."""
+        begun = record.ready or self._store.pieces(record.id).sizes()
+        if begun and record.engine and (record.engine, record.sample_rate) != (info.name, info.sample_rate):
+            raise Conflict(
+                f"This job was begun by {record.engine}, and now {info.name} would speak it. Resume it once the server "
+                "has that engine again, or make a new one.",
+                code="engine_changed",
+            )
+        record.engine, record.sample_rate = info.name, info.sample_rate
 
     async def _speak_all(
         self, record: JobRecord, service: SpeechService, text: BookText, numbers: Iterable[int], clip: bytes | None
@@ -374,8 +396,10 @@ class Jobs:
         """Remove the jobs that have ended long ago."""
         for record in list(self._records.values()):
             if record.status.is_final and self._ended_s_ago(record) > self.rules.keep_s:
-                self._records.pop(record.id, None)
-                self._remove(record)
+                try:
+                    self._remove(record)
+                except OSError as error:
+                    log.warning("the job %s cannot be removed: %s", record.id, error)
 
     def _ended_s_ago(self, record: JobRecord) -> float:
         """Return for how long a job has been over: by the wall clock only as far as that was before this process."""
@@ -385,11 +409,12 @@ class Jobs:
         return wall - (record.finished_at or record.created_at) + now - started
 
     def _remove(self, record: JobRecord) -> None:
+        self._store.remove(record.id)
+        self._records.pop(record.id, None)
         self._ended.pop(record.id, None)
         if self._bucket is not None:
             for key in record.keys.values():
                 self._bucket.remove(key)
-        self._store.remove(record.id)
 
 
 @contextlib.asynccontextmanager
@@ -423,6 +448,10 @@ async def _alone(service: SpeechService) -> AsyncIterator[None]:
         raise
     finally:
         watcher.cancel()
+
+
+def _not_stored() -> EchoError:
+    return EchoError("The server could not store the change.", code="storage_failed")
 
 
 def chapter_name(record: JobRecord, number: int) -> str:

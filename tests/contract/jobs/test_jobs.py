@@ -319,3 +319,71 @@ def test_a_clock_that_jumps_loses_no_job(
         before["id"],
         behind["id"],
     }
+
+
+def test_a_job_that_cannot_be_removed_is_still_there(
+    books: Served, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = create(books)
+    until(books, job, completed)
+
+    def read_only(*_: object) -> None:
+        raise OSError(30, "Read-only file system", "/somewhere/secret")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", read_only)
+        refused = httpx.delete(f"{books.url}{JOBS}/{job['id']}")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (500, "storage_failed")
+    assert "secret" not in refused.text
+    assert get(books, job)["status"] == "completed"
+    assert httpx.delete(f"{books.url}{JOBS}/{job['id']}").status_code == 200
+    assert list(folder.iterdir()) == []
+
+
+def test_a_result_that_is_gone_from_the_disk_is_not_found(
+    books: Served, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = create(books)
+    until(books, job, completed)
+    away = folder.rename(folder.with_name("away"))
+    for path in ("/content", "/chapters/1/content"):
+        answer = httpx.get(f"{books.url}{JOBS}/{job['id']}{path}")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
+    assert not [record for record in caplog.records if record.exc_info]
+    away.rename(folder)
+    assert httpx.get(f"{books.url}{JOBS}/{job['id']}/content").status_code == 200
+
+
+def test_old_jobs_are_removed_while_nothing_else_happens(
+    serve: Serve, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("echo.jobs.jobs._FORGET_S", 0.05)
+    server = serve(jobs_dir=folder, jobs_keep_days=0.1 / 86_400)
+    create(server)
+    wait_until(lambda: not list(folder.iterdir()))
+    assert httpx.get(server.url + JOBS).json()["data"] == []
+
+
+def test_a_job_does_not_go_on_with_another_engine(serve: Serve, folder: Path) -> None:
+    """Pieces of two engines are no book, and those of another rate would be played too fast."""
+    first = serve(jobs_dir=folder, jobs_parallel=1)
+    gate = Gate()
+    first.script.render = lambda utterance, block, count: (gate if "stopped" in utterance.text else Gate(99))(
+        utterance, block, count
+    )
+    job = create(first)
+    wait_until(lambda: get(first, job)["chapters"][0]["url"] is not None)
+    file = folder / job["id"] / "job.json"
+    file.write_text(file.read_text().replace('"engine": "', '"engine": "another-'))
+    second = serve(jobs_dir=folder)
+    failed = until(second, job, lambda now: now["status"] == "failed")
+    assert failed["error"]["code"] == "engine_changed"
+    assert "another-" in failed["error"]["message"]
+    assert second.script.spoken == []
+    do(first, job, "cancel")
+    gate.open()
+
+
+def test_an_empty_file_is_told_of_by_the_name_of_its_field(books: Served) -> None:
+    answer = httpx.post(books.url + JOBS, files={"file": ("empty.txt", b" \n", "text/plain")})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "file")
