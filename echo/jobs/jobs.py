@@ -7,14 +7,17 @@ import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from echo.audio.encode import MEDIA_TYPES
 from echo.errors import (
     BadRequest,
     Conflict,
+    DeviceStopped,
     EchoError,
     EngineFailed,
     NotFound,
@@ -25,7 +28,7 @@ from echo.errors import (
 )
 from echo.jobs.book import Chapter
 from echo.jobs.record import BookText, JobError, JobRecord, JobSpec, JobStatus, outline
-from echo.jobs.remote import ResultBucket
+from echo.jobs.remote import ResultBucket, UploadFailed
 from echo.jobs.render import render
 from echo.jobs.store import SAMPLE_BYTES, JobStore, new_id
 from echo.service import SpeechService
@@ -34,10 +37,14 @@ from echo.types import Encoding, EngineInfo
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 #: Failures that may pass, and how often a piece is tried before its job fails.
-_PASSING = (Preempted, Overloaded, NotReady, EngineFailed, VoiceUnavailable)
+_PASSING = (Preempted, Overloaded, NotReady, EngineFailed, VoiceUnavailable, UploadFailed)
+#: Failures that are no try: others had to be let past, or only a new process helps, which finds the job as it was.
+_NO_TRY = (Preempted, DeviceStopped)
 _TRIES = 6
-#: Pause before the next try, in seconds; doubled each time. One that had to make room does not count as a try.
+#: Pause before the next try, in seconds; doubled each time.
 _PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
 #: Seconds between two looks for jobs that are to be removed.
 _FORGET_S = 600.0
@@ -322,18 +329,12 @@ class Jobs:
             raise errors.exceptions[0] from None
 
     async def _speak(self, service: SpeechService, spec: JobSpec, text: str, number: int, clip: bytes | None) -> bytes:
-        tries, pause_s = 0, _PAUSE_S
-        while True:
-            try:
-                async with _alone(service):
-                    _, audio = await service.collect(spec.request(text, number, clip))
-                    return audio
-            except _PASSING as error:
-                tries += not isinstance(error, Preempted)
-                if tries >= _TRIES:
-                    raise
-                await asyncio.sleep(pause_s)
-                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+        async def speak() -> bytes:
+            async with _alone(service):
+                _, audio = await service.collect(spec.request(text, number, clip))
+                return audio
+
+        return await _with_patience(speak)
 
     async def _make(self, record: JobRecord, name: str, text: BookText, numbers: Iterable[int]) -> float:
         """Write a result, and move it to the bucket if there is one; return its seconds."""
@@ -343,7 +344,8 @@ class Jobs:
         seconds = await asyncio.to_thread(render, parts, target, record.spec.format, record.sample_rate)
         if self._bucket is not None:
             media_type = MEDIA_TYPES[record.spec.encoding]
-            record.keys[name] = await asyncio.to_thread(self._bucket.upload, target, record.id, media_type)
+            upload = partial(asyncio.to_thread, self._bucket.upload, target, record.id, media_type)
+            record.keys[name] = await _with_patience(upload)
             target.unlink()
         record.ready.append(name)
         return seconds
@@ -415,6 +417,20 @@ class Jobs:
         if self._bucket is not None:
             for key in record.keys.values():
                 self._bucket.remove(key)
+
+
+async def _with_patience(work: Callable[[], Awaitable[T]]) -> T:
+    """Do something again after a failure that may pass."""
+    tries, pause_s = 0, _PAUSE_S
+    while True:
+        try:
+            return await work()
+        except _PASSING as error:
+            tries += not isinstance(error, _NO_TRY)
+            if tries >= _TRIES:
+                raise
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
 
 @contextlib.asynccontextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Callable
@@ -14,6 +15,14 @@ import pytest
 import soundfile
 
 from echo.engines.fake import FakeScript
+from echo.errors import DeviceStopped
+from echo.jobs.book import chapters
+from echo.jobs.jobs import JobRules, Jobs
+from echo.jobs.record import JobRecord, JobSpec
+from echo.jobs.remote import UploadFailed
+from echo.jobs.store import JobStore
+from echo.stream import FrameStream
+from echo.types import Encoding, Utterance
 from tests.contract.serving import Gate, Serve, Served, wait_until
 
 BOOK = "# One\n\nIt rained all day.\n\n# Two\n\nThen it stopped, and they went out.\n"
@@ -382,6 +391,50 @@ def test_a_job_does_not_go_on_with_another_engine(serve: Serve, folder: Path) ->
     assert second.script.spoken == []
     do(first, job, "cancel")
     gate.open()
+
+
+def test_a_device_that_has_stopped_costs_no_job(books: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only a new process helps, and it finds the job as it was."""
+    monkeypatch.setattr("echo.jobs.jobs._PAUSE_S", 0.0)
+    tries: list[Utterance] = []
+
+    def stopped(utterance: Utterance) -> FrameStream:
+        tries.append(utterance)
+        stream = FrameStream()
+        stream.finish(DeviceStopped())
+        return stream
+
+    with monkeypatch.context() as patch:
+        patch.setattr(books.engine, "speak", stopped)
+        job = create(books)
+        wait_until(lambda: len(tries) > 12)
+        assert get(books, job)["status"] == "running"
+    until(books, job, completed)
+
+
+def test_an_upload_that_fails_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("echo.jobs.jobs._PAUSE_S", 0.0)
+    tries: list[str] = []
+
+    class Bucket:
+        def upload(self, file: Path, job: str, media_type: str) -> str:
+            tries.append(file.name)
+            if len(tries) < 4:
+                raise UploadFailed("The result could not be uploaded to the storage.")
+            return f"{job}/{file.name}"
+
+    async def make() -> JobRecord:
+        store = JobStore(tmp_path)
+        jobs = Jobs(store, JobRules(), Bucket())  # type: ignore[arg-type]
+        record = jobs.create("me", "", JobSpec(encoding=Encoding.FLAC), chapters("One.", markdown=False), None)
+        record.sample_rate = 44_100
+        store.pieces(record.id).write(0, b"\0\0" * 1000)
+        await jobs._make(record, "whole.flac", store.text(record.id), range(1))
+        return record
+
+    record = asyncio.run(make())
+    assert tries == ["whole.flac"] * 4
+    assert record.ready == ["whole.flac"]
 
 
 def test_an_empty_file_is_told_of_by_the_name_of_its_field(books: Served) -> None:
