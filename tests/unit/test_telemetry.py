@@ -16,7 +16,9 @@ def test_the_gauges_show_what_the_engines_have_to_do_when_they_are_read() -> Non
     load = Workload(active=2, waiting=5, nbytes=1000, max_nbytes=4000, queue_wait_s=1.5, steps=7, out_of_memory=4)
     memory = DeviceMemory(allocated=10, reserved=20, free=70, total=100)
     figures.append(EngineFigures(model="echo-tts", open_streams=3, workload=load, memory=memory))
-    figures.append(EngineFigures(model="kokoro", open_streams=0, workload=Workload()))
+    figures.append(
+        EngineFigures(model="kokoro", open_streams=0, workload=Workload(process_bytes=8, restarts=3), available=False)
+    )
     lines = metrics.render().decode().splitlines()
     for line in (
         'echo_open_streams{model_name="echo-tts"} 3.0',
@@ -34,8 +36,13 @@ def test_the_gauges_show_what_the_engines_have_to_do_when_they_are_read() -> Non
         'echo_device_memory_free_bytes{model_name="echo-tts"} 70.0',
         'echo_device_memory_total_bytes{model_name="echo-tts"} 100.0',
         'echo_waiting_utterances{model_name="kokoro"} 0.0',
+        'echo_engine_available{model_name="echo-tts"} 1.0',
+        'echo_engine_available{model_name="kokoro"} 0.0',
+        'echo_engine_process_bytes{model_name="kokoro"} 8.0',
+        'echo_engine_restarts_total{model_name="kokoro"} 3.0',
     ):
         assert line in lines
+    assert 'echo_engine_process_bytes{model_name="echo-tts"}' not in "\n".join(lines)  # it is in the server's own
     assert 'echo_device_memory_free_bytes{model_name="kokoro"}' not in "\n".join(lines)
 
 

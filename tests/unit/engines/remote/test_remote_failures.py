@@ -48,12 +48,15 @@ def test_only_the_jobs_in_the_process_fail(text: str, rules: RemoteRules, caplog
 
 
 def test_a_killed_process_is_replaced_also_when_it_was_idle() -> None:
-    with running() as engine:
+    with running(rules=SILENT) as engine:
         pid = engine.pid
         assert pid is not None
+        wait_until(lambda: (engine.workload().process_bytes or 0) > 1_000_000)
+        assert engine.workload().restarts == 0
         os.kill(pid, signal.SIGKILL)
         wait_until(lambda: engine.pid not in (None, pid) and engine.available())
         assert level(engine, "one") == 0.5
+        assert engine.workload().restarts == 1
 
 
 def test_memory_that_is_exhausted_twice_in_a_row_costs_the_process() -> None:
