@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -77,9 +78,13 @@ def digest_of(key: bytes) -> bytes:
     return hashlib.sha256(key).digest()
 
 
-def parse_keys(text: str) -> list[Key]:
-    """Return the keys of a file's text; raises ValueError with the line, or the table and field, that is wrong."""
-    keys: dict[bytes, Key] = {}
+def parse_keys(text: str, others: Sequence[Key] = ()) -> list[Key]:
+    """Return the keys of a file's text; raises ValueError with the line, or the table and field, that is wrong.
+
+    ``others`` are keys from elsewhere, of which the file must have none.
+    """
+    names = {key.digest: key.name for key in others}
+    keys: list[Key] = []
     try:
         tables = tomllib.loads(text)
     except RecursionError:
@@ -91,10 +96,11 @@ def parse_keys(text: str) -> list[Key]:
             key = _Entry.model_validate(table).named(name)
         except ValidationError as error:
             raise ValueError(f"[{name}] {_told(error.errors(include_input=False)[0])}") from None
-        if (other := keys.get(key.digest)) is not None:
-            raise ValueError(f"[{name}] has the same key as [{other.name}]")
-        keys[key.digest] = key
-    return list(keys.values())
+        if (other := names.get(key.digest)) is not None:
+            raise ValueError(f"[{name}] has the same key as {other}")
+        names[key.digest] = f"[{name}]"
+        keys.append(key)
+    return keys
 
 
 def _told(error: Any) -> str:
@@ -108,11 +114,15 @@ def _told(error: Any) -> str:
 
 
 class KeyFile:
-    """The keys of a file. ``look`` reads it again if it has changed; what cannot be used leaves the old keys."""
+    """The keys of a file. ``look`` reads it again if it has changed; what cannot be used leaves the old keys.
 
-    def __init__(self, path: Path) -> None:
+    ``others`` are keys from elsewhere, of which the file must have none.
+    """
+
+    def __init__(self, path: Path, others: Sequence[Key] = ()) -> None:
         """Read the file; raises ConfigError."""
         self._path = path
+        self._others = others
         self._stamp = self._current()
         try:
             self.keys = self._read()
@@ -149,6 +159,6 @@ class KeyFile:
         if len(data) > _MAX_BYTES:
             raise ValueError(f"the file has more than {_MAX_BYTES} bytes")
         try:
-            return parse_keys(data.decode())
+            return parse_keys(data.decode(), self._others)
         except UnicodeDecodeError:
             raise ValueError("the file is not UTF-8 text") from None

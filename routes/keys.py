@@ -97,7 +97,7 @@ def open_keys(settings: Settings, quotas: Quotas) -> KeyRing:
     """Return the keys that the settings name; raises ConfigError where the file cannot be used."""
     given = [key.get_secret_value() for key in settings.api_keys]
     fixed = [_fixed_key(number, digest_of(key.encode())) for number, key in enumerate(given, 1)]
-    file = KeyFile(settings.keys_file.expanduser()) if settings.keys_file is not None else None
+    file = KeyFile(settings.keys_file.expanduser(), fixed) if settings.keys_file is not None else None
     return KeyRing(fixed, file, quotas, settings.max_failed_keys)
 
 

@@ -11,8 +11,9 @@ import pytest
 
 from echo.errors import ConfigError, Overloaded, Unauthorized
 from echo.quota import Limits, Quotas
+from echo.settings import Settings
 from routes.keyfile import KeyFile, digest_of, parse_keys
-from routes.keys import KeyRing
+from routes.keys import KeyRing, open_keys
 from routes.scopes import KeyScope
 
 FILE = """
@@ -77,6 +78,14 @@ def test_what_is_wrong_is_told_by_line_or_field_and_never_the_key(text: str, tol
     assert "secret" not in message
     for part in told:
         assert part in message
+
+
+def test_a_key_without_limits_does_not_hide_one_with_limits(tmp_path: Path) -> None:
+    path = tmp_path / "keys.toml"
+    replaced(path, "[game]\nkey = 'one'\nstreams = 1")
+    settings = Settings(api_keys=("zero", "one"), keys_file=path)
+    with pytest.raises(ConfigError, match=r"\[game\] has the same key as ECHO_API_KEYS#2"):
+        open_keys(settings, Quotas())
 
 
 def test_no_key_at_all_is_a_file_too() -> None:
