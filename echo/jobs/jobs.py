@@ -8,10 +8,11 @@ import logging
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 from echo.audio.encode import MEDIA_TYPES
 from echo.errors import (
@@ -38,6 +39,7 @@ from echo.types import Encoding, EngineInfo
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 #: Failures that may pass, and how often a piece is tried before its job fails.
 _PASSING = (Preempted, Overloaded, NotReady, EngineFailed, VoiceUnavailable, UploadFailed)
@@ -81,6 +83,10 @@ class Jobs:
         self._store = store
         self._bucket = bucket
         self._records = {record.id: record for record in store.records()}
+        #: Jobs that are being stored.
+        self._arriving: list[JobRecord] = []
+        #: One thread, so that a later change of a record never comes before an earlier one; a disk may take its time.
+        self._writer = ThreadPoolExecutor(1, "echo-jobs")
         for record in self._records.values():
             if record.status is JobStatus.RUNNING:  # the process ended meanwhile
                 record.status = JobStatus.QUEUED
@@ -95,7 +101,9 @@ class Jobs:
 
     # -- what clients do
 
-    def create(self, owner: str, title: str, spec: JobSpec, chapters: list[Chapter], clip: bytes | None) -> JobRecord:
+    async def create(
+        self, owner: str, title: str, spec: JobSpec, chapters: list[Chapter], clip: bytes | None
+    ) -> JobRecord:
         """Queue a job.
 
         Raises BadRequest for a text that is empty or too long, Overloaded for too many jobs, and EchoError where the
@@ -110,18 +118,21 @@ class Jobs:
                 param="input",
                 code="string_above_max_length",
             )
-        waiting = [record for record in self._records.values() if not record.status.is_final]
+        waiting = [record for record in (*self._records.values(), *self._arriving) if not record.status.is_final]
         if len(waiting) >= self.rules.most:
             raise Overloaded(f"{len(waiting)} jobs are waiting, {self.rules.most} are allowed.", retry_after_s=60)
         own = sum(record.owner == owner for record in waiting)
         if own >= self.rules.most_of_client:
             raise Overloaded(f"You have {own} jobs waiting, {self.rules.most_of_client} are allowed.", retry_after_s=60)
         record = JobRecord(id=new_id(), owner=owner, title=title, spec=spec, outline=outline(chapters))
+        self._arriving.append(record)
         try:
-            self._store.create(record, BookText.of(chapters), clip)
+            await self._write(self._store.create, record, BookText.of(chapters), clip)
         except OSError as error:
             log.error("a job cannot be stored: %s", error)
             raise _not_stored() from None
+        finally:
+            self._arriving.remove(record)
         self._records[record.id] = record
         self._notify()
         return record
@@ -142,7 +153,7 @@ class Jobs:
         self._refuse_final(record, "pause")
         await self._stop(record, JobStatus.PAUSED)
 
-    def resume(self, record: JobRecord) -> None:
+    async def resume(self, record: JobRecord) -> None:
         """Have a job go on that was paused or has failed; raises Conflict for another one."""
         if record.status in (JobStatus.QUEUED, JobStatus.RUNNING):
             return
@@ -150,7 +161,7 @@ class Jobs:
             raise Conflict(f"The job is {record.status}, so it cannot go on.")
         record.error = record.finished_at = None
         record.status = JobStatus.QUEUED
-        self._save_if_possible(record)
+        await self._save_if_possible(record)
 
     async def cancel(self, record: JobRecord) -> None:
         """End a job for good, and remove its pieces. Raises Conflict for one that has ended."""
@@ -166,7 +177,7 @@ class Jobs:
         if not record.status.is_final:
             await self._stop(record, JobStatus.CANCELLED)
         try:
-            await asyncio.to_thread(self._remove, record)
+            await self._remove(record)
         except OSError as error:
             log.error("the job %s cannot be removed: %s", record.id, error)
             raise _not_stored() from None
@@ -251,11 +262,12 @@ class Jobs:
                 with contextlib.suppress(asyncio.CancelledError):
                     await task
         self._task = self._running = None
+        await asyncio.to_thread(self._writer.shutdown)
 
     async def _work(self, services: Services) -> None:
         while True:
             changed = self._changed
-            await asyncio.to_thread(self._forget)
+            await self._forget()
             record = next((each for each in self._records.values() if each.status is JobStatus.QUEUED), None)
             if record is None:
                 with contextlib.suppress(TimeoutError):
@@ -267,14 +279,14 @@ class Jobs:
             self._running = None
             if not task.cancelled() and (error := task.exception()) is not None:
                 log.error("the job %s has failed", record.id, exc_info=error)
-                self._fail(record, JobError(code="internal_error", message="The server failed at this job."))
+                await self._fail(record, JobError(code="internal_error", message="The server failed at this job."))
 
     async def _run(self, record: JobRecord, services: Services) -> None:
         service = services.of(record.spec.model)
         record.started_at = record.started_at or time.time()
         try:
             self._bind(record, service.engine.info)
-            self._set(record, JobStatus.RUNNING)
+            await self._set(record, JobStatus.RUNNING)
             text = await asyncio.to_thread(self._store.text, record.id)
             clip = await asyncio.to_thread(self._store.clip, record.id) if record.spec.has_clip else None
             for number, chapter in enumerate(record.outline):
@@ -283,17 +295,19 @@ class Jobs:
                 numbers = range(chapter.first, chapter.first + chapter.pieces)
                 await self._speak_all(record, service, text, numbers, clip)
                 chapter.audio_s = await self._make(record, chapter_name(record, number), text, numbers)
-                self._save(record)
+                await self._save(record)
             if len(record.outline) > 1:
                 await self._make(record, whole_name(record), text, range(record.pieces))
             self._end(record)
-            self._set(record, JobStatus.COMPLETED)
+            await self._set(record, JobStatus.COMPLETED)
             self._store.pieces(record.id).remove()
         except EchoError as error:
-            self._fail(record, JobError(code=error.code, message=error.message))
+            await self._fail(record, JobError(code=error.code, message=error.message))
         except OSError as error:
             log.warning("the job %s cannot be kept: %s", record.id, error)
-            self._fail(record, JobError(code="storage_failed", message="The server's disk is full or cannot be used."))
+            await self._fail(
+                record, JobError(code="storage_failed", message="The server's disk is full or cannot be used.")
+            )
 
     def _bind(self, record: JobRecord, info: EngineInfo) -> None:
         """Note which engine speaks a job; raises Conflict where another one has begun."""
@@ -359,47 +373,52 @@ class Jobs:
             await asyncio.wait([task])
         if not record.status.is_final:  # or it has come to its end meanwhile
             record.status = status
-            self._save_if_possible(record)
+            await self._save_if_possible(record)
 
     def _refuse_final(self, record: JobRecord, what: str) -> None:
         if record.status.is_final:
             raise Conflict(f"The job is {record.status}; there is nothing to {what}.")
 
-    def _fail(self, record: JobRecord, error: JobError) -> None:
+    async def _fail(self, record: JobRecord, error: JobError) -> None:
         record.error, record.status = error, JobStatus.FAILED
         self._end(record)
-        self._save_if_possible(record)
+        await self._save_if_possible(record)
 
     def _end(self, record: JobRecord) -> None:
         record.finished_at = time.time()
         self._ended[record.id] = time.monotonic()
 
-    def _set(self, record: JobRecord, status: JobStatus) -> None:
+    async def _set(self, record: JobRecord, status: JobStatus) -> None:
         record.status = status
-        self._save(record)
+        await self._save(record)
 
-    def _save(self, record: JobRecord) -> None:
-        self._store.save(record)
-        self._notify()
+    async def _save(self, record: JobRecord) -> None:
+        try:
+            await self._write(self._store.save, record.id, record.model_dump_json(indent=1))
+        finally:
+            self._notify()
 
-    def _save_if_possible(self, record: JobRecord) -> None:
+    async def _save_if_possible(self, record: JobRecord) -> None:
         """Keep a changed record; on a full disk it stays as it was there, and holds until a restart."""
         try:
-            self._store.save(record)
+            await self._save(record)
         except OSError as error:
             log.warning("the job %s cannot be kept: %s", record.id, error)
-        self._notify()
+
+    async def _write(self, write: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+        """Change something on the disk, after all that has been asked for before, and also when this is cancelled."""
+        await asyncio.get_running_loop().run_in_executor(self._writer, partial(write, *args, **kwargs))
 
     def _notify(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    def _forget(self) -> None:
+    async def _forget(self) -> None:
         """Remove the jobs that have ended long ago."""
         for record in list(self._records.values()):
             if record.status.is_final and self._ended_s_ago(record) > self.rules.keep_s:
                 try:
-                    self._remove(record)
+                    await self._remove(record)
                 except OSError as error:
                     log.warning("the job %s cannot be removed: %s", record.id, error)
 
@@ -410,13 +429,13 @@ class Jobs:
             return now - self._ended[record.id]
         return wall - (record.finished_at or record.created_at) + now - started
 
-    def _remove(self, record: JobRecord) -> None:
-        self._store.remove(record.id)
+    async def _remove(self, record: JobRecord) -> None:
+        await self._write(self._store.remove, record.id)
         self._records.pop(record.id, None)
         self._ended.pop(record.id, None)
         if self._bucket is not None:
             for key in record.keys.values():
-                self._bucket.remove(key)
+                await asyncio.to_thread(self._bucket.remove, key)
 
 
 async def _with_patience(work: Callable[[], Awaitable[T]]) -> T:

@@ -74,10 +74,10 @@ class JobStore:
             shutil.rmtree(draft, ignore_errors=True)
             raise
 
-    def save(self, record: JobRecord) -> None:
-        """Keep a changed record."""
-        with atomic_write(self._folder(record.id) / "job.json") as path:
-            path.write_text(record.model_dump_json(indent=1))
+    def save(self, job: str, record: str) -> None:
+        """Keep a changed record, as JSON."""
+        with atomic_write(self._folder(job) / "job.json") as path:
+            path.write_text(record)
 
     def records(self) -> list[JobRecord]:
         """Return all jobs, the oldest first; what cannot be read is reported and left alone.

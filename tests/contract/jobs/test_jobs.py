@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -23,7 +26,7 @@ from echo.jobs.remote import UploadFailed
 from echo.jobs.store import JobStore
 from echo.stream import FrameStream
 from echo.types import Encoding, Utterance
-from tests.contract.serving import Gate, Serve, Served, wait_until
+from tests.contract.serving import PATIENCE_S, Gate, Serve, Served, wait_until
 
 BOOK = "# One\n\nIt rained all day.\n\n# Two\n\nThen it stopped, and they went out.\n"
 JOBS = "/v1/audio/jobs"
@@ -426,7 +429,7 @@ def test_an_upload_that_fails_is_tried_again(tmp_path: Path, monkeypatch: pytest
     async def make() -> JobRecord:
         store = JobStore(tmp_path)
         jobs = Jobs(store, JobRules(), Bucket())  # type: ignore[arg-type]
-        record = jobs.create("me", "", JobSpec(encoding=Encoding.FLAC), chapters("One.", markdown=False), None)
+        record = await jobs.create("me", "", JobSpec(encoding=Encoding.FLAC), chapters("One.", markdown=False), None)
         record.sample_rate = 44_100
         store.pieces(record.id).write(0, b"\0\0" * 1000)
         await jobs._make(record, "whole.flac", store.text(record.id), range(1))
@@ -435,6 +438,27 @@ def test_an_upload_that_fails_is_tried_again(tmp_path: Path, monkeypatch: pytest
     record = asyncio.run(make())
     assert tries == ["whole.flac"] * 4
     assert record.ready == ["whole.flac"]
+
+
+def test_a_slow_disk_holds_nobody_up(books: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk may take a second to say that it has something; meanwhile others listen."""
+    held, went_on = threading.Event(), threading.Event()
+    sync = os.fsync
+
+    def slow(file: int) -> None:
+        held.set()
+        assert went_on.wait(PATIENCE_S)
+        sync(file)
+
+    with monkeypatch.context() as patch, ThreadPoolExecutor(1) as thread:
+        patch.setattr(os, "fsync", slow)
+        creating = thread.submit(create, books)
+        assert held.wait(PATIENCE_S)
+        assert httpx.get(books.url + "/health").status_code == 200
+        assert httpx.post(books.url + "/v1/audio/speech", json={"input": "Now."}).status_code == 200
+        went_on.set()
+        job = creating.result(PATIENCE_S)
+    until(books, job, completed)
 
 
 def test_an_empty_file_is_told_of_by_the_name_of_its_field(books: Served) -> None:
