@@ -148,6 +148,10 @@ class Jobs:
         """Return the jobs of this owner, the newest first."""
         return [record for record in reversed(self._records.values()) if record.owner == owner]
 
+    def count(self, status: JobStatus) -> int:
+        """How many jobs there are of a status, of all owners."""
+        return sum(record.status is status for record in list(self._records.values()))
+
     async def pause(self, record: JobRecord) -> None:
         """Stop a job where it is; the pieces it has stay. Raises Conflict for one that has ended."""
         self._refuse_final(record, "pause")
@@ -389,8 +393,11 @@ class Jobs:
         self._ended[record.id] = time.monotonic()
 
     async def _set(self, record: JobRecord, status: JobStatus) -> None:
+        """Change the status once the disk has it: nobody is told of what a crash would take back."""
+        changed = record.model_copy(update={"status": status})
+        await self._write(self._store.save, record.id, changed.model_dump_json(indent=1))
         record.status = status
-        await self._save(record)
+        self._notify()
 
     async def _save(self, record: JobRecord) -> None:
         try:

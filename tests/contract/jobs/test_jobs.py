@@ -107,6 +107,9 @@ def test_events_tell_how_far_it_is(books: Served) -> None:
         events = [json.loads(line[6:]) for line in answer.iter_lines() if line.startswith("data: ")]
     assert events[0]["id"] == job["id"]
     assert events[-1]["status"] == "completed"
+    page = httpx.get(f"{books.url}/metrics").text.splitlines()
+    assert 'echo_jobs{status="completed"} 1.0' in page
+    assert 'echo_jobs{status="failed"} 0.0' in page
     pieces = [event["progress"]["pieces"] for event in events]
     assert pieces == sorted(pieces)
 
@@ -384,8 +387,8 @@ def test_a_job_does_not_go_on_with_another_engine(serve: Serve, folder: Path) ->
         utterance, block, count
     )
     job = create(first)
-    wait_until(lambda: get(first, job)["chapters"][0]["url"] is not None)
     file = folder / job["id"] / "job.json"
+    wait_until(lambda: "chapter-001" in file.read_text())
     file.write_text(file.read_text().replace('"engine": "', '"engine": "another-'))
     second = serve(jobs_dir=folder)
     failed = until(second, job, lambda now: now["status"] == "failed")
