@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import faulthandler
 import logging
 import os
@@ -78,12 +79,17 @@ def create_app(
     costly = frozenset(path for surface in surfaces for path in surface.costly)
     late_keys = frozenset(path for surface in surfaces for path in surface.late_keys)
     ongoing = frozenset(path for surface in surfaces for path in surface.ongoing)
+    keys = open_keys(settings, runtime.quotas)
     scopes = ChainMap(*(dict(surface.scopes) for surface in surfaces))
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with runtime:
-            yield
+            watching = asyncio.create_task(keys.watch())
+            try:
+                yield
+            finally:
+                watching.cancel()
 
     app = FastAPI(
         title="Echo TTS Server",
@@ -101,7 +107,7 @@ def create_app(
             costly,
             late_keys,
             messages,
-            keys=open_keys(settings, runtime.quotas),
+            keys=keys,
             rules=ScopeRules(scopes, costly),
             quotas=runtime.quotas,
             drain=runtime.drain,

@@ -16,11 +16,12 @@ from echo.types import DeviceMemory, Workload
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineFigures:
-    """One engine at one moment; ``memory`` None: not on CUDA, or not read yet."""
+    """One engine at one moment; ``memory`` None: not on CUDA, or not read yet. ``available``: as of the engine."""
 
     model: str
     open_streams: int
     workload: Workload
+    available: bool = True
     memory: DeviceMemory | None = None
 
 
@@ -29,6 +30,12 @@ Figure = Callable[[EngineFigures], float | None]
 #: Names, what they say, and where it is read. The second names are vLLM's, and so vLLM-Omni's and SGLang's
 #: (https://docs.vllm.ai/en/latest/usage/metrics/): what they schedule is a request, here it is an utterance.
 _GAUGES: tuple[tuple[tuple[str, ...], str, Figure], ...] = (
+    (("echo_engine_available",), "0 while an engine recovers from a failure by itself.", lambda f: f.available),
+    (
+        ("echo_engine_process_bytes",),
+        "Host memory of an engine's own process.",
+        lambda f: f.workload.process_bytes,
+    ),
     (("echo_open_streams",), "Requests that hold a slot.", lambda f: f.open_streams),
     (
         ("echo_active_utterances", "num_requests_running"),
@@ -79,6 +86,24 @@ _GAUGES: tuple[tuple[tuple[str, ...], str, Figure], ...] = (
     ),
 )
 
+_COUNTERS: tuple[tuple[str, str, Callable[[Workload], int | None]], ...] = (
+    (
+        "echo_steps",
+        "Steps that the device has done; of an engine in a process, pieces of audio.",
+        lambda load: load.steps,
+    ),
+    (
+        "echo_out_of_memory",
+        "Pieces of work for which the device had no memory, also where smaller ones then fitted.",
+        lambda load: load.out_of_memory,
+    ),
+    (
+        "echo_engine_restarts",
+        "Processes of an engine that have failed, and were started again.",
+        lambda load: load.restarts,
+    ),
+)
+
 
 class EngineCollector(Collector):
     """Exports the figures of all engines; none before they are loaded."""
@@ -101,9 +126,9 @@ class EngineCollector(Collector):
                     if (value := figure(engine)) is not None:
                         gauge.add_metric([engine.model], value)
                 yield gauge
-        steps = CounterMetricFamily(
-            "echo_steps", "Steps that the device has done; of an engine in a process, pieces of audio.", labels=[MODEL]
-        )
-        for engine in engines:
-            steps.add_metric([engine.model], engine.workload.steps)
-        yield steps
+        for name, text, count in _COUNTERS:
+            counter = CounterMetricFamily(name, text, labels=[MODEL])
+            for engine in engines:
+                if (counted := count(engine.workload)) is not None:
+                    counter.add_metric([engine.model], counted)
+            yield counter

@@ -154,7 +154,10 @@ class EngineFailed(EchoError):
 
 #: Why a speech may fail after it has begun; bounded, because it is a label of a metric.
 FAILURES = (
-    *(str(kind.code) for kind in (EngineFailed, DeviceStopped, NotReady, Overloaded, TooLarge, BadRequest)),
+    *(
+        str(kind.code)
+        for kind in (EngineFailed, DeviceStopped, OutOfMemory, NotReady, Overloaded, TooLarge, BadRequest)
+    ),
     "internal_error",
 )
 

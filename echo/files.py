@@ -13,12 +13,14 @@ from pathlib import Path
 def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a path to write to; the file there replaces ``path`` when the block ends without an error.
 
-    The folder is made where it is missing. Raises OSError.
+    It outlives a loss of power from then on. The folder is made where it is missing. Raises OSError.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with draft(path) as temporary:
         yield temporary
+        sync_file(temporary)
         os.replace(temporary, path)
+        sync_folder(path.parent)
 
 
 @contextmanager
@@ -36,6 +38,12 @@ def write_synced(path: Path, data: bytes) -> None:
     with path.open("xb") as file:
         file.write(data)
         file.flush()
+        os.fsync(file.fileno())
+
+
+def sync_file(path: Path) -> None:
+    """Wait until the disk has a file."""
+    with path.open("r+b") as file:
         os.fsync(file.fileno())
 
 

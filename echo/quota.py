@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from echo.errors import Overloaded
+from echo.errors import EchoError, Overloaded, TooLarge, Unauthorized
 
 #: Limits are per minute.
 _MINUTE_S = 60.0
@@ -82,11 +82,17 @@ class Quotas:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._accounts: dict[str, _Account] = {}
+        #: Clients that are none any more; what they have open may still ask for something.
+        self._gone: set[str] = set()
         self._lock = threading.Lock()
 
     def configure(self, limits: Mapping[str, Limits]) -> None:
-        """Set the limits of all clients, by their names; what those have used that stay is kept."""
+        """Set the limits of all clients, by their names; what those have used that stay is kept.
+
+        Who was among them, and is not any more, may do nothing.
+        """
         with self._lock:
+            self._gone = (self._gone | self._accounts.keys()) - limits.keys()
             self._accounts = {
                 client: self._account(self._accounts.get(client), each) for client, each in limits.items()
             }
@@ -105,9 +111,13 @@ class Quotas:
         return Bucket(limit, self._clock, old.level / old.limit if old is not None else 1.0)
 
     def spend(self, client: str, *, requests: int = 0, characters: int = 0) -> None:
-        """Count texts, and characters of them; raises Overloaded, and counts nothing, where a limit is exceeded."""
+        """Count texts, and characters of them.
+
+        Raises Overloaded, and counts nothing, where a limit is exceeded; TooLarge where a minute's worth will never be
+        enough; Unauthorized for a client that is none any more.
+        """
         with self._lock:
-            if (account := self._accounts.get(client)) is None:
+            if (account := self._account_of(client)) is None:
                 return
             asked = (("requests", account.requests, requests), ("characters", account.characters, characters))
             for what, bucket, count in asked:
@@ -127,9 +137,9 @@ class Quotas:
                 account.characters.take(-characters)
 
     def open(self, client: str) -> Stream:
-        """Count a stream; raises Overloaded while there are as many as may be."""
+        """Count a stream; raises Overloaded while there are as many as may be, and Unauthorized as ``spend`` does."""
         with self._lock:
-            account = self._accounts.get(client)
+            account = self._account_of(client)
             if account is None:
                 return Stream(self, None)
             allowed = account.limits.streams
@@ -157,6 +167,11 @@ class Quotas:
                 found["streams"] = Standing(limit=streams, remaining=max(0, streams - account.streams), reset_s=None)
             return found
 
+    def _account_of(self, client: str) -> _Account | None:
+        if client in self._gone:
+            raise Unauthorized("This API key is no longer valid.")
+        return self._accounts.get(client)
+
     def _closed(self, client: str) -> None:
         with self._lock:
             if (account := self._accounts.get(client)) is not None:
@@ -177,12 +192,13 @@ class Stream:
             self._quotas._closed(client)
 
 
-def _exceeded(what: str, bucket: Bucket, count: int) -> Overloaded:
+def _exceeded(what: str, bucket: Bucket, count: int) -> EchoError:
     if count > bucket.limit:
-        message = f"Rate limit: this text has {count} {what}, and this key may have {bucket.limit} {what} per minute."
-    else:
-        message = (
-            f"Rate limit: this key may have {bucket.limit} {what} per minute; {int(bucket.level)} are left, "
-            f"{count} are needed."
+        return TooLarge(
+            f"Rate limit: this text has {count} {what}, and this key may have {bucket.limit} {what} per minute."
         )
+    message = (
+        f"Rate limit: this key may have {bucket.limit} {what} per minute; {int(bucket.level)} are left, "
+        f"{count} are needed."
+    )
     return Overloaded(message, code="rate_limit_exceeded", retry_after_s=bucket.wait_s(count))

@@ -27,6 +27,7 @@ from echo.engines.remote.config import read_engines
 from echo.engines.table import EngineLoader, find_engines
 from echo.errors import BadRequest, ConfigError, DeviceStopped, EchoError, NotReady
 from echo.jobs.jobs import JobRules, Jobs
+from echo.jobs.record import JobStatus
 from echo.jobs.remote import ResultBucket
 from echo.jobs.store import JobStore
 from echo.limits import RequestLimits
@@ -113,7 +114,9 @@ class Runtime:
             observe=self.metrics.voice_read,
         )
         #: Long texts; None where the operator has given them no folder.
-        self.jobs = _jobs(settings)
+        self.jobs = jobs = _jobs(settings)
+        if jobs is not None:
+            self.metrics.watch_jobs(JobStatus, lambda status: jobs.count(JobStatus(status)))
         self.cloning = Cloning(_clones(settings, self.voices, self.decoders), self.voices, self.cache, self.voice_turns)
         self.metrics.watch_voices(self.voice_turns, self.cache.stats, lambda: len(self.decoders.pids))
         self._when_failed: list[Callable[[], None]] = []

@@ -46,6 +46,7 @@ class Services:
                 model=service.engine.info.name,
                 open_streams=service.admission.open,
                 workload=service.engine.workload(),
+                available=service.engine.available(),
                 memory=service.engine.device_memory(),
             )
             for service in self

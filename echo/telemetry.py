@@ -8,6 +8,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
@@ -58,6 +59,7 @@ class Metrics:
             buckets=_LAG_BUCKETS,
             registry=r,
         )
+        self.jobs = Gauge("echo_jobs", "Long texts as jobs, by status.", ["status"], registry=r)
         self.refusals = Counter("echo_refusals", "Requests refused or failed.", ["status", "reason"], registry=r)
         self.connections = Gauge("echo_connections", "Open connections.", registry=r)
         self.ended = Counter("echo_ended_connections", "Connections ended by the server.", ["reason"], registry=r)
@@ -82,6 +84,11 @@ class Metrics:
         self.voice_cache_bytes.set_function(lambda: cache().bytes)
         self.voice_cache_entries.set_function(lambda: cache().entries)
         self.decoder_processes.set_function(decoders)
+
+    def watch_jobs(self, statuses: Iterable[str], count: Callable[[str], int]) -> None:
+        """Have the gauge of jobs show how many there are of each status whenever it is read."""
+        for status in statuses:
+            self.jobs.labels(status).set_function(partial(count, status))
 
     def voice_read(self, outcome: str, seconds: float) -> None:
         """Count a new voice that has been read, or has not."""

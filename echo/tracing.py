@@ -57,7 +57,7 @@ class Tracing(Protocol):
 def open_tracing(exporter: str | None) -> Tracing | None:
     """Return tracing with an exporter, ``otlp`` or ``console``; None = no tracing, and nothing is imported.
 
-    Raises ConfigError where the packages are missing.
+    Raises ConfigError where the packages are missing, or a value is wrong.
     """
     if exporter is None:
         return None
@@ -68,4 +68,7 @@ def open_tracing(exporter: str | None) -> Tracing | None:
             "OTEL_* asks for traces, but OpenTelemetry is not installed: pip install 'echo-tts-server[tracing]', or "
             "set OTEL_SDK_DISABLED=true."
         ) from None
-    return OpenTelemetry(exporter)
+    try:
+        return OpenTelemetry(exporter)
+    except ValueError as error:
+        raise ConfigError(f"OTEL_*: the SDK does not take one of the values: {error}") from None

@@ -359,6 +359,11 @@ class Workload:
     busy_s: float = 0.0
     #: Calls since the warm-up whose shape was neither compiled nor captured; 0 when all is as it should be.
     shape_misses: int = 0
+    #: Of an engine in a process of its own: host memory of that, and how often one has failed and was started again.
+    process_bytes: int | None = None
+    restarts: int | None = None
+    #: How often the device has had no memory for a piece of work since the start, also where smaller ones did.
+    out_of_memory: int = 0
     #: Pieces of work that have succeeded since the start: steps, or pieces of audio where an engine has no steps.
     steps: int = 0
 

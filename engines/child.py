@@ -31,6 +31,13 @@ PROTOCOL = 1
 MAX_VOICES = 64
 #: Seconds between two signs of life of a job that waits for credit.
 _BEAT_S = 1.0
+#: What libraries say in other errors when there is no memory: PyTorch on a CPU, cuBLAS and cuDNN, CUDA, ONNX Runtime.
+_OUT_OF_MEMORY = (
+    "DefaultCPUAllocator: can't allocate",
+    "ALLOC_FAILED",
+    "CUDA error: out of memory",
+    "Failed to allocate memory for requested buffer",
+)
 #: Of <linux/prctl.h>: the signal that this process gets when its parent dies.
 _PR_SET_PDEATHSIG = 1
 
@@ -354,7 +361,11 @@ class Child:
         return {"cancelled": False, "truncated": job.truncated, "stats": stats}
 
     def _failure(self, error: BaseException) -> dict[str, Any]:
-        exhausted = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+        exhausted = (
+            isinstance(error, MemoryError)
+            or type(error).__name__ == "OutOfMemoryError"
+            or any(said in str(error) for said in _OUT_OF_MEMORY)
+        )
         fatal = exhausted and self._out_of_memory  # twice in a row: what is left will not do
         self._out_of_memory = exhausted
         if exhausted and "torch" in sys.modules and sys.modules["torch"].cuda.is_available():

@@ -57,10 +57,10 @@ class Auth:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on; raises Unauthorized, Forbidden or Overloaded."""
         if scope["type"] in ("http", "websocket"):
-            await self._check(scope)
+            self._check(scope)
         await self._app(scope, receive, send)
 
-    async def _check(self, scope: Scope) -> None:
+    def _check(self, scope: Scope) -> None:
         needed = self._rules.needed(scope)
         identify(scope)
         if not needed or (KeyScope.ADMIN in needed and is_from_here(scope, self._proxies)):
@@ -69,7 +69,6 @@ class Auth:
             if KeyScope.ADMIN in needed:
                 raise Forbidden("This is answered on the server's own machine only, or with a key of scope `admin`.")
             return
-        await self._keys.refresh()
         given = list(offered(scope["headers"]))
         if not given and scope["type"] == "websocket" and longest_prefix(scope["path"], self._late, False):
             scope["state"][_PENDING] = _Pending(self._keys, needed)

@@ -119,7 +119,7 @@ async def create_job(request: Request, runtime: RuntimeDep, jobs: JobsDep) -> Re
     spec = JobSpec.of(speech, body.model, seed, has_clip=clip is not None)
     title = body.title or next((part.title for part in parts if part.title), "")
     runtime.quotas.spend(client_of(request), requests=1)
-    record = jobs.create(client_of(request), title, spec, parts, clip)
+    record = await jobs.create(client_of(request), title, spec, parts, clip)
     return JSONResponse(described(jobs, record), 202, headers={"Location": f"/v1/audio/jobs/{record.id}"})
 
 
@@ -159,7 +159,7 @@ async def pause_job(record: RecordDep, jobs: JobsDep) -> dict[str, Any]:
 @router.post("/{id}/resume")
 async def resume_job(record: RecordDep, jobs: JobsDep) -> dict[str, Any]:
     """Go on after a pause or a failure, with what there is already."""
-    jobs.resume(record)
+    await jobs.resume(record)
     return described(jobs, record)
 
 
@@ -240,6 +240,8 @@ async def _fields(request: Request) -> Mapping[str, Any]:
         fields["input"] = data.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise BadRequest("file: must be a text in UTF-8.", param="file") from None
+    if not data.strip():
+        raise BadRequest("file: must not be empty.", param="file", code="missing_required_parameter")
     if file.lower().endswith((".md", ".markdown")):
         fields.setdefault("text_format", "markdown")
     return fields

@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -23,6 +24,8 @@ log = logging.getLogger(__name__)
 _MAX_BYTES = 2**20
 #: A name is in the log, so it must not look like something else.
 _NAME = re.compile(r"[\w.@-]{1,64}", re.ASCII)
+#: Not allowed in a header's value (RFC 9110, 5.5).
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 _Limit = Annotated[StrictInt, Field(ge=1, le=10**9)] | None
 
@@ -43,7 +46,7 @@ class _Entry(BaseModel):
 
     key: Annotated[StrictStr, Field(min_length=1)] | None = None
     sha256: Annotated[StrictStr, Field(pattern="^[0-9a-fA-F]{64}$")] | None = None
-    scopes: list[KeyScope] = [KeyScope.SPEAK]
+    scopes: Annotated[list[KeyScope], Field(min_length=1)] = [KeyScope.SPEAK]
     streams: _Limit = None
     requests_per_minute: _Limit = None
     characters_per_minute: _Limit = None
@@ -54,6 +57,8 @@ class _Entry(BaseModel):
             raise ValueError("needs either key or sha256")
         if self.key is not None and self.key.strip() != self.key:
             raise ValueError("key: blanks at its ends never arrive")
+        if self.key is not None and _CONTROL.search(self.key):
+            raise ValueError("key: control characters never arrive")
         return self
 
     def named(self, name: str) -> Key:
@@ -73,20 +78,29 @@ def digest_of(key: bytes) -> bytes:
     return hashlib.sha256(key).digest()
 
 
-def parse_keys(text: str) -> list[Key]:
-    """Return the keys of a file's text; raises ValueError with the line, or the table and field, that is wrong."""
-    keys: dict[bytes, Key] = {}
-    for name, table in tomllib.loads(text).items():
+def parse_keys(text: str, others: Sequence[Key] = ()) -> list[Key]:
+    """Return the keys of a file's text; raises ValueError with the line, or the table and field, that is wrong.
+
+    ``others`` are keys from elsewhere, of which the file must have none.
+    """
+    names = {key.digest: key.name for key in others}
+    keys: list[Key] = []
+    try:
+        tables = tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("its values are nested too deeply") from None
+    for name, table in tables.items():
         if not _NAME.fullmatch(name):
             raise ValueError(f"{name!r} cannot be a name: up to 64 letters, digits and any of _.@-")
         try:
             key = _Entry.model_validate(table).named(name)
         except ValidationError as error:
             raise ValueError(f"[{name}] {_told(error.errors(include_input=False)[0])}") from None
-        if (other := keys.get(key.digest)) is not None:
-            raise ValueError(f"[{name}] has the same key as [{other.name}]")
-        keys[key.digest] = key
-    return list(keys.values())
+        if (other := names.get(key.digest)) is not None:
+            raise ValueError(f"[{name}] has the same key as {other}")
+        names[key.digest] = f"[{name}]"
+        keys.append(key)
+    return keys
 
 
 def _told(error: Any) -> str:
@@ -100,11 +114,15 @@ def _told(error: Any) -> str:
 
 
 class KeyFile:
-    """The keys of a file. ``look`` reads it again if it has changed; what cannot be used leaves the old keys."""
+    """The keys of a file. ``look`` reads it again if it has changed; what cannot be used leaves the old keys.
 
-    def __init__(self, path: Path) -> None:
+    ``others`` are keys from elsewhere, of which the file must have none.
+    """
+
+    def __init__(self, path: Path, others: Sequence[Key] = ()) -> None:
         """Read the file; raises ConfigError."""
         self._path = path
+        self._others = others
         self._stamp = self._current()
         try:
             self.keys = self._read()
@@ -141,6 +159,6 @@ class KeyFile:
         if len(data) > _MAX_BYTES:
             raise ValueError(f"the file has more than {_MAX_BYTES} bytes")
         try:
-            return parse_keys(data.decode())
+            return parse_keys(data.decode(), self._others)
         except UnicodeDecodeError:
             raise ValueError("the file is not UTF-8 text") from None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import time
 from collections.abc import Sequence
 
 from echo.errors import Forbidden, Unauthorized
@@ -14,7 +13,7 @@ from routes.keyfile import Key, KeyFile, digest_of
 from routes.scopes import KeyScope
 from routes.throttle import FailedKeys
 
-#: Least seconds between two looks at the file.
+#: Seconds between two looks at the file.
 _LOOK_S = 1.0
 #: What the keys of ``ECHO_API_KEYS`` may do: what they could before there were scopes.
 _FIXED_SCOPES = frozenset({KeyScope.SPEAK, KeyScope.CLONE, KeyScope.METRICS})
@@ -40,8 +39,6 @@ class KeyRing:
         self._file = file
         self._quotas = quotas or Quotas()
         self._failed = FailedKeys(max_failures)
-        self._looking = False
-        self._looked_at = time.monotonic()
         self._read: list[Key] = []
         self._keys: list[Key] = []
         self._take(file.keys if file is not None else [])
@@ -50,17 +47,17 @@ class KeyRing:
         """Whether keys are asked for; where the file holds none, nobody has one."""
         return bool(self._fixed) or self._file is not None
 
+    async def watch(self) -> None:
+        """Take over changes of the file until cancelled; looks at it once a second."""
+        while self._file is not None:
+            await asyncio.sleep(_LOOK_S)
+            await self.refresh()
+
     async def refresh(self) -> None:
-        """Take over changes of the file; looks at it once a second at most, and not while another request does."""
+        """Take over changes of the file."""
         if self._file is None:
             return
-        if not self._looking and time.monotonic() - self._looked_at >= _LOOK_S:
-            self._looking = True
-            try:
-                await asyncio.to_thread(self._file.look)
-            finally:
-                self._looking = False
-                self._looked_at = time.monotonic()
+        await asyncio.to_thread(self._file.look)
         if self._file.keys is not self._read:
             self._take(self._file.keys)
 
@@ -100,7 +97,7 @@ def open_keys(settings: Settings, quotas: Quotas) -> KeyRing:
     """Return the keys that the settings name; raises ConfigError where the file cannot be used."""
     given = [key.get_secret_value() for key in settings.api_keys]
     fixed = [_fixed_key(number, digest_of(key.encode())) for number, key in enumerate(given, 1)]
-    file = KeyFile(settings.keys_file.expanduser()) if settings.keys_file is not None else None
+    file = KeyFile(settings.keys_file.expanduser(), fixed) if settings.keys_file is not None else None
     return KeyRing(fixed, file, quotas, settings.max_failed_keys)
 
 

@@ -14,7 +14,7 @@ from ray import serve
 from ray.serve.config import AutoscalingConfig
 
 from api_server import create_app
-from echo.errors import DeviceStopped
+from echo.errors import ConfigError, DeviceStopped
 from echo.runtime import Runtime
 from echo.settings import Settings, load_settings, read_environment, warn_of_unknown
 from echo.telemetry import set_up_log
@@ -52,7 +52,15 @@ class Replica:
 
 
 def deployment(scale: ScaleSettings, settings: Settings) -> serve.Application:
-    """Return the application for these settings, which travel to the replicas: those of the nodes are not read."""
+    """Return the application for these settings, which travel to the replicas: those of the nodes are not read.
+
+    Raises ConfigError for what replicas cannot have.
+    """
+    if settings.jobs_dir is not None:
+        raise ConfigError(
+            "ECHO_JOBS_DIR: jobs lie on the disk of one server and are not for replicas; unset it, and run a server "
+            "of its own for them."
+        )
 
     def build() -> FastAPI:
         return application(settings)

@@ -19,7 +19,8 @@ _LANGUAGE = "en"
 #: A clone whose language the client left open.
 _AUTO = "AUTO"
 
-_CONDITION = re.compile(r"""(\w+)\s*=\s*["']?([\w-]+)""")
+# Possessive, so that a word that no "=" follows is looked at once.
+_CONDITION = re.compile(r"""(?<!\w)(\w++)\s*+=\s*+["']?([\w-]+)""")
 _LANGUAGE_FIELDS = frozenset({"language", "languages", "lang_code", "langCode"})
 
 

@@ -16,8 +16,9 @@ PIECE_CHARS = 800
 LONGEST_TITLE = 200
 
 _PARAGRAPHS = re.compile(r"\n[ \t]*\n")
-_FENCE = re.compile(r"^(`{3,}|~{3,}).*?^\1[^\n]*$\n?", re.MULTILINE | re.DOTALL)
-_HEADING = re.compile(r"^(#{1,2})[ \t]+(\S[^\n]*?)[ \t]*#*[ \t]*$", re.MULTILINE)
+# No pattern here may go back and forth in a long line: a search cannot be ended, and all other threads wait for it.
+_FENCE = re.compile(r"`{3,}|~{3,}")
+_HEADING = re.compile(r"^#{1,2}[ \t]+(\S[^\n]*)$", re.MULTILINE)
 _UNDERLINED = re.compile(r"^(\S[^\n]{0,200})\n(?:={3,}|-{3,})[ \t]*$", re.MULTILINE)
 # Plain text has no headings: a short paragraph of its own that says what it is.
 _NAMES = "chapter|part|book|section|canto|act|scene|prologue|epilogue|introduction|preface|foreword|afterword|appendix"
@@ -52,7 +53,7 @@ def chapters(text: str, *, markdown: bool, piece_chars: int = PIECE_CHARS) -> li
     short paragraph such as "Chapter 3. The Sea" or "EPILOGUE". The heading is spoken too. Fenced code is left out.
     """
     text = text.replace("\r\n", "\n").replace("\r", "\n")
-    parts = _markdown(_FENCE.sub("", text)) if markdown else _plain(text)
+    parts = _markdown(_without_fences(text)) if markdown else _plain(text)
     found = [Chapter(title[:LONGEST_TITLE], tuple(_pieces(body, piece_chars))) for title, body in parts]
     return [chapter for chapter in found if chapter.pieces]
 
@@ -62,8 +63,30 @@ def _markdown(text: str) -> Iterator[tuple[str, str]]:
     start, title = 0, ""
     for heading in _HEADING.finditer(text):
         yield title, text[start : heading.start()]
-        start, title = heading.start(), heading[2]
+        start, title = heading.start(), _heading(heading[1])
     yield title, text[start:]
+
+
+def _heading(line: str) -> str:
+    """Return the title of a heading; hashes at its end are no part of it, unless a word ends with them."""
+    line = line.rstrip()
+    title = line.rstrip("#")
+    return title.rstrip() if not title or title[-1] in " \t" else line
+
+
+def _without_fences(text: str) -> str:
+    """Leave fenced code out; a fence that nothing closes is a line like others."""
+    kept, held, fence = list[str](), list[str](), ""
+    for line in text.splitlines(keepends=True):
+        if fence:
+            held.append(line)
+            if line.startswith(fence):
+                held, fence = [], ""
+        elif opening := _FENCE.match(line):
+            held, fence = [line], opening[0]
+        else:
+            kept.append(line)
+    return "".join((*kept, *held))
 
 
 def _plain(text: str) -> Iterator[tuple[str, str]]:

@@ -7,14 +7,18 @@ import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 from echo.audio.encode import MEDIA_TYPES
 from echo.errors import (
     BadRequest,
     Conflict,
+    DeviceStopped,
     EchoError,
     EngineFailed,
     NotFound,
@@ -25,20 +29,27 @@ from echo.errors import (
 )
 from echo.jobs.book import Chapter
 from echo.jobs.record import BookText, JobError, JobRecord, JobSpec, JobStatus, outline
-from echo.jobs.remote import ResultBucket
+from echo.jobs.remote import ResultBucket, UploadFailed
 from echo.jobs.render import render
 from echo.jobs.store import SAMPLE_BYTES, JobStore, new_id
 from echo.service import SpeechService
 from echo.services import Services
-from echo.types import Encoding
+from echo.types import Encoding, EngineInfo
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+P = ParamSpec("P")
+
 #: Failures that may pass, and how often a piece is tried before its job fails.
-_PASSING = (Preempted, Overloaded, NotReady, EngineFailed, VoiceUnavailable)
+_PASSING = (Preempted, Overloaded, NotReady, EngineFailed, VoiceUnavailable, UploadFailed)
+#: Failures that are no try: others had to be let past, or only a new process helps, which finds the job as it was.
+_NO_TRY = (Preempted, DeviceStopped)
 _TRIES = 6
-#: Pause before the next try, in seconds; doubled each time. One that had to make room does not count as a try.
+#: Pause before the next try, in seconds; doubled each time.
 _PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
+#: Seconds between two looks for jobs that are to be removed.
+_FORGET_S = 600.0
 #: How often an engine without priorities is looked at, whether somebody else wants it.
 _LOOK_S = 0.1
 
@@ -72,6 +83,10 @@ class Jobs:
         self._store = store
         self._bucket = bucket
         self._records = {record.id: record for record in store.records()}
+        #: Jobs that are being stored.
+        self._arriving: list[JobRecord] = []
+        #: One thread, so that a later change of a record never comes before an earlier one; a disk may take its time.
+        self._writer = ThreadPoolExecutor(1, "echo-jobs")
         for record in self._records.values():
             if record.status is JobStatus.RUNNING:  # the process ended meanwhile
                 record.status = JobStatus.QUEUED
@@ -86,7 +101,9 @@ class Jobs:
 
     # -- what clients do
 
-    def create(self, owner: str, title: str, spec: JobSpec, chapters: list[Chapter], clip: bytes | None) -> JobRecord:
+    async def create(
+        self, owner: str, title: str, spec: JobSpec, chapters: list[Chapter], clip: bytes | None
+    ) -> JobRecord:
         """Queue a job.
 
         Raises BadRequest for a text that is empty or too long, Overloaded for too many jobs, and EchoError where the
@@ -101,18 +118,21 @@ class Jobs:
                 param="input",
                 code="string_above_max_length",
             )
-        waiting = [record for record in self._records.values() if not record.status.is_final]
+        waiting = [record for record in (*self._records.values(), *self._arriving) if not record.status.is_final]
         if len(waiting) >= self.rules.most:
             raise Overloaded(f"{len(waiting)} jobs are waiting, {self.rules.most} are allowed.", retry_after_s=60)
         own = sum(record.owner == owner for record in waiting)
         if own >= self.rules.most_of_client:
             raise Overloaded(f"You have {own} jobs waiting, {self.rules.most_of_client} are allowed.", retry_after_s=60)
         record = JobRecord(id=new_id(), owner=owner, title=title, spec=spec, outline=outline(chapters))
+        self._arriving.append(record)
         try:
-            self._store.create(record, BookText.of(chapters), clip)
+            await self._write(self._store.create, record, BookText.of(chapters), clip)
         except OSError as error:
             log.error("a job cannot be stored: %s", error)
-            raise EchoError("The server could not store the job.", code="storage_failed") from None
+            raise _not_stored() from None
+        finally:
+            self._arriving.remove(record)
         self._records[record.id] = record
         self._notify()
         return record
@@ -128,12 +148,16 @@ class Jobs:
         """Return the jobs of this owner, the newest first."""
         return [record for record in reversed(self._records.values()) if record.owner == owner]
 
+    def count(self, status: JobStatus) -> int:
+        """How many jobs there are of a status, of all owners."""
+        return sum(record.status is status for record in list(self._records.values()))
+
     async def pause(self, record: JobRecord) -> None:
         """Stop a job where it is; the pieces it has stay. Raises Conflict for one that has ended."""
         self._refuse_final(record, "pause")
         await self._stop(record, JobStatus.PAUSED)
 
-    def resume(self, record: JobRecord) -> None:
+    async def resume(self, record: JobRecord) -> None:
         """Have a job go on that was paused or has failed; raises Conflict for another one."""
         if record.status in (JobStatus.QUEUED, JobStatus.RUNNING):
             return
@@ -141,7 +165,7 @@ class Jobs:
             raise Conflict(f"The job is {record.status}, so it cannot go on.")
         record.error = record.finished_at = None
         record.status = JobStatus.QUEUED
-        self._save_if_possible(record)
+        await self._save_if_possible(record)
 
     async def cancel(self, record: JobRecord) -> None:
         """End a job for good, and remove its pieces. Raises Conflict for one that has ended."""
@@ -153,12 +177,15 @@ class Jobs:
         self._store.pieces(record.id).remove()
 
     async def delete(self, record: JobRecord) -> None:
-        """Remove a job with all that it has made."""
+        """Remove a job with all that it has made; raises EchoError, and it stays, where the disk does not allow it."""
         if not record.status.is_final:
             await self._stop(record, JobStatus.CANCELLED)
-        del self._records[record.id]
+        try:
+            await self._remove(record)
+        except OSError as error:
+            log.error("the job %s cannot be removed: %s", record.id, error)
+            raise _not_stored() from None
         self._notify()
-        await asyncio.to_thread(self._remove, record)
 
     def progress(self, record: JobRecord) -> Progress:
         """Tell how far a job is."""
@@ -188,7 +215,8 @@ class Jobs:
     def result(self, record: JobRecord, chapter: int | None = None) -> Path | str:
         """Return the file of a chapter, from 0, or of the whole; its address where it lies in a bucket.
 
-        Raises NotFound for a chapter that there is not, and Conflict for what has not been made yet.
+        Raises NotFound for a chapter that there is not, or a file that somebody has removed, and Conflict for what has
+        not been made yet.
         """
         if chapter is not None and not 0 <= chapter < len(record.outline):
             raise NotFound(f"chapter: there are {len(record.outline)}.", param="chapter")
@@ -197,7 +225,11 @@ class Jobs:
             raise Conflict("This part has not been spoken yet.", code="not_finished")
         if self._bucket is not None and name in record.keys:
             return self._bucket.url(record.keys[name])
-        return self._store.result(record.id, name)
+        path = self._store.result(record.id, name)
+        if not path.is_file():
+            log.warning("the result %s of the job %s is gone", name, record.id)
+            raise NotFound("The file of this part is no longer there.", param="id")
+        return path
 
     async def changes(self, record: JobRecord, ping_s: float) -> AsyncIterator[bool]:
         """Yield at once, and then whenever something has changed (True) or ``ping_s`` have passed without (False).
@@ -234,14 +266,16 @@ class Jobs:
                 with contextlib.suppress(asyncio.CancelledError):
                     await task
         self._task = self._running = None
+        await asyncio.to_thread(self._writer.shutdown)
 
     async def _work(self, services: Services) -> None:
         while True:
             changed = self._changed
-            await asyncio.to_thread(self._forget)
+            await self._forget()
             record = next((each for each in self._records.values() if each.status is JobStatus.QUEUED), None)
             if record is None:
-                await changed.wait()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(changed.wait(), _FORGET_S)
                 continue
             task = asyncio.create_task(self._run(record, services))
             self._running = (record.id, task)
@@ -249,14 +283,14 @@ class Jobs:
             self._running = None
             if not task.cancelled() and (error := task.exception()) is not None:
                 log.error("the job %s has failed", record.id, exc_info=error)
-                self._fail(record, JobError(code="internal_error", message="The server failed at this job."))
+                await self._fail(record, JobError(code="internal_error", message="The server failed at this job."))
 
     async def _run(self, record: JobRecord, services: Services) -> None:
         service = services.of(record.spec.model)
-        record.sample_rate = service.engine.info.sample_rate
         record.started_at = record.started_at or time.time()
         try:
-            self._set(record, JobStatus.RUNNING)
+            self._bind(record, service.engine.info)
+            await self._set(record, JobStatus.RUNNING)
             text = await asyncio.to_thread(self._store.text, record.id)
             clip = await asyncio.to_thread(self._store.clip, record.id) if record.spec.has_clip else None
             for number, chapter in enumerate(record.outline):
@@ -265,17 +299,30 @@ class Jobs:
                 numbers = range(chapter.first, chapter.first + chapter.pieces)
                 await self._speak_all(record, service, text, numbers, clip)
                 chapter.audio_s = await self._make(record, chapter_name(record, number), text, numbers)
-                self._save(record)
+                await self._save(record)
             if len(record.outline) > 1:
                 await self._make(record, whole_name(record), text, range(record.pieces))
             self._end(record)
-            self._set(record, JobStatus.COMPLETED)
+            await self._set(record, JobStatus.COMPLETED)
             self._store.pieces(record.id).remove()
         except EchoError as error:
-            self._fail(record, JobError(code=error.code, message=error.message))
+            await self._fail(record, JobError(code=error.code, message=error.message))
         except OSError as error:
             log.warning("the job %s cannot be kept: %s", record.id, error)
-            self._fail(record, JobError(code="storage_failed", message="The server's disk is full or cannot be used."))
+            await self._fail(
+                record, JobError(code="storage_failed", message="The server's disk is full or cannot be used.")
+            )
+
+    def _bind(self, record: JobRecord, info: EngineInfo) -> None:
+        """Note which engine speaks a job; raises Conflict where another one has begun."""
+        begun = record.ready or self._store.pieces(record.id).sizes()
+        if begun and record.engine and (record.engine, record.sample_rate) != (info.name, info.sample_rate):
+            raise Conflict(
+                f"This job was begun by {record.engine}, and now {info.name} would speak it. Resume it once the server "
+                "has that engine again, or make a new one.",
+                code="engine_changed",
+            )
+        record.engine, record.sample_rate = info.name, info.sample_rate
 
     async def _speak_all(
         self, record: JobRecord, service: SpeechService, text: BookText, numbers: Iterable[int], clip: bytes | None
@@ -300,18 +347,12 @@ class Jobs:
             raise errors.exceptions[0] from None
 
     async def _speak(self, service: SpeechService, spec: JobSpec, text: str, number: int, clip: bytes | None) -> bytes:
-        tries, pause_s = 0, _PAUSE_S
-        while True:
-            try:
-                async with _alone(service):
-                    _, audio = await service.collect(spec.request(text, number, clip))
-                    return audio
-            except _PASSING as error:
-                tries += not isinstance(error, Preempted)
-                if tries >= _TRIES:
-                    raise
-                await asyncio.sleep(pause_s)
-                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+        async def speak() -> bytes:
+            async with _alone(service):
+                _, audio = await service.collect(spec.request(text, number, clip))
+                return audio
+
+        return await _with_patience(speak)
 
     async def _make(self, record: JobRecord, name: str, text: BookText, numbers: Iterable[int]) -> float:
         """Write a result, and move it to the bucket if there is one; return its seconds."""
@@ -321,7 +362,8 @@ class Jobs:
         seconds = await asyncio.to_thread(render, parts, target, record.spec.format, record.sample_rate)
         if self._bucket is not None:
             media_type = MEDIA_TYPES[record.spec.encoding]
-            record.keys[name] = await asyncio.to_thread(self._bucket.upload, target, record.id, media_type)
+            upload = partial(asyncio.to_thread, self._bucket.upload, target, record.id, media_type)
+            record.keys[name] = await _with_patience(upload)
             target.unlink()
         record.ready.append(name)
         return seconds
@@ -335,47 +377,57 @@ class Jobs:
             await asyncio.wait([task])
         if not record.status.is_final:  # or it has come to its end meanwhile
             record.status = status
-            self._save_if_possible(record)
+            await self._save_if_possible(record)
 
     def _refuse_final(self, record: JobRecord, what: str) -> None:
         if record.status.is_final:
             raise Conflict(f"The job is {record.status}; there is nothing to {what}.")
 
-    def _fail(self, record: JobRecord, error: JobError) -> None:
+    async def _fail(self, record: JobRecord, error: JobError) -> None:
         record.error, record.status = error, JobStatus.FAILED
         self._end(record)
-        self._save_if_possible(record)
+        await self._save_if_possible(record)
 
     def _end(self, record: JobRecord) -> None:
         record.finished_at = time.time()
         self._ended[record.id] = time.monotonic()
 
-    def _set(self, record: JobRecord, status: JobStatus) -> None:
+    async def _set(self, record: JobRecord, status: JobStatus) -> None:
+        """Change the status once the disk has it: nobody is told of what a crash would take back."""
+        changed = record.model_copy(update={"status": status})
+        await self._write(self._store.save, record.id, changed.model_dump_json(indent=1))
         record.status = status
-        self._save(record)
-
-    def _save(self, record: JobRecord) -> None:
-        self._store.save(record)
         self._notify()
 
-    def _save_if_possible(self, record: JobRecord) -> None:
+    async def _save(self, record: JobRecord) -> None:
+        try:
+            await self._write(self._store.save, record.id, record.model_dump_json(indent=1))
+        finally:
+            self._notify()
+
+    async def _save_if_possible(self, record: JobRecord) -> None:
         """Keep a changed record; on a full disk it stays as it was there, and holds until a restart."""
         try:
-            self._store.save(record)
+            await self._save(record)
         except OSError as error:
             log.warning("the job %s cannot be kept: %s", record.id, error)
-        self._notify()
+
+    async def _write(self, write: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+        """Change something on the disk, after all that has been asked for before, and also when this is cancelled."""
+        await asyncio.get_running_loop().run_in_executor(self._writer, partial(write, *args, **kwargs))
 
     def _notify(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    def _forget(self) -> None:
+    async def _forget(self) -> None:
         """Remove the jobs that have ended long ago."""
         for record in list(self._records.values()):
             if record.status.is_final and self._ended_s_ago(record) > self.rules.keep_s:
-                self._records.pop(record.id, None)
-                self._remove(record)
+                try:
+                    await self._remove(record)
+                except OSError as error:
+                    log.warning("the job %s cannot be removed: %s", record.id, error)
 
     def _ended_s_ago(self, record: JobRecord) -> float:
         """Return for how long a job has been over: by the wall clock only as far as that was before this process."""
@@ -384,12 +436,27 @@ class Jobs:
             return now - self._ended[record.id]
         return wall - (record.finished_at or record.created_at) + now - started
 
-    def _remove(self, record: JobRecord) -> None:
+    async def _remove(self, record: JobRecord) -> None:
+        await self._write(self._store.remove, record.id)
+        self._records.pop(record.id, None)
         self._ended.pop(record.id, None)
         if self._bucket is not None:
             for key in record.keys.values():
-                self._bucket.remove(key)
-        self._store.remove(record.id)
+                await asyncio.to_thread(self._bucket.remove, key)
+
+
+async def _with_patience(work: Callable[[], Awaitable[T]]) -> T:
+    """Do something again after a failure that may pass."""
+    tries, pause_s = 0, _PAUSE_S
+    while True:
+        try:
+            return await work()
+        except _PASSING as error:
+            tries += not isinstance(error, _NO_TRY)
+            if tries >= _TRIES:
+                raise
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
 
 @contextlib.asynccontextmanager
@@ -423,6 +490,10 @@ async def _alone(service: SpeechService) -> AsyncIterator[None]:
         raise
     finally:
         watcher.cancel()
+
+
+def _not_stored() -> EchoError:
+    return EchoError("The server could not store the change.", code="storage_failed")
 
 
 def chapter_name(record: JobRecord, number: int) -> str:

@@ -111,6 +111,8 @@ class JobRecord(BaseModel):
     title: str
     spec: JobSpec
     outline: list[Outline]
+    #: The engine that has spoken what there is, and its rate.
+    engine: str = ""
     sample_rate: int = 0
     status: JobStatus = JobStatus.QUEUED
     created_at: float = Field(default_factory=time.time)

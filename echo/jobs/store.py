@@ -11,13 +11,15 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from echo.files import atomic_write
+from echo.files import atomic_write, sync_folder, write_synced
 from echo.jobs.record import BookText, JobRecord
 
 log = logging.getLogger(__name__)
 
 #: Bytes of a sample of a piece: 16-bit PCM.
 SAMPLE_BYTES = 2
+#: Folders of jobs that are not there yet, or not any more.
+_UNUSED = ".*.tmp"
 _ID = re.compile(r"job_[0-9a-f]{24}")
 
 
@@ -56,27 +58,34 @@ class JobStore:
         self._root = root
 
     def create(self, record: JobRecord, text: BookText, clip: bytes | None) -> None:
-        """Keep a new job; it is there as a whole or not at all."""
+        """Keep a new job; it is there as a whole or not at all, also after a loss of power."""
         self._root.mkdir(parents=True, exist_ok=True)
-        draft = self._root / f".{secrets.token_hex(8)}.tmp"
+        draft = self._unused()
         draft.mkdir()
         try:
-            (draft / "text.json").write_text(text.model_dump_json())
-            (draft / "job.json").write_text(record.model_dump_json(indent=1))
+            write_synced(draft / "text.json", text.model_dump_json().encode())
+            write_synced(draft / "job.json", record.model_dump_json(indent=1).encode())
             if clip is not None:
-                (draft / "clip").write_bytes(clip)
+                write_synced(draft / "clip", clip)
+            sync_folder(draft)
             draft.rename(self._folder(record.id))
+            sync_folder(self._root)
         except OSError:
             shutil.rmtree(draft, ignore_errors=True)
             raise
 
-    def save(self, record: JobRecord) -> None:
-        """Keep a changed record."""
-        with atomic_write(self._folder(record.id) / "job.json") as path:
-            path.write_text(record.model_dump_json(indent=1))
+    def save(self, job: str, record: str) -> None:
+        """Keep a changed record, as JSON."""
+        with atomic_write(self._folder(job) / "job.json") as path:
+            path.write_text(record)
 
     def records(self) -> list[JobRecord]:
-        """Return all jobs, the oldest first; what cannot be read is reported and left alone."""
+        """Return all jobs, the oldest first; what cannot be read is reported and left alone.
+
+        What an earlier process has not brought to its end, new or removed, is removed.
+        """
+        for path in self._root.glob(_UNUSED):
+            shutil.rmtree(path, ignore_errors=True)
         found = []
         for path in self._root.glob("job_*/job.json"):
             try:
@@ -102,8 +111,16 @@ class JobStore:
         return self._folder(job) / "results" / name
 
     def remove(self, job: str) -> None:
-        """Remove a job with all that it has made."""
-        shutil.rmtree(self._folder(job), ignore_errors=True)
+        """Remove a job with all that it has made; after OSError it is there as it was."""
+        going = self._unused()
+        try:
+            self._folder(job).rename(going)
+        except FileNotFoundError:
+            return
+        shutil.rmtree(going, ignore_errors=True)
+
+    def _unused(self) -> Path:
+        return self._root / f".{secrets.token_hex(8)}.tmp"
 
     def _folder(self, job: str) -> Path:
         if not _ID.fullmatch(job):  # it may come from an address

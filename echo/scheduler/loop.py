@@ -89,6 +89,8 @@ class Scheduler:
         self.ticks = 0
         #: Ticks in which a step has succeeded.
         self.steps = 0
+        #: How often the device has had no memory for a side task.
+        self._tasks_out_of_memory = 0
         self._thread = threading.Thread(target=self._run, name="echo-device", daemon=True)
         self._thread.start()
 
@@ -146,6 +148,7 @@ class Scheduler:
             queue_wait_s=self.queue_wait(),
             busy_s=self._busy_s(),
             steps=self.steps,
+            out_of_memory=self._runner.out_of_memory + self._tasks_out_of_memory,
         )
 
     def run(self, function: Callable[[], T]) -> T:
@@ -297,6 +300,7 @@ class Scheduler:
             told: NotReady = DeviceStopped()
         elif self._model.out_of_memory(error):
             told = OutOfMemory()
+            self._tasks_out_of_memory += 1
         else:
             return error
         log.error("a side task failed", exc_info=error)

@@ -84,6 +84,8 @@ class JobRunner:
         self._wake = wake
         self._clock = clock
         self._last: Phase | None = None
+        #: How often the device has had no memory for a piece of work.
+        self.out_of_memory = 0
         self.waiting: tuple[BlockJob, ...] = ()
         self.active: tuple[BlockJob, ...] = ()
 
@@ -271,6 +273,7 @@ class JobRunner:
             lost = self._model.lost_with(error)
             full = not lost and self._model.out_of_memory(error)
         if full:
+            self.out_of_memory += 1
             self._headroom.lower(jobs, len(self.active), self._clock())
             if len(jobs) > 1:
                 log.warning("the device had no memory for %d utterances at once, fewer are tried next", len(jobs))

@@ -282,8 +282,7 @@ def _store(path: Path, audio: bytes, description: bytes) -> None:
 
 def _replace(path: Path, data: bytes) -> None:
     with atomic_write(path) as temporary:
-        write_synced(temporary, data)
-    sync_folder(path.parent)
+        temporary.write_bytes(data)
 
 
 @contextmanager

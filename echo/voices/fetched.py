@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from echo.files import atomic_write, write_synced
+from echo.files import atomic_write
 from echo.voices.scan import Entry
 from echo.voices.voice import VoiceKind
 
@@ -63,7 +63,7 @@ class FetchedVoices:
             self._make_room(len(data), but=clip.name)
             for path, content in ((clip, data), (self._note(voice_id), clip.name.encode("ascii"))):
                 with atomic_write(path) as draft:
-                    write_synced(draft, content)
+                    draft.write_bytes(content)
 
     def _note(self, voice_id: str) -> Path:
         # A hash, as some file systems take "Anna" and "anna" for one name.

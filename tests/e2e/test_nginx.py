@@ -39,7 +39,10 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
         servers = []
         for name in ("one", "two"):
             (tmp_path / name).mkdir()
-            server = ServerProcess(tmp_path / name, ECHO_TRUSTED_PROXIES="127.0.0.1", ECHO_CPU_THREADS=1, **QUICK)
+            jobs = {"ECHO_JOBS_DIR": tmp_path / "jobs"} if name == "one" else {}
+            server = ServerProcess(
+                tmp_path / name, ECHO_TRUSTED_PROXIES="127.0.0.1", ECHO_CPU_THREADS=1, **jobs, **QUICK
+            )
             servers.append(stack.enter_context(server))
         for server in servers:
             server.wait_ready()
@@ -95,6 +98,12 @@ def test_streams_hang_ups_sockets_and_the_end_of_a_process(fleet: Fleet) -> None
             return count
 
     assert asyncio.run(asyncio.wait_for(by_socket(), PATIENCE_S)) > 1000
+
+    # Jobs are one process's own, whichever has fewer streams open.
+    jobs = fleet.url + "/v1/audio/jobs"
+    for _ in range(3):
+        assert httpx.post(jobs, json={"input": "A book."}, timeout=PATIENCE_S).status_code == 202
+    assert [len(httpx.get(jobs).json()["data"]) for _ in range(3)] == [3] * 3
 
     # Two streams that would go on for minutes: one for each process, block by block, and gone with their listeners.
     with ExitStack() as stack:

@@ -17,6 +17,7 @@ import ray
 import websockets
 from ray import serve
 
+from echo.errors import ConfigError
 from echo.settings import Settings
 from scale.app import deployment
 from scale.settings import ScaleSettings
@@ -60,6 +61,12 @@ def fleet(settings: Settings) -> Iterator[None]:
     finally:
         serve.shutdown()
         ray.shutdown()
+
+
+def test_jobs_are_no_work_for_replicas(tmp_path: Path) -> None:
+    """Each would know its own jobs alone, and two would speak the same ones."""
+    with pytest.raises(ConfigError, match="ECHO_JOBS_DIR"):
+        deployment(SCALE, Settings(jobs_dir=tmp_path))
 
 
 def replicas_ready() -> int:

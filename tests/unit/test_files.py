@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -31,3 +32,14 @@ def test_what_was_there_stays_when_writing_fails(tmp_path: Path) -> None:
         stopped()
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_disk_has_a_file_before_its_name_points_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a machine that loses its power may be left with an empty file in the old one's place."""
+    done: list[str] = []
+    sync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda file: (done.append("fsync"), sync(file)))
+    monkeypatch.setattr(os, "replace", lambda *paths: (done.append("replace"), replace(*paths)))
+    with atomic_write(tmp_path / "numbers.bin") as unfinished:
+        unfinished.write_bytes(b"123")
+    assert done == ["fsync", "replace", "fsync"]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from echo.errors import Overloaded
+from echo.errors import Overloaded, TooLarge, Unauthorized
 from echo.quota import Limits, Quotas, Standing
 
 
@@ -55,8 +55,8 @@ def test_characters_are_counted_beside_requests_and_both_or_neither(clock: Clock
     assert left["requests"].reset_s == pytest.approx(12)
 
 
-def test_a_text_above_the_limit_is_told_so(clock: Clock) -> None:
-    with pytest.raises(Overloaded, match="this text has 101 characters, and this key may have 100 characters per"):
+def test_a_text_that_no_minute_is_enough_for_is_not_told_to_come_back(clock: Clock) -> None:
+    with pytest.raises(TooLarge, match="this text has 101 characters, and this key may have 100 characters per"):
         quotas(clock, characters=100).spend("a", requests=1, characters=101)
 
 
@@ -114,3 +114,17 @@ def test_a_clock_that_stands_still_or_goes_back_gives_nothing(clock: Clock) -> N
     clock.now -= 500
     with pytest.raises(Overloaded):
         made.spend("a", requests=1)
+
+
+def test_a_key_that_is_taken_away_speaks_no_more_on_what_is_still_open(clock: Clock) -> None:
+    made = quotas(clock, requests=1)
+    made.configure({"b": Limits()})
+    for _ in range(2):
+        with pytest.raises(Unauthorized):
+            made.spend("a", characters=1)
+        with pytest.raises(Unauthorized):
+            made.open("a")
+    assert made.standing("a") == {}
+    made.spend("nobody", requests=5)  # who has no key, where none is asked for
+    made.configure({"a": Limits(), "b": Limits()})
+    made.spend("a", requests=1)

@@ -14,7 +14,7 @@ from echo.engines.remote.jobs import Job, JobQueue, Pace
 from echo.engines.remote.link import ChildLink
 from echo.engines.remote.messages import Cancel, Credit, Done, Failure, Ready, Samples, Speak, Voice
 from echo.engines.remote.voice import NamedVoice, RemoteVoice
-from echo.errors import BadRequest, EchoError, EngineFailed, NotReady, Overloaded, TooLarge
+from echo.errors import BadRequest, EchoError, EngineFailed, NotReady, OutOfMemory, Overloaded, TooLarge
 from echo.stream import FrameStream
 from echo.types import SAMPLE_RATE, AudioFrame, Utterance, VoiceState, Workload
 
@@ -48,6 +48,8 @@ class Dispatcher:
         self._pieces = 0
         #: Jobs in a row for which the memory has not sufficed.
         self.out_of_memory = 0
+        #: All jobs for which it has not.
+        self._all_out_of_memory = 0
 
     # -- from any thread
 
@@ -80,6 +82,7 @@ class Dispatcher:
                 queue_wait_s=queue_wait_s,
                 busy_s=busy,
                 steps=self._pieces,
+                out_of_memory=self._all_out_of_memory,
             )
 
     def reset_pace(self) -> None:
@@ -185,15 +188,17 @@ class Dispatcher:
         with self._lock:
             self._jobs.active.pop(message.id, None)
         log.warning("%s: job %d: %s: %s", self._name, message.id, message.code, message.message)
-        self.out_of_memory = self.out_of_memory + 1 if message.code == "out_of_memory" else 0
+        exhausted = message.code == "out_of_memory"
+        self.out_of_memory = self.out_of_memory + 1 if exhausted else 0
+        self._all_out_of_memory += exhausted
         job.stream.finish(_refusal(message, _names(ready)))
 
-    def lose(self) -> None:
-        """Fail the jobs of a process that has gone; the others wait for the next."""
+    def lose(self, retry_after_s: float) -> None:
+        """Fail the jobs of a process that has gone; the others wait for the next, which is there in a while."""
         with self._lock:
             lost, self._jobs.active = list(self._jobs.active.values()), {}
         for job in lost:
-            job.stream.finish(EngineFailed("The engine has stopped. Try again."))
+            job.stream.finish(EngineFailed("The engine has stopped. Try again.", retry_after_s=retry_after_s))
 
     def refuse_overdue(self, now: float, down_since: float, patience_s: float, retry_after_s: float) -> None:
         """Refuse the jobs that have waited for a process for too long."""
@@ -255,5 +260,7 @@ def _refusal(failure: Failure, names: Collection[str]) -> EchoError:
             if (name := failure.message.partition(":")[0]) in names:
                 return BadRequest(f"{name}: the engine does not take this value.", param=name)
             return BadRequest("The engine does not take one of the options.")
+        case "out_of_memory":
+            return OutOfMemory()
         case _:
             return EngineFailed("Generation failed.")

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 
@@ -82,6 +83,8 @@ class Supervisor:
         self._link: ChildLink | None = None
         self._ready: Ready | None = None
         self._load_s = 0.0
+        #: Host memory of the process, as it has last said, and how many have failed.
+        self._memory = self._restarts = 0
         self._began = self._retry_at = self._ready_at = self._worked_at = clock()
         #: Since when there is no process that is ready, because one has failed.
         self._down_since: float | None = None
@@ -113,8 +116,9 @@ class Supervisor:
                     return wait
 
     def workload(self) -> Workload:
-        """Current queue."""
-        return self._jobs.workload(self.queue_wait(), self._pulse.moved_at)
+        """Current queue, and how the process is."""
+        queue = self._jobs.workload(self.queue_wait(), self._pulse.moved_at)
+        return replace(queue, process_bytes=self._memory if self._link is not None else 0, restarts=self._restarts)
 
     def reset_pace(self) -> None:
         """Measure the pace afresh."""
@@ -205,6 +209,7 @@ class Supervisor:
 
     def _start(self, now: float) -> None:
         self._began = now
+        self._memory = 0
         self._pulse = Pulse(self._rules, now)
         self._set(_State.LOADING)
         try:
@@ -254,6 +259,7 @@ class Supervisor:
         now, name = self._clock(), self._config.name
         match message:
             case Pong():
+                self._memory = message.memory
                 self._pulse.answered(message, now)
             case Loading():
                 log.info("%s: loading: %s", name, message.stage)
@@ -309,7 +315,7 @@ class Supervisor:
         with self._lock:
             self._state, self._retry_at = _State.DOWN, now + wait
             self._down_since = now if self._down_since is None else self._down_since
-        self._jobs.lose()
+        self._jobs.lose(retry_after_s=max(1.0, wait + self._load_s))
         last = "".join(f"\n    {line}" for line in lines)
         log.error(
             "%s: the engine's process has failed: %s (%s); its last lines:%s", self._config.name, reason, ended, last
@@ -321,6 +327,7 @@ class Supervisor:
                 LoadError(f"{self._config.name}: the engine could not be loaded ({ended}): {line}")
             )
         else:
+            self._restarts += 1
             log.info("%s: it starts again in %.1f s", self._config.name, wait)
 
     def _refuse_overdue(self, now: float) -> None:

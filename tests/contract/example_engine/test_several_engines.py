@@ -263,6 +263,17 @@ def test_the_omni_routes_pick_the_engine_by_model(server: Served) -> None:
     assert soundfile.read(io.BytesIO(audio))[0][WORD // 2] == pytest.approx(0.3, abs=1e-3)
 
 
+def test_an_engine_without_memory_is_told_of_as_the_servers_own_is(server: Served) -> None:
+    answer = post(server, input="memory", model=FAKE, voice="low", response_format="pcm")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "out_of_memory")
+    assert answer.headers["retry-after"]
+    assert "x-should-retry" not in answer.headers
+    lines = httpx.get(f"{server.url}/metrics", verify=False).text.splitlines()
+    assert f'echo_failures_total{{model_name="{FAKE}",reason="out_of_memory"}} 1.0' in lines
+    assert f'echo_out_of_memory_total{{model_name="{FAKE}"}} 1.0' in lines
+    assert spoken(server, "name", voice="low") > 0
+
+
 def test_an_engine_named_twice_or_unknown_is_one_line(installed: None, settings: dict[str, str]) -> None:
     with pytest.raises(ConfigError) as caught:
         Runtime(load_settings({**settings, "ECHO_ENGINES": "sine,other,sine"}))

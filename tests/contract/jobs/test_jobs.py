@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -14,7 +18,15 @@ import pytest
 import soundfile
 
 from echo.engines.fake import FakeScript
-from tests.contract.serving import Gate, Serve, Served, wait_until
+from echo.errors import DeviceStopped
+from echo.jobs.book import chapters
+from echo.jobs.jobs import JobRules, Jobs
+from echo.jobs.record import JobRecord, JobSpec
+from echo.jobs.remote import UploadFailed
+from echo.jobs.store import JobStore
+from echo.stream import FrameStream
+from echo.types import Encoding, Utterance
+from tests.contract.serving import PATIENCE_S, Gate, Serve, Served, wait_until
 
 BOOK = "# One\n\nIt rained all day.\n\n# Two\n\nThen it stopped, and they went out.\n"
 JOBS = "/v1/audio/jobs"
@@ -95,6 +107,9 @@ def test_events_tell_how_far_it_is(books: Served) -> None:
         events = [json.loads(line[6:]) for line in answer.iter_lines() if line.startswith("data: ")]
     assert events[0]["id"] == job["id"]
     assert events[-1]["status"] == "completed"
+    page = httpx.get(f"{books.url}/metrics").text.splitlines()
+    assert 'echo_jobs{status="completed"} 1.0' in page
+    assert 'echo_jobs{status="failed"} 0.0' in page
     pieces = [event["progress"]["pieces"] for event in events]
     assert pieces == sorted(pieces)
 
@@ -319,3 +334,136 @@ def test_a_clock_that_jumps_loses_no_job(
         before["id"],
         behind["id"],
     }
+
+
+def test_a_job_that_cannot_be_removed_is_still_there(
+    books: Served, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = create(books)
+    until(books, job, completed)
+
+    def read_only(*_: object) -> None:
+        raise OSError(30, "Read-only file system", "/somewhere/secret")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", read_only)
+        refused = httpx.delete(f"{books.url}{JOBS}/{job['id']}")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (500, "storage_failed")
+    assert "secret" not in refused.text
+    assert get(books, job)["status"] == "completed"
+    assert httpx.delete(f"{books.url}{JOBS}/{job['id']}").status_code == 200
+    assert list(folder.iterdir()) == []
+
+
+def test_a_result_that_is_gone_from_the_disk_is_not_found(
+    books: Served, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = create(books)
+    until(books, job, completed)
+    away = folder.rename(folder.with_name("away"))
+    for path in ("/content", "/chapters/1/content"):
+        answer = httpx.get(f"{books.url}{JOBS}/{job['id']}{path}")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
+    assert not [record for record in caplog.records if record.exc_info]
+    away.rename(folder)
+    assert httpx.get(f"{books.url}{JOBS}/{job['id']}/content").status_code == 200
+
+
+def test_old_jobs_are_removed_while_nothing_else_happens(
+    serve: Serve, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("echo.jobs.jobs._FORGET_S", 0.05)
+    server = serve(jobs_dir=folder, jobs_keep_days=0.1 / 86_400)
+    create(server)
+    wait_until(lambda: not list(folder.iterdir()))
+    assert httpx.get(server.url + JOBS).json()["data"] == []
+
+
+def test_a_job_does_not_go_on_with_another_engine(serve: Serve, folder: Path) -> None:
+    """Pieces of two engines are no book, and those of another rate would be played too fast."""
+    first = serve(jobs_dir=folder, jobs_parallel=1)
+    gate = Gate()
+    first.script.render = lambda utterance, block, count: (gate if "stopped" in utterance.text else Gate(99))(
+        utterance, block, count
+    )
+    job = create(first)
+    file = folder / job["id"] / "job.json"
+    wait_until(lambda: "chapter-001" in file.read_text())
+    file.write_text(file.read_text().replace('"engine": "', '"engine": "another-'))
+    second = serve(jobs_dir=folder)
+    failed = until(second, job, lambda now: now["status"] == "failed")
+    assert failed["error"]["code"] == "engine_changed"
+    assert "another-" in failed["error"]["message"]
+    assert second.script.spoken == []
+    do(first, job, "cancel")
+    gate.open()
+
+
+def test_a_device_that_has_stopped_costs_no_job(books: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only a new process helps, and it finds the job as it was."""
+    monkeypatch.setattr("echo.jobs.jobs._PAUSE_S", 0.0)
+    tries: list[Utterance] = []
+
+    def stopped(utterance: Utterance) -> FrameStream:
+        tries.append(utterance)
+        stream = FrameStream()
+        stream.finish(DeviceStopped())
+        return stream
+
+    with monkeypatch.context() as patch:
+        patch.setattr(books.engine, "speak", stopped)
+        job = create(books)
+        wait_until(lambda: len(tries) > 12)
+        assert get(books, job)["status"] == "running"
+    until(books, job, completed)
+
+
+def test_an_upload_that_fails_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("echo.jobs.jobs._PAUSE_S", 0.0)
+    tries: list[str] = []
+
+    class Bucket:
+        def upload(self, file: Path, job: str, media_type: str) -> str:
+            tries.append(file.name)
+            if len(tries) < 4:
+                raise UploadFailed("The result could not be uploaded to the storage.")
+            return f"{job}/{file.name}"
+
+    async def make() -> JobRecord:
+        store = JobStore(tmp_path)
+        jobs = Jobs(store, JobRules(), Bucket())  # type: ignore[arg-type]
+        record = await jobs.create("me", "", JobSpec(encoding=Encoding.FLAC), chapters("One.", markdown=False), None)
+        record.sample_rate = 44_100
+        store.pieces(record.id).write(0, b"\0\0" * 1000)
+        await jobs._make(record, "whole.flac", store.text(record.id), range(1))
+        return record
+
+    record = asyncio.run(make())
+    assert tries == ["whole.flac"] * 4
+    assert record.ready == ["whole.flac"]
+
+
+def test_a_slow_disk_holds_nobody_up(books: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk may take a second to say that it has something; meanwhile others listen."""
+    held, went_on = threading.Event(), threading.Event()
+    sync = os.fsync
+
+    def slow(file: int) -> None:
+        held.set()
+        assert went_on.wait(PATIENCE_S)
+        sync(file)
+
+    with monkeypatch.context() as patch, ThreadPoolExecutor(1) as thread:
+        patch.setattr(os, "fsync", slow)
+        creating = thread.submit(create, books)
+        assert held.wait(PATIENCE_S)
+        assert httpx.get(books.url + "/health").status_code == 200
+        assert httpx.post(books.url + "/v1/audio/speech", json={"input": "Now."}).status_code == 200
+        went_on.set()
+        job = creating.result(PATIENCE_S)
+    until(books, job, completed)
+
+
+def test_an_empty_file_is_told_of_by_the_name_of_its_field(books: Served) -> None:
+    answer = httpx.post(books.url + JOBS, files={"file": ("empty.txt", b" \n", "text/plain")})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "file")

@@ -6,7 +6,7 @@ import base64
 import json
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,7 +100,7 @@ FORMATS = {
 SOCKETS = ("inworld", "elevenlabs", "deepgram", "omni", "chatterbox-turns", "chatterbox-requests", "twilio")
 
 
-def keys_file() -> str:
+def keys_file(*more: str) -> str:
     """Keys are spelled ``<name>-key``."""
     tables = {
         "speaker": "scopes = ['speak']",
@@ -112,6 +112,7 @@ def keys_file() -> str:
         **{f"fed-{name}": "characters_per_minute = 30" for name in SOCKETS},
         "turns": "requests_per_minute = 1",
         "clones": "scopes = ['clone']\nrequests_per_minute = 1",
+        **dict.fromkeys(more, "requests_per_minute = 9"),
     }
     return "\n".join(f"[{name}]\nkey = '{name}-key'\n{rest}\n" for name, rest in tables.items())
 
@@ -120,7 +121,7 @@ def keys_file() -> str:
 def keyed(voices_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """A server with keys of all kinds, and an old one of ``ECHO_API_KEYS``."""
     path = tmp_path_factory.mktemp("keys") / "keys.toml"
-    path.write_text(keys_file(), encoding="utf-8")
+    path.write_text(keys_file("leaver"), encoding="utf-8")
     settings = Settings(
         voices_dir=(str(voices_dir),), keys_file=path, api_keys=("old-key",), max_failed_keys=0, twilio_compat=True
     )
@@ -389,3 +390,45 @@ def test_every_turn_on_a_socket_is_a_request(keyed: Served) -> None:
         say(socket, type="input.text", text="Once more.")
         error = until(socket, lambda message: message["type"] == "error")
         assert "1 requests per minute" in str(error)
+
+
+def test_a_key_that_is_taken_out_of_the_file_speaks_no_more_on_open_sockets(keyed: Served) -> None:
+    path = keyed.runtime.settings.keys_file
+    assert path is not None
+    with ExitStack() as open_ones:
+        inworld, deepgram, omni, turns, multi = (
+            open_ones.enter_context(opened(keyed, path, Authorization=f"{scheme} {given}"))
+            for path, scheme, given in (
+                ("/tts/v1/voice:streamBidirectional", "Bearer", "leaver-key"),
+                ("/v1/speak?model=anna", "Token", "leaver-key"),
+                ("/v1/audio/speech/stream", "Bearer", "leaver-key"),
+                ("/ws/synthesize-stream", "Bearer", "leaver-key"),
+                ("/v1/text-to-speech/anna/multi-stream-input", "Bearer", "leaver-key"),
+            )
+        )
+        say(omni, type="session.config", voice="anna", response_format="pcm")
+        say(omni, type="input.text", text=TEXT)
+        say(omni, type="input.done")
+        until(omni, lambda message: message["type"] == "session.done")
+        new = path.with_suffix(".new")
+        new.write_text(keys_file(), encoding="utf-8")
+        new.replace(path)
+        # No request has to come for the file to be looked at.
+        wait_until(lambda: not keyed.runtime.quotas.standing("key leaver"))
+        assert get(keyed, "/v1/voices", "leaver-key") == 401
+
+        def told(message: Json) -> bool:
+            return "no longer valid" in str(message)
+
+        say(omni, type="input.text", text=TEXT)
+        until(omni, told)
+        say(inworld, create={"voiceId": "anna"}, contextId="c")
+        say(inworld, send_text={"text": TEXT}, contextId="c")
+        until(inworld, told)
+        say(deepgram, type="Speak", text=TEXT)
+        until(deepgram, told)
+        say(turns, type="init", voice_id="anna")
+        say(turns, type="text", content=TEXT)
+        until(turns, told)
+        say(multi, text=TEXT + " ", context_id="c")
+        until(multi, told)

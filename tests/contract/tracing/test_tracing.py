@@ -201,6 +201,27 @@ sys.exit(any(name.startswith(("opentelemetry.sdk", "opentelemetry.exporter", "ec
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, check=False).returncode == 0
 
 
+def test_a_value_that_the_sdk_does_not_take_ends_the_start_with_one_line() -> None:
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("OTEL_")},
+        "OTEL_TRACES_EXPORTER": "otlp",
+        "OTEL_BSP_MAX_QUEUE_SIZE": "-3",
+    }
+    ended = subprocess.run(
+        [sys.executable, "api_server.py"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert ended.returncode == 2
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith("OTEL_*: ")
+    assert "max_queue_size" in line
+
+
 def test_without_the_packages_the_start_ends_with_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

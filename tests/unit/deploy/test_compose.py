@@ -44,7 +44,8 @@ def test_a_server_for_each_image() -> None:
         assert service["profiles"] == [name.removeprefix("server-")]
         assert f"\nFROM runtime{'-gpu' * (name == 'server-gpu')} AS {service['build']['target']}\n" in dockerfile
         assert service["read_only"] is True
-        assert {mount.rsplit(":", 1)[1] for mount in service["volumes"]} == {"/voices", "/cache", "/models", "/jobs"}
+        mounted = {re.split(r":(?=/)", mount)[1] for mount in service["volumes"]}
+        assert mounted == {"/voices", "/cache", "/models", "/jobs", "/config:ro"}
         assert not unknown_variables(service["environment"])
         assert service["networks"]["default"]["aliases"] == ["server"]
 
@@ -56,6 +57,27 @@ def test_a_server_has_time_for_its_streams() -> None:
         assert float(service["stop_grace_period"].removesuffix("s")) > needed
 
 
+def test_what_is_in_the_file_of_settings_fits_compose_and_the_server() -> None:
+    """Compose reads .env for its own variables, and the server gets all of them."""
+    own = re.findall(r"\$\{(\w+)", (ROOT / "compose.yaml").read_text(encoding="utf-8"))
+    assert own
+    assert not unknown_variables(own)
+    for service in SERVERS.values():
+        # A .env that was written for a server without a container may have other ones.
+        published = service["ports"][0].rpartition(":")[2]
+        assert {**service["environment"], "HOST": "0.0.0.0", "PORT": published} == service["environment"]
+
+
+def test_keys_are_mounted_with_their_folder() -> None:
+    """A file that is mounted alone stays the old one when a new one takes its place."""
+    for service in SERVERS.values():
+        (mount,) = [mount for mount in service["volumes"] if mount.endswith(":/config:ro")]
+        folder = ROOT / re.sub(r"^\$\{\w+:-(.*)\}:/config:ro$", r"\1", mount)
+        assert folder.is_dir()
+        assert (folder / ".gitignore").read_text(encoding="utf-8").startswith("*\n")
+    assert not re.search(r"-v \S*\.toml:", (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8"))
+
+
 def test_only_this_machine_reaches_what_it_publishes() -> None:
     published = [port for service in COMPOSE["services"].values() for port in service.get("ports", [])]
     assert published
@@ -65,7 +87,7 @@ def test_only_this_machine_reaches_what_it_publishes() -> None:
 def test_every_named_volume_is_declared_and_every_file_is_here() -> None:
     mounts = [mount for service in COMPOSE["services"].values() for mount in service["volumes"]]
     named = {mount.split(":")[0] for mount in mounts if not mount.startswith((".", "$"))}
-    named |= set(re.findall(r":-(\w+)\}", " ".join(mount for mount in mounts if mount.startswith("$"))))
+    named |= set(re.findall(r":-(\w+)\}:/", " ".join(mount for mount in mounts if mount.startswith("$"))))
     assert named == set(COMPOSE["volumes"])
     for mount in mounts:
         if mount.startswith("./"):

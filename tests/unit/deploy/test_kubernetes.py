@@ -99,9 +99,12 @@ def test_the_volumes_are_those_of_the_image() -> None:
     mounted = {mount["mountPath"]: mount["name"] for mount in SERVER["volumeMounts"]}
     volumes = re.findall(r'"(/\w+)"', image.split("\nVOLUME ")[1].split("\n")[0])
     # No jobs: their folder is one server's own.
-    assert {*volumes, "/tmp"} == {*mounted, "/jobs"}
+    assert {*volumes, "/tmp", "/config"} == {*mounted, "/jobs"}
     declared = {volume["name"]: volume for volume in POD["spec"]["volumes"]}
     assert set(mounted.values()) == set(declared)
+    # Without a secret there are no such files. Mounted as a folder, so that a new file of keys is seen.
+    assert declared["config"]["secret"]["optional"] is True
+    assert "subPath" not in str(SERVER["volumeMounts"])
     for volume in declared.values():
         if claim := volume.get("persistentVolumeClaim"):
             assert f"PersistentVolumeClaim {claim['claimName']}" in MANIFESTS

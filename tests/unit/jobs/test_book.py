@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from echo.jobs.book import CHAPTER_MS, PARAGRAPH_MS, SENTENCE_MS, chapters
+from tests.processes import PATIENCE_S, ROOT
 
 PLAIN = """The Sea
 
@@ -92,3 +96,41 @@ def test_every_word_is_spoken_once_and_no_piece_is_too_long(text: str, most: int
     pieces = [piece for chapter in chapters(text, markdown=False, piece_chars=most) for piece in chapter.pieces]
     assert all(0 < len(piece.text) <= most for piece in pieces)
     assert "".join("".join(piece.text for piece in pieces).split()) == "".join(text.replace("\f", " ").split())
+
+
+#: Where a pattern that goes back and forth would never come to an end; it would hold up all other threads, too.
+HOSTILE = """
+from echo.jobs.book import chapters
+for text in (
+    "# a" + " " * 200_000 + "x",
+    "# a" + "#" * 200_000 + "x",
+    "# a" + " #" * 100_000 + "x",
+    "`" * 200_000 + "\\nx",
+    "\\n".join("`" * length for length in range(600, 2, -1)) + "\\nx",
+    "~~~\\nx\\n```\\n" * 20_000 + "x",
+    "a\\n---\\n" * 30_000,
+    "a\\n" + " " * 200_000 + "b",
+    "a" * 200_000,
+):
+    assert chapters(text, markdown=True)
+"""
+
+
+def test_no_text_takes_long_to_split() -> None:
+    # In a process of its own, because nothing else could end it.
+    subprocess.run([sys.executable, "-c", HOSTILE], cwd=ROOT, check=True, timeout=PATIENCE_S)
+
+
+def test_hashes_at_the_end_of_a_heading_are_no_part_of_it_but_those_of_a_word_are() -> None:
+    titles = [chapter.title for chapter in chapters("# One ##\n\nx\n\n## C#\n\nx\n\n# Two #  \n\nx", markdown=True)]
+    assert titles == ["One", "C#", "Two"]
+
+
+def test_a_fence_ends_with_one_that_is_as_long_and_none_that_is_open_swallows_the_rest() -> None:
+    text = "Before.\n\n````\nx\n```\ny\n````\n\nBetween.\n\n```\nAfter."
+    (chapter,) = chapters(text, markdown=True)
+    spoken = " ".join(piece.text for piece in chapter.pieces)
+    assert "x" not in spoken
+    assert "y" not in spoken
+    assert "Between." in spoken
+    assert "After." in spoken

@@ -11,9 +11,9 @@ import pytest
 
 from echo.errors import ConfigError, Overloaded, Unauthorized
 from echo.quota import Limits, Quotas
-from routes import keys
+from echo.settings import Settings
 from routes.keyfile import KeyFile, digest_of, parse_keys
-from routes.keys import KeyRing
+from routes.keys import KeyRing, open_keys
 from routes.scopes import KeyScope
 
 FILE = """
@@ -60,6 +60,10 @@ def test_a_table_is_a_key_with_its_name_scopes_and_limits() -> None:
         ("[a]\nkey = 'secret'\nrequests_per_minute = '60'", ["[a] requests_per_minute", "integer"]),
         ("[a]\nkey = 'secret'\nrequests_per_minutes = 60", ["[a] requests_per_minutes", "no such field", "streams"]),
         ("key = 'secret'", ["[key]", "table"]),
+        ("a = " + "[" * 50_000, ["nested"]),
+        ('[a]\nkey = "secret\\n"', ["[a] key", "blanks"]),
+        ('[a]\nkey = "se\\u0007cret"', ["[a] key", "control"]),
+        ("[a]\nkey = 'secret'\nscopes = []", ["[a] scopes", "at least 1"]),
         ("['a b']\nkey = 'secret'", ["'a b'", "name"]),
         ("['a\\nb']\nkey = 'secret'", ["name"]),
         ("['a#1']\nkey = 'secret'", ["name"]),
@@ -74,6 +78,14 @@ def test_what_is_wrong_is_told_by_line_or_field_and_never_the_key(text: str, tol
     assert "secret" not in message
     for part in told:
         assert part in message
+
+
+def test_a_key_without_limits_does_not_hide_one_with_limits(tmp_path: Path) -> None:
+    path = tmp_path / "keys.toml"
+    replaced(path, "[game]\nkey = 'one'\nstreams = 1")
+    settings = Settings(api_keys=("zero", "one"), keys_file=path)
+    with pytest.raises(ConfigError, match=r"\[game\] has the same key as ECHO_API_KEYS#2"):
+        open_keys(settings, Quotas())
 
 
 def test_no_key_at_all_is_a_file_too() -> None:
@@ -100,8 +112,7 @@ def opened(path: Path, quotas: Quotas | None = None) -> KeyRing:
     return KeyRing((), KeyFile(path), quotas)
 
 
-async def test_a_change_takes_effect_without_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keys, "_LOOK_S", 0.0)
+async def test_a_change_takes_effect_without_a_restart(tmp_path: Path) -> None:
     path = tmp_path / "keys.toml"
     replaced(path, "[a]\nkey = 'one'\nrequests_per_minute = 1")
     quotas = Quotas()
@@ -122,10 +133,7 @@ async def test_a_change_takes_effect_without_a_restart(tmp_path: Path, monkeypat
         ring.accepted([b"two"], "here")
 
 
-async def test_a_broken_file_leaves_the_keys_and_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(keys, "_LOOK_S", 0.0)
+async def test_a_broken_file_leaves_the_keys_and_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "keys.toml"
     replaced(path, "[a]\nkey = 'one'")
     ring = opened(path)
@@ -149,8 +157,7 @@ async def test_a_broken_file_leaves_the_keys_and_one_line(
     assert ring.accepted([b"three"], "here").name == "b"
 
 
-async def test_a_file_that_has_not_changed_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keys, "_LOOK_S", 0.0)
+async def test_a_file_that_has_not_changed_is_not_read_again(tmp_path: Path) -> None:
     path = tmp_path / "keys.toml"
     replaced(path, "[a]\nkey = 'one'")
     file = KeyFile(path)

@@ -84,11 +84,14 @@ def test_a_batch_that_does_not_fit_is_repeated_in_smaller_parts_and_nobody_notic
     model = SmallDevice()
     model.step_room = model.decode_room = room
     jobs = [model.job(utterance(seed), seed) for seed in range(1, 9)]
-    run(runner_of(model), jobs)
+    runner = runner_of(model)
+    run(runner, jobs)
     assert [spoken(job) for job in jobs] == [alone(seed) for seed in range(1, 9)]
     assert max(model.steps) > room  # it was tried
     assert sum(taken > room for taken in model.steps) <= 3  # halves: 8, 4, 2
     assert sum(taken > room for taken in model.decodes) <= 3
+    tried = (*model.steps, *model.decodes)
+    assert runner.out_of_memory == sum(taken > room for taken in tried)  # for whoever looks at the dashboard
 
 
 def test_on_several_cores_too() -> None:
@@ -219,6 +222,7 @@ def test_a_voice_that_does_not_fit_is_told_to_come_back() -> None:
     try:
         voice = device.submit_sliced(model.encode_voice_in_slices(np.zeros(1, np.float32)))
         assert isinstance(voice.exception(timeout=30), OutOfMemory)
+        assert device.workload().out_of_memory == 1
         assert len(list(device.submit(utterance(1)))) == 2
         assert device.healthy()
     finally:

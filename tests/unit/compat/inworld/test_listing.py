@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
+from compat.inworld import listing
 from compat.inworld.listing import as_tts_voice, as_voice, languages_wanted, page, speaks
 from echo.errors import BadRequest
 from echo.voices.voice import Voice, VoiceKind
+from tests.processes import PATIENCE_S
 
 BUILT_IN = Voice(id="anna", name="Anna", kind=VoiceKind.FILE, files=())
 CLONE = Voice(
@@ -85,3 +90,9 @@ def test_a_page_beyond_the_end_is_empty() -> None:
 def test_a_foreign_token_is_refused(token: str) -> None:
     with pytest.raises(BadRequest, match="pageToken"):
         page([1], 1, token)
+
+
+def test_no_filter_takes_long_to_read() -> None:
+    """A search by a pattern cannot be ended, and everybody waits for it: this one took an hour."""
+    code = "import re, sys; [re.findall(sys.argv[1], 'a' + filler * 500_000) for filler in 'a =-']"
+    subprocess.run([sys.executable, "-S", "-c", code, listing._CONDITION.pattern], check=True, timeout=PATIENCE_S)

@@ -90,6 +90,8 @@ class Adapter:
                     raise ValueError("secret detail")
                 case "memory":
                     raise MemoryError
+                case "allocator":
+                    raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes.")
                 case "nan":
                     level = float("nan")
                 case "wrong":

@@ -11,7 +11,7 @@ import pytest
 
 from echo.engines.remote.engine import RemoteEngine
 from echo.engines.remote.health import RemoteRules
-from echo.errors import BadRequest, EngineFailed, NotReady, TooLarge
+from echo.errors import BadRequest, EngineFailed, NotReady, OutOfMemory, TooLarge
 from echo.types import Emotion, EngineOption
 from tests.unit.engines.remote.processes import RATE, WORD, clip, level, running, utterance, wait_until
 
@@ -53,7 +53,14 @@ def test_chunks_of_a_request_have_seeds_of_their_own(engine: RemoteEngine) -> No
 
 
 @pytest.mark.parametrize(
-    ("text", "error"), [("raise", EngineFailed), ("nan", EngineFailed), ("long", TooLarge), ("memory", EngineFailed)]
+    ("text", "error"),
+    [
+        ("raise", EngineFailed),
+        ("nan", EngineFailed),
+        ("long", TooLarge),
+        ("memory", OutOfMemory),
+        ("allocator", OutOfMemory),
+    ],
 )
 def test_a_failure_ends_one_job_and_tells_nothing_of_the_inside(
     engine: RemoteEngine, text: str, error: type[Exception]

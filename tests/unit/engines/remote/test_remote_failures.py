@@ -11,7 +11,7 @@ import pytest
 
 from echo.engines.remote.engine import RemoteEngine
 from echo.engines.remote.health import RemoteRules
-from echo.errors import EngineFailed, LoadError, Overloaded
+from echo.errors import EngineFailed, LoadError, OutOfMemory, Overloaded
 from echo.settings import engine_environment
 from tests.unit.engines.remote.processes import clip, config, level, running, utterance, wait_until
 
@@ -37,8 +37,9 @@ def test_only_the_jobs_in_the_process_fail(text: str, rules: RemoteRules, caplog
         voice = engine.encode_voice(clip()).result()
         streams = [engine.speak(utterance(each, voice)) for each in (f"one {text} two", "voice", "voice voice")]
         next(streams[0])
-        with pytest.raises(EngineFailed, match="Try again"):
+        with pytest.raises(EngineFailed, match="Try again") as lost:
             list(streams[0])
+        assert lost.value.retry_after_s  # else the client would be told not to
         assert [len(list(stream)) for stream in streams[1:]] == [1, 2]
         assert engine.pid != pid
         assert engine.available()
@@ -47,21 +48,25 @@ def test_only_the_jobs_in_the_process_fail(text: str, rules: RemoteRules, caplog
 
 
 def test_a_killed_process_is_replaced_also_when_it_was_idle() -> None:
-    with running() as engine:
+    with running(rules=SILENT) as engine:
         pid = engine.pid
         assert pid is not None
+        wait_until(lambda: (engine.workload().process_bytes or 0) > 1_000_000)
+        assert engine.workload().restarts == 0
         os.kill(pid, signal.SIGKILL)
         wait_until(lambda: engine.pid not in (None, pid) and engine.available())
         assert level(engine, "one") == 0.5
+        assert engine.workload().restarts == 1
 
 
 def test_memory_that_is_exhausted_twice_in_a_row_costs_the_process() -> None:
     with running() as engine:
         pid = engine.pid
         for _ in range(2):
-            with pytest.raises(EngineFailed):
+            with pytest.raises(OutOfMemory):
                 list(engine.speak(utterance("memory")))
         assert level(engine, "one") == 0.5
+        assert engine.workload().out_of_memory == 2
         assert engine.pid != pid
 
 
