@@ -13,8 +13,8 @@ ENGINES ?= runs/engines
 LOCKS = deploy/locks
 # Extras of pyproject.toml that the server's images have.
 IMAGE_EXTRAS ?= s3 tracing
-# One thread of torch each, or they wait for each other's cores; a third process, because a fifth of the time is waiting.
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
+# One thread of torch each, or they wait for each other's cores; four processes, because a fifth of the time is waiting.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # The tests start hundreds of processes, and each would compile the same modules.
 unexport PYTHONDONTWRITEBYTECODE
@@ -24,8 +24,9 @@ unexport PYTHONDONTWRITEBYTECODE
 serve: $(VENV)/.serve          ## set up and serve on http://127.0.0.1:8000
 	$(BIN)/python api_server.py
 
-test: $(VENV)/.dev             ## set up and run every check and test
-	$(MAKE) --no-print-directory --jobs 3 packages kokoro collected
+test:                          ## set up and run every check and test
+	$(MAKE) --no-print-directory --jobs 2 packages $(VENV)/.dev
+	$(MAKE) --no-print-directory --jobs 2 kokoro collected
 	$(MAKE) --no-print-directory --jobs 2 tests check
 
 # Kokoro is the one foreign engine that is small enough to be heard in every run.
