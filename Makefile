@@ -13,8 +13,8 @@ ENGINES ?= runs/engines
 LOCKS = deploy/locks
 # Extras of pyproject.toml that the server's images have.
 IMAGE_EXTRAS ?= s3 tracing
-# One thread of torch each, or they wait for each other's cores; four processes, because a fifth of the time is waiting.
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder
+# One thread of torch each, or they wait for each other's cores; a third process, because a fifth of the time is waiting.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 # The tests start hundreds of processes, and each would compile the same modules.
 unexport PYTHONDONTWRITEBYTECODE

@@ -15,7 +15,7 @@ PAUSES = "a[pause:10s]" * 150
 
 
 def post(server: Served, path: str, body: dict[str, object]) -> httpx.Response:
-    return httpx.post(f"{server.url}{path}", json=body, timeout=PATIENCE_S)
+    return httpx.post(f"{server.url}{path}", json=body, timeout=60.0)  # some are long texts
 
 
 @pytest.mark.parametrize("more", [{}, {"stream": False}, {"stream_format": "sse"}, {"response_format": "wav"}])

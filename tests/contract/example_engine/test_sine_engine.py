@@ -8,6 +8,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -178,7 +179,12 @@ def test_a_killed_child_costs_its_own_stream_and_readiness_until_it_is_back(chil
     pid = engine.pid
     assert pid is not None
     body = {"input": "a " * 1900, "voice": "anna", "response_format": "pcm", "stream": True}
-    with httpx.stream("POST", child.url + "/v1/audio/speech", json=body, timeout=PATIENCE_S, verify=False) as answer:
+    # So little is on its way that the process cannot have made everything before it is stopped.
+    slow = httpx.HTTPTransport(socket_options=[(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**14)])
+    with (
+        httpx.Client(transport=slow, timeout=PATIENCE_S) as client,
+        client.stream("POST", child.url + "/v1/audio/speech", json=body) as answer,
+    ):
         pieces = answer.iter_raw()
         assert next(pieces)
         os.kill(pid, signal.SIGSTOP)  # it makes no more, and dies in the middle
