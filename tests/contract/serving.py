@@ -26,7 +26,7 @@ from routes.surface import Surface
 from server.serve import configure
 
 #: Longer than anything here takes on a slow machine; only a failing test waits for it.
-PATIENCE_S = 10.0
+PATIENCE_S = 30.0
 #: The same for a model to be loaded, of a foreign engine in a process of its own too.
 LOADING_S = 240.0
 #: How long a client that hangs up with audio unread waits for the server's goodbye, which lies behind that.
