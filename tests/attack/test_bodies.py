@@ -16,7 +16,7 @@ MEGABYTE = b"a" * 2**20
 
 def test_unfinished_bodies(target: Target) -> None:
     with ExitStack() as stack:
-        for number in range(8):
+        for number in range(12):
             sender = stack.enter_context(Raw(target.port, source=f"127.0.0.{1 + number % 4}"))
             sender.send(request("POST", SPEECH, None, f"Content-Length: {39 * 2**20}") + b'{"input":"')
             sender.pour(MEGABYTE, 20, 10)

@@ -55,6 +55,7 @@ def assert_stopped(answer: httpx.Response) -> None:
 @pytest.mark.parametrize(
     ("fault", "settings"),
     [
+        ({"input": "Now hang."}, {}),
         ({"input": "Now hang."}, {"ECHO_CPU_THREADS": 2}),
         ({"input": "Now die."}, {}),
         ({"input": "Now lose."}, {}),

@@ -15,7 +15,7 @@ from tests.processes import eventually
 
 def test_readers_that_read_nothing_leave_room_for_others(target: Target) -> None:
     with ExitStack() as stack:
-        readers = [stack.enter_context(Raw(target.port, receive_buffer=2**14)) for _ in range(16)]
+        readers = [stack.enter_context(Raw(target.port, receive_buffer=2**14)) for _ in range(50)]
         for reader in readers:
             reader.send(LONG)
         # Another address is served while they stall.

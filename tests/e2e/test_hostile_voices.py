@@ -125,12 +125,16 @@ def test_what_is_kept_of_voices_is_in_the_metrics(server: ServerProcess) -> None
     assert 1 <= server.metric("echo_decoder_processes") <= 2
 
 
-def test_no_decoder_outlives_a_server_that_is_killed(start: Start) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_no_decoder_outlives_its_server(start: Start, number: signal.Signals) -> None:
     server = start().wait_ready()
     decoders = children_of(server.pid)
     assert decoders, "the voice of the warm-up was decoded in one"
-    server.send_signal(signal.SIGKILL)
-    server.wait()
+    server.send_signal(number)
+    if number is signal.SIGKILL:
+        server.wait()
+    else:
+        server.assert_ends_cleanly(number)
     eventually(lambda: not any(map(running, decoders)), "the end of the decoders")
     assert "Traceback" not in server.log
 

@@ -53,7 +53,7 @@ async def start(settings: Settings) -> str | None:
 
 
 @pytest.mark.slow
-@hypothesis_settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
+@hypothesis_settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 @given(given=st.dictionaries(st.sampled_from(NAMES), values, min_size=1, max_size=2))
 def test_any_value_is_taken_or_refused_with_one_line(given: dict[str, str]) -> None:
     for name in ("ECHO_VAD_REROLL_ENABLED", "ECHO_DEBUG_LOGS"):
