@@ -115,7 +115,7 @@ def test_streams_hang_ups_sockets_and_the_end_of_a_process(fleet: Fleet) -> None
         server.wait_idle()
 
     # A process ends while it streams: the stream does too, to its end, and nobody else notices.
-    finite = {**ENDLESS, "num_steps": [1] * 16, "input": "Hello."}
+    finite = {**ENDLESS, "num_steps": [1] * 16, "input": "Hello.", "seed": 0}  # not every seed speaks to the end
     with ExitStack() as stack:
         answers = [stack.enter_context(httpx.stream("POST", speech, json=finite, timeout=PATIENCE_S)) for _ in "12"]
         listeners = [Listener(answer) for answer in answers]
