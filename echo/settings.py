@@ -445,6 +445,14 @@ class Settings(EnvironmentModel):
         gt=0,
         le=3600,
     )
+    keep_alive_s: float = _env(
+        "ECHO_KEEP_ALIVE_S",
+        75.0,
+        "A connection is kept for as long after an answer, for the next request, in seconds. Longer than clients and "
+        "balancers keep theirs (nginx and most: 60 s), or a request may meet a connection that is just being closed.",
+        ge=1,
+        le=3600,
+    )
     send_timeout_s: float = _env(
         "ECHO_SEND_TIMEOUT_S",
         60.0,

@@ -253,7 +253,7 @@ class Gate(asyncio.Protocol):
                 self._refuse(
                     Refusal(408, "slow_head", f"The request's head took more than {self._limits.receive_s:g} s.")
                 )
-        elif now - self._waiting_since > self._limits.receive_s:
+        elif now - self._waiting_since > (self._limits.keep_alive_s if self._finished else self._limits.receive_s):
             self.end("silent")
 
     @property

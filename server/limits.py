@@ -25,8 +25,10 @@ class ConnectionLimits:
     #: A connection whose file descriptor has this number or a higher one replaces an idle one or is refused; None = not
     #: known here.
     descriptors: int | None = None
-    #: Longest silence before a request, and longest time for its head, in seconds.
+    #: Longest silence before the first request, and longest time for its head, in seconds.
     receive_s: float = 20.0
+    #: Longest silence after an answer, in seconds.
+    keep_alive_s: float = 75.0
     #: Longest time without progress while there is something to send, in seconds.
     send_s: float = 30.0
     #: A refused body is read and dropped for this long, and up to this size, so that the client sees the answer.
@@ -66,6 +68,7 @@ def connection_limits(settings: Settings) -> ConnectionLimits:
         client_connections=max(1, math.ceil(most * settings.client_share)),
         descriptors=ceiling,
         receive_s=settings.receive_timeout_s,
+        keep_alive_s=settings.keep_alive_s,
         send_s=settings.send_timeout_s,
         large_frames_bytes=settings.max_incoming_bytes,
         trusted=parse_networks(settings.trusted_proxies),

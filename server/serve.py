@@ -31,6 +31,7 @@ def configure(app: ASGIApp, settings: Settings, metrics: Metrics, **more: Any) -
         "http": connections.protocol,
         "ws": WebSocketProtocol,
         "log_config": None,
+        "timeout_keep_alive": math.ceil(settings.keep_alive_s),
         "timeout_graceful_shutdown": math.ceil(settings.shutdown_grace_s),
         "proxy_headers": bool(settings.trusted_proxies),
         "forwarded_allow_ips": list(settings.trusted_proxies),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import ExitStack
 
 import httpx
 import pytest
 
+from echo.settings import load_settings
 from tests.attack.raw import Raw, ask, request, speech
 from tests.contract.serving import Gate, Serve, Served, wait_until
 
@@ -29,8 +31,17 @@ def test_a_silent_connection_is_closed(serve: Serve, said: bytes) -> None:
     wait_until(lambda: opened(served) == 0)
 
 
+def test_a_connection_is_kept_for_longer_than_clients_and_balancers_keep_theirs(serve: Serve) -> None:
+    served = serve()
+    with Raw(served.port) as connection:
+        assert connection.ask(request()).status == 200
+        time.sleep(6)  # httpx gives its connections up after five seconds
+        assert connection.ask(request()).status == 200
+    assert load_settings().keep_alive_s > 60  # those of nginx and of most balancers
+
+
 def test_a_connection_that_is_kept_alive_is_closed_after_a_while(serve: Serve) -> None:
-    served = serve(receive_timeout_s=1)
+    served = serve(keep_alive_s=1)
     with Raw(served.port) as connection:
         assert connection.ask(request()).status == 200
         connection.send(b"\r")  # which once ended all patience with it
