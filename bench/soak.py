@@ -22,7 +22,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ from bench.loadgen import fixed_work, poisson_times, summary
 from bench.playback import percentiles
 from bench.record import make_record, parser, save, settings_from
 from bench.sockets import say
-from bench.targets import HttpServer, Outcome, Request, Response, open_server
+from bench.targets import HttpServer, Outcome, Request, Response, open_server, reason_of
 from bench.text import columns
 from echo.audio.wav import pcm_file
 from echo.settings import Settings
@@ -101,9 +101,11 @@ def main() -> None:
         voices = make_voices(Path(folder))
         record = make_record("soak", settings, device_of(settings))
         results = asyncio.run(soak(settings, given, voices))
-    hidden = ("samples", "goals")
+    hidden = ("samples", "goals", "failures")
     print(columns([{"": key, "value": value} for key, value in results.items() if key not in hidden]))
     print(columns(results["goals"]))
+    if results["failures"]:
+        print(columns(results["failures"]))
     save([{**record, "results": results}], given)
     missed = [row["goal"] for row in results["goals"] if row["met"] == "no"]
     print(f"soak: fail: {'; '.join(missed)}" if missed else "soak: pass", flush=True)
@@ -182,12 +184,16 @@ class Call:
 
 @dataclass(slots=True)
 class Answer:
-    """What a client has got: the status, or in its place ``open``, ``hung_up``, ``hung`` or ``broken``."""
+    """What a client has got: the status, or in its place ``open``, ``hung_up``, ``hung`` or ``broken``.
+
+    ``code`` is that of a refusal; ``reason`` tells why an answer broke off.
+    """
 
     route: str
     response: Response
     status: str = "open"
     code: str | None = None
+    reason: str = ""
 
 
 def arrivals(rate: float, seconds: float, voices: Sequence[str], seed: int) -> list[Call]:
@@ -230,8 +236,8 @@ async def ask(server: HttpServer, call: Call) -> Answer:
             await ROUTES[call.route](server, call, answer)
     except TimeoutError:
         answer.status = "hung" if call.leaves_after_s is None else "hung_up"
-    except (httpx.HTTPError, WebSocketException, OSError):
-        answer.status = "broken"
+    except (httpx.HTTPError, WebSocketException, OSError) as error:
+        answer.status, answer.reason = "broken", reason_of(error)
     return answer
 
 
@@ -256,7 +262,7 @@ async def _events(server: HttpServer, call: Call, answer: Answer) -> None:
     async with server.client.stream("POST", _SPEECH, json=_body(call, stream_format="sse")) as reply:
         if await _refused(reply, answer):
             return
-        answer.status = "broken"  # until the last event says otherwise
+        answer.status, answer.reason = "broken", "no last event"
         async for line in reply.aiter_lines():
             if not line.startswith("data: "):
                 continue
@@ -264,7 +270,9 @@ async def _events(server: HttpServer, call: Call, answer: Answer) -> None:
             if event.get("type") == "speech.audio.delta":
                 answer.response.add(base64.b64decode(event["audio"]))
             elif event.get("type") == "speech.audio.done":
-                answer.status = "200"
+                answer.status, answer.reason = "200", ""
+            elif "error" in event:
+                answer.reason = str(event["error"].get("code"))
 
 
 async def _socket(server: HttpServer, call: Call, answer: Answer) -> None:
@@ -283,6 +291,7 @@ async def _socket(server: HttpServer, call: Call, answer: Answer) -> None:
         answer.status = str(refused.response.status_code)
         return
     answer.status = {Outcome.DONE: "200", Outcome.REFUSED: "429"}.get(answer.response.outcome, "broken")
+    answer.reason = answer.response.reason
 
 
 ROUTES: Mapping[str, Callable[[HttpServer, Call, Answer], Awaitable[None]]] = {
@@ -319,11 +328,21 @@ async def _refused(reply: httpx.Response, answer: Answer) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """The server at a moment: seconds since the start, MiB of it and its children, descriptors beside connections."""
+    """The server at a moment: seconds since the start, resident MiB, descriptors beside connections.
+
+    ``children`` decode clips of voices. They are replaced now and then, and the next begins when it is needed.
+    """
 
     at_s: float
-    rss_mib: float
+    server_mib: float
+    children_mib: float
+    children: int
     descriptors: float
+
+    @property
+    def rss_mib(self) -> float:
+        """Of the server and its children."""
+        return round(self.server_mib + self.children_mib, 1)
 
 
 @dataclass(slots=True)
@@ -347,10 +366,13 @@ class Watch:
         """Take samples until cancelled."""
         while True:
             values = await self.server.values()
+            children = children_bytes(self.server.pid)
             self.samples.append(
                 Sample(
                     round(time.perf_counter() - self._started, 1),
-                    round((values["process_resident_memory_bytes"] + children_bytes(self.server.pid)) / 2**20, 1),
+                    round(values["process_resident_memory_bytes"] / 2**20, 1),
+                    round(sum(children) / 2**20, 1),
+                    len(children),
                     values["process_open_fds"] - values["echo_connections"],
                 )
             )
@@ -381,14 +403,14 @@ class Watch:
         return (await self.server.client.get("/ready")).status_code == httpx.codes.OK
 
 
-def children_bytes(pid: int) -> int:
-    """Return the resident bytes of a process's children; 0 for those that have just ended."""
-    total = 0
+def children_bytes(pid: int) -> list[int]:
+    """Return the resident bytes of each of a process's children, without those that have just ended."""
+    found = []
     for listing in Path(f"/proc/{pid}/task").glob("*/children"):
         for child in _text(listing).split():
-            found = [line for line in _text(Path(f"/proc/{child}/status")).splitlines() if line.startswith("VmRSS:")]
-            total += sum(int(line.split()[1]) * 1024 for line in found)
-    return total
+            lines = _text(Path(f"/proc/{child}/status")).splitlines()
+            found += [int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS:")]
+    return found
 
 
 def _text(path: Path) -> str:
@@ -410,7 +432,7 @@ def figures(
     known = ("200", "429", "503", "broken", "hung_up", "hung", "open")
     rss = descriptors = None
     if given.minutes >= _JUDGED_MINUTES:
-        rss = slope_per_hour([(sample.at_s, sample.rss_mib) for sample in watch.samples])
+        rss = slope_per_hour(complete_mib(watch.samples))
         descriptors = slope_per_hour([(sample.at_s, sample.descriptors) for sample in watch.samples])
     results: dict[str, Any] = {
         "minutes": given.minutes,
@@ -432,13 +454,18 @@ def figures(
         "wrong_ready": watch.wrong_ready,
         **first_audio(served),
         **{f"{route}_{key}": value for route in sorted(ROUTES) for key, value in _of_route(served, route).items()},
+        "failures": [
+            {"route": answer.route, "status": answer.status, "code": answer.code, "reason": answer.reason}
+            for answer in answers
+            if answer.status not in ("200", "429", "503", "hung_up")
+        ],
         "rss_mib_first": watch.samples[0].rss_mib,
         "rss_mib_last": watch.samples[-1].rss_mib,
         "rss_mib_per_h": rss,
         "descriptors_first": watch.samples[0].descriptors,
         "descriptors_last": watch.samples[-1].descriptors,
         "descriptors_per_h": descriptors,
-        "samples": [[sample.at_s, sample.rss_mib, sample.descriptors] for sample in watch.samples],
+        "samples": [asdict(sample) for sample in watch.samples],
     }
     return {**results, "goals": judged(results)}
 
@@ -468,6 +495,16 @@ def first_audio(answers: Sequence[Answer]) -> dict[str, float | None]:
 def _of_route(answers: Sequence[Answer], route: str) -> dict[str, Any]:
     mine = [answer for answer in answers if answer.route == route]
     return {"status_200": len(mine), "first_audio_p95_s": first_audio(mine)["first_audio_p95_s"]}
+
+
+def complete_mib(samples: Sequence[Sample]) -> list[tuple[float, float]]:
+    """Return (seconds, MiB) as if all children were there all the time: one that is being replaced releases nothing."""
+    most = max(sample.children for sample in samples)
+    return [
+        (sample.at_s, sample.server_mib + (sample.children_mib / sample.children * most if most else 0.0))
+        for sample in samples
+        if sample.children or not most
+    ]
 
 
 def slope_per_hour(points: Sequence[tuple[float, float]]) -> float:

@@ -26,7 +26,7 @@ from bench.engines import TEXTS, device_of
 from bench.loadgen import Load, summary
 from bench.playback import CLIENT_BUFFER_S
 from bench.record import make_record, parser, save, settings_from
-from bench.targets import Outcome, Response, open_server
+from bench.targets import Outcome, Response, open_server, reason_of
 from bench.text import columns
 from compat.omni.messages import GRANULARITIES
 from echo.settings import Settings
@@ -145,12 +145,14 @@ async def say(socket: ClientConnection, text: str, tokens_per_s: float) -> Respo
             event: Mapping[str, Any] = json.loads(message)
             if event["type"] == "error":
                 response.outcome = Outcome.REFUSED if event.get("code") == "queue_full" else Outcome.FAILED
+                response.reason = f"{event.get('code')}: {event.get('message')}"
             if event["type"] == "session.done":
                 break
         if response.outcome is Outcome.OPEN:
             response.outcome = Outcome.DONE if response.arrivals else Outcome.FAILED
-    except ConnectionClosed:
-        response.outcome = Outcome.FAILED
+            response.reason = "" if response.arrivals else "no audio"
+    except ConnectionClosed as closed:
+        response.outcome, response.reason = Outcome.FAILED, reason_of(closed)
     finally:
         writing.cancel()
         response.ended_at = time.perf_counter()

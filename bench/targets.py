@@ -79,6 +79,8 @@ class Response:
     arrivals: list[Arrival] = field(default_factory=list)
     ended_at: float = math.nan
     outcome: Outcome = Outcome.OPEN
+    #: Why it failed, for whoever reads the figures.
+    reason: str = ""
     #: CRC-32 of all bytes.
     checksum: int = 0
 
@@ -103,6 +105,11 @@ class Response:
         await asyncio.sleep(max(0.0, ends_at - time.perf_counter()))
 
 
+def reason_of(error: Exception) -> str:
+    """Return an error's kind, with what it says of itself."""
+    return f"{type(error).__name__}: {error}".removesuffix(": ")
+
+
 async def send(target: Target, request: Request, *, hang_up_after: float | None = None) -> Response:
     """Read a request's response to its end, or hang up after some seconds. Server errors become outcomes."""
     response = Response(sent_at=time.perf_counter())
@@ -115,8 +122,8 @@ async def send(target: Target, request: Request, *, hang_up_after: float | None 
             response.outcome = Outcome.HUNG_UP
     except Overloaded:
         response.outcome = Outcome.REFUSED
-    except (EchoError, httpx.HTTPError):
-        response.outcome = Outcome.FAILED
+    except (EchoError, httpx.HTTPError) as error:
+        response.outcome, response.reason = Outcome.FAILED, reason_of(error)
     response.ended_at = time.perf_counter()
     return response
 
