@@ -119,7 +119,8 @@ async def create_job(request: Request, runtime: RuntimeDep, jobs: JobsDep) -> Re
     spec = JobSpec.of(speech, body.model, seed, has_clip=clip is not None)
     title = body.title or next((part.title for part in parts if part.title), "")
     runtime.quotas.spend(client_of(request), requests=1)
-    record = await jobs.create(client_of(request), title, spec, parts, clip)
+    field = "file" if _is_form(request) else "input"
+    record = await jobs.create(client_of(request), title, spec, parts, clip, field=field)
     return JSONResponse(described(jobs, record), 202, headers={"Location": f"/v1/audio/jobs/{record.id}"})
 
 
@@ -229,9 +230,13 @@ def described(jobs: Jobs, record: JobRecord) -> dict[str, Any]:
     }
 
 
+def _is_form(request: Request) -> bool:
+    return request.headers.get("content-type", "").startswith("multipart/form-data")
+
+
 async def _fields(request: Request) -> Mapping[str, Any]:
     """The fields of a body, whether it is JSON or a form."""
-    if not request.headers.get("content-type", "").startswith("multipart/form-data"):
+    if not _is_form(request):
         return flattened(await read_json(request))
     async with read_form(request) as form:
         file, data = await form.named_file("file")

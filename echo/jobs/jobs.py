@@ -102,20 +102,27 @@ class Jobs:
     # -- what clients do
 
     async def create(
-        self, owner: str, title: str, spec: JobSpec, chapters: list[Chapter], clip: bytes | None
+        self,
+        owner: str,
+        title: str,
+        spec: JobSpec,
+        chapters: list[Chapter],
+        clip: bytes | None,
+        *,
+        field: str = "input",
     ) -> JobRecord:
-        """Queue a job.
+        """Queue a job; ``field`` is what the text came in, for errors.
 
         Raises BadRequest for a text that is empty or too long, Overloaded for too many jobs, and EchoError where the
         disk does not take it.
         """
         count = sum(chapter.characters for chapter in chapters)
         if not count:
-            raise BadRequest("input: must not be empty.", param="input", code="missing_required_parameter")
+            raise BadRequest(f"{field}: must not be empty.", param=field, code="missing_required_parameter")
         if count > self.rules.max_chars:
             raise BadRequest(
-                f"input: {count} characters; at most {self.rules.max_chars} are allowed in a job.",
-                param="input",
+                f"{field}: {count} characters; at most {self.rules.max_chars} are allowed in a job.",
+                param=field,
                 code="string_above_max_length",
             )
         waiting = [record for record in (*self._records.values(), *self._arriving) if not record.status.is_final]

@@ -240,7 +240,14 @@ def test_what_could_never_be_spoken_is_refused_at_once(books: Served, fields: di
 
 def test_texts_and_queues_have_limits(serve: Serve, folder: Path) -> None:
     server = serve(jobs_dir=folder, jobs_max_chars=60, jobs_waiting=2, client_share=1.0)
-    assert httpx.post(server.url + JOBS, json={"input": "a. " * 30}).status_code == 400
+    long, url = "a. " * 30, server.url + JOBS
+    for answer, field in (
+        (httpx.post(url, json={"input": long}), "input"),
+        (httpx.post(url, files={"file": ("long.txt", long)}), "file"),
+    ):
+        assert answer.status_code == 400
+        assert answer.json()["error"]["param"] == field
+        assert answer.json()["error"]["message"].startswith(f"{field}: 89 characters")
     gate = Gate()
     server.script.render = gate
     made = [httpx.post(server.url + JOBS, json={"input": "Hello."}) for _ in range(3)]
