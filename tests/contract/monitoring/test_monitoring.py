@@ -65,10 +65,15 @@ def hang_up(served: Served) -> None:
 
 
 @pytest.fixture(scope="module")
-def tiny(voices_dir: Path) -> Iterator[Served]:
+def tiny(voices_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """A server with the embedded model."""
     settings = Settings(
-        model_repo="tiny", device="cpu", voices_dir=(str(voices_dir),), presets_file=QUICK, receive_timeout_s=1
+        model_repo="tiny",
+        device="cpu",
+        voices_dir=(str(voices_dir),),
+        presets_file=QUICK,
+        receive_timeout_s=1,
+        jobs_dir=str(tmp_path_factory.mktemp("jobs")),
     )
     with serving(settings, load_engine) as served:
         served.wait_ready()
