@@ -1,4 +1,4 @@
-"""The soak: its arithmetic, and 20 seconds of it against a real server."""
+"""The soak: its arithmetic, and two minutes of it against a real server."""
 
 from __future__ import annotations
 
@@ -135,12 +135,12 @@ def test_the_memory_of_children_counts() -> None:
 
 
 @pytest.mark.slow
-def test_twenty_seconds_of_it(tmp_path: Path) -> None:
+def test_two_minutes_of_it(tmp_path: Path) -> None:
     """Everything at once against a real server: nothing hangs, breaks off or is said to be what it is not."""
     file = tmp_path / "soak.json"
-    command = [sys.executable, "-m", "bench.soak", "--minutes", "0.33", "--measure", "8", "--json", str(file)]
+    command = [sys.executable, "-m", "bench.soak", "--minutes", "2", "--measure", "16", "--json", str(file)]
     quick = clean_environment(ECHO_PRESETS_FILE=ROOT / "tests" / "e2e" / "quick_presets.toml")
-    done = subprocess.run(command, cwd=ROOT, env=quick, capture_output=True, text=True, timeout=600, check=False)
+    done = subprocess.run(command, cwd=ROOT, env=quick, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.strip().endswith("soak: pass")
     found = json.loads(file.read_text())
@@ -153,4 +153,4 @@ def test_twenty_seconds_of_it(tmp_path: Path) -> None:
         for name in ("status_200", "status_429", "status_503", "status_other", "broken", "hung_up", "hung")
     )
     assert not results["failures"]
-    assert len(results["samples"]) > 5
+    assert len(results["samples"]) > 30
