@@ -31,6 +31,7 @@ from routes.keys import open_keys
 from routes.middleware import middleware_stack
 from routes.scopes import ScopeRules
 from routes.surface import Surface
+from server.memory import give_back
 from server.serve import configure, worth_a_line
 from server.stop import DEVICE_STOPPED, Server
 
@@ -85,11 +86,12 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with runtime:
-            watching = asyncio.create_task(keys.watch())
+            tasks = [asyncio.create_task(keys.watch()), asyncio.create_task(give_back())]
             try:
                 yield
             finally:
-                watching.cancel()
+                for task in tasks:
+                    task.cancel()
 
     app = FastAPI(
         title="Echo TTS Server",
