@@ -15,9 +15,11 @@ COPY deploy/locks/build.txt deploy/locks/
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     /opt/build/bin/pip install --require-hashes --no-deps -r deploy/locks/build.txt
 
-FROM build AS wheel
+# The server itself, laid over the packages: a change of it leaves their layer, which is large, as it is.
+FROM build AS server
 COPY . .
-RUN /opt/build/bin/python -m hatchling build --target wheel --directory /dist
+RUN /opt/build/bin/python -m hatchling build --target wheel --directory /dist && \
+    /opt/build/bin/pip --python /opt/venv/bin/python install --no-index --no-deps --prefix /opt/server /dist/*.whl
 
 # -- What all images share. Only the volumes and /tmp are written to, so the rest may be read-only.
 FROM ${BASE} AS runtime
@@ -60,9 +62,7 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
 
 FROM runtime AS cpu
 COPY --from=packages-cpu /opt/venv /opt/venv
-RUN --mount=type=bind,from=build,source=/opt/build,target=/opt/build \
-    --mount=type=bind,from=wheel,source=/dist,target=/dist \
-    /opt/build/bin/pip --python /opt/venv/bin/python install --no-index --no-deps /dist/*.whl
+COPY --from=server /opt/server /opt/venv
 USER 10001:10001
 EXPOSE 8000
 # /health answers while the model loads, and 503 when the device has stopped.
@@ -91,9 +91,7 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
 
 FROM runtime-gpu AS gpu
 COPY --from=packages-gpu /opt/venv /opt/venv
-RUN --mount=type=bind,from=build,source=/opt/build,target=/opt/build \
-    --mount=type=bind,from=wheel,source=/dist,target=/dist \
-    /opt/build/bin/pip --python /opt/venv/bin/python install --no-index --no-deps /dist/*.whl
+COPY --from=server /opt/server /opt/venv
 USER 10001:10001
 EXPOSE 8000
 HEALTHCHECK --interval=30s --timeout=10s --start-period=60s --retries=3 CMD ["python3", "-c", \
@@ -110,9 +108,7 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
 
 FROM runtime-gpu AS worker
 COPY --from=packages-worker /opt/venv /opt/venv
-RUN --mount=type=bind,from=build,source=/opt/build,target=/opt/build \
-    --mount=type=bind,from=wheel,source=/dist,target=/dist \
-    /opt/build/bin/pip --python /opt/venv/bin/python install --no-index --no-deps /dist/*.whl
+COPY --from=server /opt/server /opt/venv
 ENV AUDIO_VOICES_DIR=/runpod-volume/audio_voices \
     HF_HOME=/runpod-volume/huggingface-cache \
     ECHO_WARM=1
