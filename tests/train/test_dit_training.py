@@ -110,6 +110,21 @@ def test_bfloat16_trains_about_as_well(utterances: Utterances, tmp_path: Path) -
     assert flows[1] == pytest.approx(flows[0], rel=0.05)
 
 
+@pytest.mark.parametrize("capable", [True, False])
+def test_bfloat16_is_left_to_processors_that_have_it(
+    utterances: Utterances, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capable: bool
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": capable})
+    seen: set[torch.dtype] = set()
+    task = made(utterances, replace(OPTIONS, bf16=None))
+    for layer in task.dit.modules():
+        if isinstance(layer, torch.nn.Linear):
+            layer.register_forward_hook(lambda layer, inputs, output: seen.add(output.dtype))
+    trained(task, tmp_path, 1)
+    assert seen
+    assert (torch.bfloat16 in seen) is capable
+
+
 def test_encoded_references_are_taken_up_whenever_there_are_new_ones(utterances: Utterances, tmp_path: Path) -> None:
     def clips(value: float) -> References:
         return References(torch.full((8, 80), value), torch.tensor([0]), torch.tensor([8]), {0: np.array([0])})

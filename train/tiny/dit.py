@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from echo.engines.load import pick_dtype
 from echo.model.network.config import DiTConfig
 from train.tiny import optim
 from train.tiny.budget import Budget
@@ -34,7 +35,8 @@ class DiTOptions:
     warm_up           steps over which the rate rises
     clip              largest norm of the gradient
     easy_until        share of the run during which whole utterances have at most ``easy_longest`` latents
-    bf16, compile     reduced precision; compiled blocks (CUDA only)
+    bf16              bfloat16; unset: not on a CPU that has no instructions for it, and would emulate it
+    compile           compiled blocks (CUDA only)
     encoded_per_speaker  reference clips of every speaker that go through the codec's encoder
     """
 
@@ -49,7 +51,7 @@ class DiTOptions:
     clip: float = 1.0
     easy_until: float = 0.0
     easy_longest: int = 96
-    bf16: bool = True
+    bf16: bool | None = None
     compile: bool = True
     encoded_per_speaker: int = 6
     save_minutes: float = 3.0
@@ -80,6 +82,12 @@ class Trainable(nn.Module):
                     parameter.data.mul_(0.3)
                 elif name.endswith("cond_module.4.weight"):
                     parameter.data.mul_(0.1)
+
+
+def precision(device: torch.device, bf16: bool | None = None) -> torch.autocast:
+    """Return the context of a step's products: bfloat16 or not, None = what is faster on the device."""
+    enabled = pick_dtype(None, device) is torch.bfloat16 if bf16 is None else bf16
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
 
 
 def is_matrix(name: str, parameter: nn.Parameter) -> bool:
@@ -174,7 +182,7 @@ class DiTTask:
             self._batches = self._make_batches(encoded)
 
     def _precision(self) -> torch.autocast:
-        return torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._options.bf16)
+        return precision(self._device, self._options.bf16)
 
     def _make_batches(self, encoded: References | None = None) -> Batches:
         return Batches(

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from train.tiny import state
 from train.tiny.codec_data import Material
+from train.tiny.dit import precision
 from train.tiny.dit_batches import Batches, Targets
 from train.tiny.dit_data import Utterances
 from train.tiny.dit_model import Inputs, TrainableDiT
@@ -80,13 +81,12 @@ def remake(
     length = batches.lengths
     todo = sorted(set(rows) & set(batches.rows), key=lambda row: int(length[row]))
     made: dict[int, Tensor] = {}
-    precision = torch.autocast(batches.device.type, dtype=torch.bfloat16)
     while len(made) < len(todo):
         first = len(made)
         fitting = max(1, _FRAMES // int(length[todo[first]]))
         chosen = todo[first : first + fitting]
         inputs, targets = batches.whole(chosen, int(length[chosen[-1]]), seed=seed + first)
-        with precision:
+        with precision(batches.device):
             found = _led_back(model, inputs, targets, torch.Generator().manual_seed(seed + first))
         for place, row in enumerate(chosen):
             made[row] = found[place, : int(length[row])].half().cpu()
