@@ -40,11 +40,12 @@ def test_a_connection_is_kept_for_longer_than_clients_and_balancers_keep_theirs(
     assert load_settings().keep_alive_s > 60  # those of nginx and of most balancers
 
 
-def test_a_connection_that_is_kept_alive_is_closed_after_a_while(serve: Serve) -> None:
-    served = serve(keep_alive_s=1)
+@pytest.mark.parametrize("said", [b"", b"\r"])  # the latter once ended all patience with it
+def test_a_connection_that_is_kept_alive_is_closed_after_a_while(serve: Serve, said: bytes) -> None:
+    served = serve(keep_alive_s=1, receive_timeout_s=1)
     with Raw(served.port) as connection:
         assert connection.ask(request()).status == 200
-        connection.send(b"\r")  # which once ended all patience with it
+        connection.send(said)
         assert connection.closed()
 
 
