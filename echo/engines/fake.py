@@ -130,6 +130,9 @@ class FakeEngine(Engine):
             count = min(left, block.size * SAMPLES_PER_LATENT)
             left -= count
             samples = self._render(utterance, index, count)
+            if stream.cancelled:  # meanwhile
+                script.cancelled.append(utterance)
+                break
             last = left <= 0 or index == len(blocks) - 1
             stream.stats.blocks += 1
             stream.stats.steps += block.steps
