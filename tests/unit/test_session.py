@@ -39,7 +39,7 @@ from echo.types import (
     Utterance,
     VoiceRef,
 )
-from tests.unit.test_service import outcomes, speech, until
+from tests.unit.test_service import PATIENCE_S, Held, outcomes, speech, until
 
 TEXT = "Well, it has stopped raining. Shall we go for a walk? I would like that, if you have time."
 F32 = AudioFormat(encoding=Encoding.F32)
@@ -77,7 +77,7 @@ def request(**fields: Any) -> SpeechRequest:
 
 
 async def everything(session: SpeechSession) -> list[SessionEvent]:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         return [event async for event in session]
 
 
@@ -169,17 +169,21 @@ async def test_speaking_begins_before_the_text_has_ended() -> None:
 
 
 async def test_a_slot_is_held_only_while_there_is_something_to_speak() -> None:
-    async with speech() as service:
+    async with speech(script := FakeScript()) as service:
         session = service.session(request(), SENTENCES)
         reader = asyncio.create_task(everything(session))
         session.feed("This text is not a sentence yet")
         await asyncio.sleep(0.05)
         assert service.admission.open == 0
+        script.render = first = Held()
         session.feed(". But now")
         await until(lambda: service.admission.open == 1)
+        first.go_on()
         await until(lambda: service.admission.open == 0 and not session.busy)
+        script.render = second = Held()
         session.end()
         await until(lambda: service.admission.open == 1)
+        second.go_on()
         events = await reader
         assert service.admission.open == 0
     assert [event.source for event in events if isinstance(event, PassageDone)] == [
@@ -276,7 +280,7 @@ async def test_a_passages_file_states_its_length() -> None:
         session.feed("One. Two and three.")
         session.end()
         file, lengths = b"", []
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             async for event in session:
                 if isinstance(event, bytes):
                     file += event
@@ -303,7 +307,7 @@ async def test_closing_ends_the_wait_for_a_voice_that_is_being_read(slow: str, c
         session = service.session(request(), SENTENCES)
         session.feed("One. And two.")
         reader = asyncio.create_task(everything(session))
-        await asyncio.wait_for(asked.wait(), 20)
+        await asyncio.wait_for(asked.wait(), PATIENCE_S)
         session.close()
         if cancel:
             reader.cancel()
@@ -386,11 +390,12 @@ async def test_a_busy_server_refuses_the_first_passage() -> None:
 
 
 async def test_a_turn_that_has_begun_waits_for_a_slot() -> None:
-    async with speech(queue=0) as service:
+    async with speech(FakeScript(render=(held := Held())), queue=0) as service:
         session = service.session(request(), SENTENCES)
         reader = asyncio.create_task(everything(session))
         session.feed("One. And")
         await until(lambda: service.admission.open == 1)
+        held.go_on()
         await until(lambda: service.admission.open == 0)
         ticket = service.admission.enter()
         session.feed(" two.")
@@ -421,12 +426,20 @@ async def test_the_pause_between_passages_is_that_of_the_text_and_left_out_after
         together.end()
         joined = audio(await everything(together))
         late = service.session(request(seed=1), SENTENCES)
-        reader = asyncio.create_task(everything(late))
+        heard: list[SessionEvent] = []
+
+        async def listen() -> None:
+            async for event in late:
+                heard.append(event)
+
+        reader = asyncio.create_task(listen())
         late.feed("One two. Th")
+        await until(lambda: any(isinstance(event, PassageDone) for event in heard))
         await asyncio.sleep(0.9)  # longer than the first sentence takes to play
         late.feed("ree four. ")
         late.end()
-        apart = audio(await reader)
+        await asyncio.wait_for(reader, PATIENCE_S)
+        apart = audio(heard)
     pause = JoinRules().pause_ms / 1000 * 44_100
     assert len(joined) - len(apart) == pytest.approx(pause, abs=0.13 * 44_100)
     assert len(joined) > len(apart)
