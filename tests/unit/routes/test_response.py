@@ -10,7 +10,7 @@ from echo.errors import EngineFailed
 from routes.response import SpeechResponse, until_disconnect
 
 #: Only a failing test waits this long.
-PATIENCE_S = 5.0
+PATIENCE_S = 60.0
 SCOPE: Scope = {"type": "http", "path": "/v1/audio/speech", "method": "POST", "headers": []}
 
 
