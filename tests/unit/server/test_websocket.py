@@ -60,11 +60,11 @@ async def test_shutdown_ends_a_socket_whose_client_is_leaving(leaves: bool) -> N
     client = ClientProtocol(parse_uri("ws://localhost/"))
     client.send_request(client.connect())
     server.data_received(b"".join(client.data_to_send()))
-    await asyncio.wait_for(wire.written.wait(), 10)
+    await asyncio.wait_for(wire.written.wait(), 60)
     client.receive_data(wire.sent)
     if leaves:
         client.send_close(1000)
         server.data_received(b"".join(client.data_to_send()))
     server.shutdown()
     assert wire.closed
-    await asyncio.wait_for(asyncio.gather(*state.tasks), 10)
+    await asyncio.wait_for(asyncio.gather(*state.tasks), 60)
