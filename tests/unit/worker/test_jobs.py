@@ -20,6 +20,7 @@ from echo.stream import FrameStream
 from echo.text.worker_chunks import chunk_by_chars, chunk_by_chars_and_duration
 from echo.types import SAMPLE_RATE, Audio, EngineInfo, Utterance
 from tests.reference.crossfade import join_chunks
+from tests.unit.test_service import Held
 from tests.unit.worker.workers import PATIENCE_S, Worker, pcm, until, working, write_clip
 from worker.deliver import pieces
 from worker.echo_job import echo_job
@@ -347,7 +348,7 @@ def _after_deleting(clip: Path) -> Any:
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_cancelled_job_stops_at_once_and_the_next_is_served(tmp_path: Path, stream: bool) -> None:
-    script = FakeScript(block_s=0.05, audio_s_per_char=10)
+    script = FakeScript(render=(held := Held()))
     with working(tmp_path, script, stream_handler=True, jobs=1) as worker:
         task = asyncio.create_task(_read(worker, stream))
         await until(lambda: bool(script.spoken))
@@ -355,8 +356,8 @@ async def test_a_cancelled_job_stops_at_once_and_the_next_is_served(tmp_path: Pa
         await asyncio.wait([task])
         assert task.cancelled()
         await until(lambda: worker_is_idle(worker))
+        held.go_on()
         await until(lambda: len(script.cancelled) == len(script.spoken))
-        script.block_s, script.audio_s_per_char = 0, 0.06
         assert (await worker.whole(text="The next one."))["status"] == "completed"
         assert list(worker.output.iterdir()) == []
 

@@ -19,7 +19,7 @@ from worker.jobs import Answer, Jobs
 from worker.settings import WorkerSettings
 from worker.speaker import Speaker
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 class Worker:
