@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import signal
 import socket
 import struct
 import subprocess
 import sys
+import termios
 import threading
 import time
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from pathlib import Path
 
 import av
@@ -86,6 +87,18 @@ def children_of(pid: int) -> list[int]:
                 if parent == pid and b"echo.decoding.child" in (folder / "cmdline").read_bytes():
                     found.append(int(folder.name))
     return found
+
+
+def halt(pid: int) -> None:
+    """Stop a decoding process that has nothing to do: what it is given next, it does not begin."""
+    os.kill(pid, signal.SIGSTOP)
+    eventually(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
+
+
+def has_work(pid: int) -> bool:
+    """Tell whether a process that is stopped has been given a clip."""
+    with open(f"/proc/{pid}/fd/0", "rb", buffering=0) as pipe:
+        return struct.unpack("i", fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)))[0] > 0
 
 
 # What comes out
@@ -224,12 +237,14 @@ def test_a_clip_of_hours_gives_its_first_five_minutes(pool: DecoderPool) -> None
 def test_one_that_crashes_costs_its_clip_and_no_other(pool: DecoderPool, caplog: pytest.LogCaptureFixture) -> None:
     read(pool, level(1000))
     (child,) = pool.pids
+    halt(child)
     with ThreadPoolExecutor(1) as others:
-        long = others.submit(read, pool, endless())
-        eventually(lambda: cpu_seconds(child) > 0.5)
+        lost = others.submit(read, pool, level(1500))
+        eventually(lambda: has_work(child))
         os.kill(child, signal.SIGSEGV)
+        os.kill(child, signal.SIGCONT)
         with pytest.raises(Refused, match="makes the decoder fail") as caught:
-            long.result(PATIENCE_S)
+            lost.result(PATIENCE_S)
     assert (caught.value.reason, caught.value.param) == (Refusal.CRASHED, "voice")
     assert "status -11" in caplog.text
     assert level_of(read(pool, level(2000))) == 2000
@@ -237,7 +252,6 @@ def test_one_that_crashes_costs_its_clip_and_no_other(pool: DecoderPool, caplog:
     assert pool.pids != [child]
 
 
-@cache
 def endless() -> bytes:
     """Five minutes of 8 channels at a rate that has to be changed: seconds of work."""
     return encoded_as("flac", "flac", "7.1", np.zeros(8 * 300 * 48_000, np.float32))
@@ -262,11 +276,11 @@ def test_a_valid_clip_that_pyav_cannot_read_costs_itself_only(pool: DecoderPool)
 
 
 def test_one_that_hangs_is_killed_and_replaced(pool: DecoderPool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("echo.decoding.process.WALL_SECONDS", 1.0)
-    monkeypatch.setattr("echo.decoding.process._GRACE_SECONDS", 0.0)
     read(pool, level(1000))
     (child,) = pool.pids
-    os.kill(child, signal.SIGSTOP)
+    halt(child)
+    monkeypatch.setattr("echo.decoding.process.WALL_SECONDS", 1.0)
+    monkeypatch.setattr("echo.decoding.process._GRACE_SECONDS", 0.0)
     with pytest.raises(Refused, match="take too long") as caught:
         read(pool, level(1500))
     assert caught.value.reason is Refusal.TOO_LONG
@@ -281,9 +295,11 @@ def test_one_that_computes_for_too_long_is_ended_by_the_system(pool: DecoderPool
 
     read(pool, level(1000))
     (child,) = pool.pids
+    clip, before = endless(), cpu_seconds(child)
+    os.setpriority(os.PRIO_PROCESS, child, 19)  # it gets no further while this process has to wait for a core
     with ThreadPoolExecutor(1) as others:
-        long = others.submit(read, pool, endless())
-        eventually(lambda: cpu_seconds(child) > 0.5)
+        long = others.submit(read, pool, clip)
+        eventually(lambda: cpu_seconds(child) > before + 0.1)  # its own limits have been set
         resource.prlimit(child, resource.RLIMIT_CPU, (1, resource.RLIM_INFINITY))
         with pytest.raises(Refused, match="take too long"):
             long.result(PATIENCE_S)
@@ -301,10 +317,11 @@ def test_one_that_ended_while_nobody_used_it_costs_nothing(pool: DecoderPool) ->
 def test_a_clip_that_nobody_waits_for_is_not_decoded_to_the_end(pool: DecoderPool) -> None:
     read(pool, level(1000))
     (child,) = pool.pids
+    halt(child)
     stop = Stop()
     with ThreadPoolExecutor(2) as others:
-        long = others.submit(read, pool, endless(), 300.0, stop)
-        eventually(lambda: cpu_seconds(child) > 0.5)
+        long = others.submit(read, pool, level(1200), 300.0, stop)
+        eventually(lambda: has_work(child))
         second = Stop()
         waiting = others.submit(read, pool, level(1500), 300.0, second)
         second.set()
@@ -352,9 +369,10 @@ def test_a_process_is_replaced_after_many_clips(pool: DecoderPool, monkeypatch: 
 def test_closing_ends_what_is_being_decoded(pool: DecoderPool) -> None:
     read(pool, level(1000))
     (child,) = pool.pids
+    halt(child)
     with ThreadPoolExecutor(2) as others:
-        both = [others.submit(read, pool, endless()) for _ in range(2)]
-        eventually(lambda: cpu_seconds(child) > 0.5)
+        both = [others.submit(read, pool, level(1500)) for _ in range(2)]
+        eventually(lambda: has_work(child))
         pool.close()
         for each in both:
             with pytest.raises(NotReady):
