@@ -32,6 +32,7 @@ ENDLESS = {
     "block_sizes": [16] * 16,
     "num_steps": [2] + [100] * 15,
     "early_stop_on_zero": False,
+    "seed": 0,
 }
 
 
@@ -130,8 +131,7 @@ class ServerProcess(LoggedProcess):
         return match[1]
 
     def wait_ready(self) -> Self:
-        url = self.url
-        eventually(lambda: not self.running or httpx.get(f"{url}/ready").is_success, "readiness", pause_s=0.1)
+        eventually(lambda: not self.running or self.get("/ready").is_success, "readiness", pause_s=0.1)
         assert self.running, self.log
         return self
 

@@ -83,7 +83,8 @@ def test_streams_hang_ups_sockets_and_the_end_of_a_process(fleet: Fleet) -> None
     speech = fleet.url + "/v1/audio/speech"
 
     async def by_socket() -> int:
-        async with websockets.connect(fleet.url.replace("http", "ws") + "/v1/audio/speech/stream") as connection:
+        url = fleet.url.replace("http", "ws") + "/v1/audio/speech/stream"
+        async with websockets.connect(url, open_timeout=PATIENCE_S) as connection:
             await connection.send(
                 json.dumps({"type": "session.config", "response_format": "pcm", "stream_audio": True})
             )
@@ -103,7 +104,7 @@ def test_streams_hang_ups_sockets_and_the_end_of_a_process(fleet: Fleet) -> None
     jobs = fleet.url + "/v1/audio/jobs"
     for _ in range(3):
         assert httpx.post(jobs, json={"input": "A book."}, timeout=PATIENCE_S).status_code == 202
-    assert [len(httpx.get(jobs).json()["data"]) for _ in range(3)] == [3] * 3
+    assert [len(httpx.get(jobs, timeout=PATIENCE_S).json()["data"]) for _ in range(3)] == [3] * 3
 
     # Two streams that would go on for minutes: one for each process, block by block, and gone with their listeners.
     with ExitStack() as stack:

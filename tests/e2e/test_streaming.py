@@ -40,6 +40,7 @@ def test_first_bytes_arrive_while_later_blocks_are_still_being_made(server: Serv
 def test_a_listener_who_hangs_up_before_the_headers_frees_the_slot(server: ServerProcess) -> None:
     cancelled = server.outcomes("cancelled")
     with server.post({**ENDLESS, "response_format": "wav"}):
+        eventually(lambda: server.open_streams == 1, "the request")  # and not the utterance of one that has left
         eventually(lambda: server.metric("echo_active_utterances") == 1, "the request at work")
     server.wait_idle()
     assert server.outcomes("cancelled") == cancelled + 1
