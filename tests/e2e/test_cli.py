@@ -109,12 +109,15 @@ def test_a_book_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
     (tmp_path / "book.md").write_text(
         "# One\n\nIt rained.\n\n# Two\n\n" + "It would not stop, whatever they did. " * 60
     )
+    slow = tmp_path / "presets.toml"
+    quick = QUICK["ECHO_PRESETS_FILE"].read_text()
+    slow.write_text(quick.replace("steps = [1]", "steps = [60]").replace("[16]", "[32]"))
     say = ["say", "--file", "book.md", "-o", "book.flac", "--voice", "tiny_anna", "--subtitles", "book.srt"]
     parts = tmp_path / "book.flac.parts"
     process = subprocess.Popen(
         [sys.executable, "-m", "echo", *say],
         cwd=tmp_path,
-        env=clean_environment(PYTHONPATH=ROOT, **QUICK),
+        env=clean_environment(PYTHONPATH=ROOT, ECHO_PRESETS_FILE=slow),  # it is stopped long before its end
         stderr=subprocess.PIPE,
         text=True,
     )
