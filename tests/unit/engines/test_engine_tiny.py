@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -30,6 +31,8 @@ TEXTS = (
     "[S1] The boat crossed the river at noon.",
     "[S1] A longer sentence goes on and on, until it comes to its end late in the day.",
 )
+#: Longer than anything here takes on a busy machine: only a failing test waits for it.
+PATIENCE_S = 60.0
 #: Only rejected jobs have a block of this size.
 REJECTED = 12
 GATE = SilenceRules(threshold_ms=500.0, max_rerolls=2)
@@ -55,13 +58,22 @@ def copy(wanted: Utterance) -> Utterance:
 
 
 def speak(engine: BlockEngine, *wanted: Utterance) -> list[Audio]:
-    """Speak utterances at the same time."""
+    """Speak utterances at the same time: the device begins when it has all of them."""
+    go_on = threading.Event()
+
+    def hold() -> Generator[None, None, None]:
+        assert go_on.wait(PATIENCE_S)
+        yield
+
+    held = engine._scheduler.submit_sliced(hold())
     streams = [engine.speak(copy(each)) for each in wanted]
+    go_on.set()
+    held.result(PATIENCE_S)
     return [np.concatenate([frame.samples for frame in stream]) for stream in streams]
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < deadline, "timed out"
         time.sleep(0.002)
@@ -176,12 +188,12 @@ def test_neighbours_that_are_generated_again_change_nothing(engine: BlockEngine,
 
 
 def test_a_cancelled_utterance_takes_no_more_steps(engine: BlockEngine) -> None:
-    before = engine._scheduler.ticks
     stream = engine.speak(utterance(2, 0, (16, 1), (32, 100), (32, 100), (32, 100)))
     next(stream)
     stream.cancel()
+    before = engine._scheduler.ticks
     wait_for(lambda: engine._scheduler.jobs == 0)
-    assert engine._scheduler.ticks - before < 150
+    assert engine._scheduler.ticks - before <= 2
 
 
 def test_memory_for_one_utterance_makes_the_others_wait_and_changes_nothing() -> None:
@@ -235,7 +247,7 @@ def test_a_voice_that_is_encoded_between_the_steps_of_others_is_the_same(engine:
     assert slices >= len(reference) // SAMPLES_PER_LATENT // model.autoencoder.max_piece
     alone = model.encode_voice(reference)
     streams = [engine.speak(utterance(1, seed, (16, 30), (32, 30))) for seed in range(2)]
-    among_others = engine.encode_voice(reference).result(30)
+    among_others = engine.encode_voice(reference).result(PATIENCE_S)
     for stream in streams:
         list(stream)
     assert isinstance(among_others, EchoVoice)
@@ -244,7 +256,7 @@ def test_a_voice_that_is_encoded_between_the_steps_of_others_is_the_same(engine:
 
 def test_a_clip_too_short_for_a_voice_is_refused(engine: BlockEngine) -> None:
     with pytest.raises(BadRequest):
-        engine.encode_voice(np.zeros(100, np.float32)).result(30)
+        engine.encode_voice(np.zeros(100, np.float32)).result(PATIENCE_S)
     assert engine.healthy()
 
 
