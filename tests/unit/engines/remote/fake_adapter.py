@@ -24,7 +24,8 @@ class Adapter:
             open(fail, "w").close()
         for percent in options.get("download", []):
             print(f"\x1b[A\rmodel.safetensors: {percent:3}%|###      | 745M/2.13G [00:10<00:20]", end="\r")
-        time.sleep(options.get("load_s", 0))
+        while (go_on := options.get("load_until")) and not os.path.exists(go_on):
+            time.sleep(0.01)
         self.step_s = options.get("step_s", 0)
         self.voices = 0
         return {

@@ -85,13 +85,13 @@ def test_it_ends_with_the_server_even_while_it_works(child: Child) -> None:
     child.status()
 
 
-def test_it_answers_while_it_loads_and_while_it_works(child: Child) -> None:
-    child.send("hello", protocol=1, engine={"adapter": str(ADAPTER), "options": {"load_s": 1.0, "step_s": 0.05}})
+def test_it_answers_while_it_loads_and_while_it_works(child: Child, tmp_path: Path) -> None:
+    options = {"load_until": str(tmp_path / "go on"), "step_s": 0.05}
+    child.send("hello", protocol=1, engine={"adapter": str(ADAPTER), "options": options})
     child.send("ping", n=1)
-    kinds = [child.receive()["t"]]
-    while kinds[-1] != "ready":
-        kinds.append(child.receive()["t"])
-    assert kinds.index("pong") < kinds.index("ready")
+    child.until("pong")
+    (tmp_path / "go on").touch()
+    child.until("ready")
     child.send("speak", id=7, text="word " * 1000, seed=0, credit=10**9)
     child.until("audio")
     child.send("ping", n=2)
