@@ -27,7 +27,7 @@ def bucket() -> Iterator[Bucket]:
 async def get(base: str, name: str = "anna.wav", max_bytes: int = 100_000, **options: Any) -> bytes | None:
     downloader = Downloader(BaseUrl.parse(base), max_bytes, **options)
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             return await downloader.get(name)
     finally:
         await downloader.close()
