@@ -6,6 +6,7 @@ import base64
 import os
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -293,25 +294,29 @@ def test_hostile_names_are_unknown_voices_like_any_other(guarded: VoiceLibrary, 
 
 
 class _Opened:
-    """Records what this process opens or lists while it is watched."""
+    """Records what this thread opens or lists while it is watched."""
 
     def __init__(self) -> None:
-        self.watching = False
+        self.watching = 0
         self.paths: list[str] = []
         sys.addaudithook(self._hook)
 
     def _hook(self, event: str, args: tuple[object, ...]) -> None:
-        if self.watching and event in ("open", "os.scandir", "os.listdir") and isinstance(args[0], str | os.PathLike):
+        if (
+            self.watching == threading.get_ident()
+            and event in ("open", "os.scandir", "os.listdir")
+            and isinstance(args[0], str | os.PathLike)
+        ):
             self.paths.append(os.path.realpath(os.fspath(args[0])))
 
     @contextmanager
     def watch(self) -> Iterator[list[str]]:
         self.paths = []
-        self.watching = True
+        self.watching = threading.get_ident()
         try:
             yield self.paths
         finally:
-            self.watching = False
+            self.watching = 0
 
 
 @pytest.fixture(scope="module")
