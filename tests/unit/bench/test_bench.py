@@ -359,7 +359,7 @@ def test_parity_does_not_compile_and_nothing_does_when_compiling_took_too_long(
     good = True
     assert suite.run_all(suite.gpu_parts(), [], tmp_path, 9.0) == []
     assert ran == [("parity", False), ("compiling", True), ("profile", True), ("serving", True), ("serving", True)]
-    assert "-- compiling: done after 0 s" in capsys.readouterr().out
+    assert "-- compiling: done after " in capsys.readouterr().out
     ran.clear()
     good = False
     assert suite.run_all(suite.gpu_parts(), [], tmp_path, 9.0) == ["compiling"]
