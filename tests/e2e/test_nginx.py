@@ -46,13 +46,16 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
             servers.append(stack.enter_context(server))
         for server in servers:
             server.wait_ready()
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
+        # Bound, so that nobody else gets the port, and not listening.
+        taken = stack.enter_context(socket.socket())
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
         text = CONFIG.read_text()
         for listed, server in zip(("8001", "8002"), servers, strict=True):
             assert f"server 127.0.0.1:{listed} " in text
             text = text.replace(f"server 127.0.0.1:{listed} ", f"server {server.url.removeprefix('http://')} ")
-        text = re.sub(r"listen 8000;", f"listen 127.0.0.1:{port};", text)
+        text = re.sub(r"listen 8000;", f"listen 127.0.0.1:{port} reuseport;", text)
         head = f"pid {tmp_path}/nginx.pid;\nerror_log {tmp_path}/nginx.log;\ndaemon off;\n"
         paths = "".join(
             f"    {kind}_temp_path {tmp_path}/{kind};\n"
