@@ -86,7 +86,7 @@ def test_everybody_is_told_that_the_device_has_stopped(
 
 
 def test_whoever_does_not_fit_into_the_memory_is_told_to_come_back_and_the_rest_goes_on(start: Start) -> None:
-    server = start()
+    server = start(ECHO_DEVICE_TIMEOUT_S=3600)
     others = {"input": "Hello there. " * 40, "response_format": "pcm"}
     with ThreadPoolExecutor(8) as clients:
         for fault in ({"input": "Fill it."}, {"input": "Hello.", "voice": "brief"}):
