@@ -266,12 +266,18 @@ def test_leaving_the_context_closes() -> None:
 
 def test_close_in_another_thread_waits_for_a_push() -> None:
     output = open_output(AudioFormat(encoding=Encoding.MP3), RATE)
-    sizes: list[int] = []
-    worker = threading.Thread(target=lambda: sizes.extend(len(output.push(speech(1.0))) for _ in range(30)))
+    begun = threading.Event()
+
+    def push_on() -> None:
+        while output.push(speech(1.0)):
+            begun.set()
+
+    worker = threading.Thread(target=push_on, daemon=True)
     worker.start()
+    assert begun.wait(60)
     output.close()
-    worker.join()
-    assert sizes[-1] == 0
+    worker.join(60)
+    assert not worker.is_alive()
 
 
 @pytest.mark.parametrize("rate", [7_999, 48_001, 0, -1])
