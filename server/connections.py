@@ -48,6 +48,9 @@ class Connections:
         self._leaving: set[Gate] = set()
         self._by_address: Counter[str] = Counter()
         self._timer: asyncio.TimerHandle | None = None
+        #: When the next check is due, on the monotonic clock, and whether the last one was left out for being late.
+        self._due = 0.0
+        self._late = False
         #: When each kind of line was logged last.
         self._logged: dict[str, float] = {}
         metrics.connections.set_function(lambda: len(self._open))
@@ -73,7 +76,7 @@ class Connections:
     def admit(self, gate: Gate) -> Refusal | None:
         """Accept a connection, or return why it is refused."""
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(_CHECK_S, self._check)
+            self._check_later()
         limits, address = self.limits, gate.address
         if self._by_address[address] >= limits.client_connections and self._is_limited(address):
             if not self._make_room(address):
@@ -141,11 +144,18 @@ class Connections:
 
     def _check(self) -> None:
         now = time.monotonic()
-        for gate in (*self._open, *self._leaving):
-            gate.check(now)
+        # A process that was stopped, or that had no core, first reads what has come meanwhile.
+        self._late = not self._late and now - self._due > _CHECK_S
+        if not self._late:
+            for gate in (*self._open, *self._leaving):
+                gate.check(now)
         self._timer = None
         if self._open or self._leaving:
-            self._timer = asyncio.get_running_loop().call_later(_CHECK_S, self._check)
+            self._check_later()
+
+    def _check_later(self) -> None:
+        self._due = time.monotonic() + _CHECK_S
+        self._timer = asyncio.get_running_loop().call_later(_CHECK_S, self._check)
 
     def _log(self, what: str, line: str) -> None:
         """Log a line, unless one about the same was logged a moment ago."""
