@@ -54,6 +54,13 @@ class Pulse:
         if pong.steps != self._steps:
             self._steps, self.moved_at = pong.steps, now
 
+    def stood_still(self, seconds: float) -> None:
+        """Leave out a time in which the caller did not look, and so heard of nothing."""
+        self.moved_at += seconds
+        self._pinged_at += seconds
+        if self._unanswered_since is not None:
+            self._unanswered_since += seconds
+
     def fault(self, now: float, *, busy: bool) -> str | None:
         """Return why it has to be killed; None where it has not."""
         if self._unanswered_since is not None and now - self._unanswered_since > self._rules.pong:

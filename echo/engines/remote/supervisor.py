@@ -40,6 +40,8 @@ log = logging.getLogger(__name__)
 
 #: The thread looks at clocks at least so often, in seconds.
 _LOOK_S = 0.25
+#: One who looks again only after so many seconds more was stopped, or had no core.
+_LATE_S = 1.0
 #: What a process that is ending gets for it, in seconds.
 _LAST_S = 1.0
 
@@ -76,6 +78,7 @@ class Supervisor:
         self._jobs = Dispatcher(config.name, rules.credit, clock, self._wake)
         self._backoff = Backoff(rules)
         self._pulse = Pulse(rules, clock())
+        self._looked_at = clock()
         #: Messages of the process; None only wakes the thread.
         self._inbox: queue.SimpleQueue[Received | Gone | None] = queue.SimpleQueue()
         self._closing = False
@@ -211,6 +214,7 @@ class Supervisor:
         self._began = now
         self._memory = 0
         self._pulse = Pulse(self._rules, now)
+        self._looked_at = now
         self._set(_State.LOADING)
         try:
             self._link = ChildLink(
@@ -250,6 +254,9 @@ class Supervisor:
         link = self._link
         if link is None:  # just stopped
             return
+        if (away := now - self._looked_at) > _LOOK_S + _LATE_S:
+            self._pulse.stood_still(away)
+        self._looked_at = now
         if fault := self._pulse.fault(now, busy=self._jobs.busy):
             self._give_up_process(fault)
         elif (number := self._pulse.next_ping(now)) is not None:

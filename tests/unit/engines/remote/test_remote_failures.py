@@ -48,6 +48,17 @@ def test_only_the_jobs_in_the_process_fail(text: str, rules: RemoteRules, caplog
     assert "the engine's process has failed" in caplog.text
 
 
+def test_a_server_that_stood_still_does_not_take_its_engine_for_stuck() -> None:
+    rules = RemoteRules(ping=0.05, pong=4.0, stall=4.0)
+    with running(rules=rules, step_s=0.05) as engine:
+        pid = engine.pid
+        stream = engine.speak(utterance("word " * 20))
+        next(stream)
+        engine._supervisor._clock = lambda: time.monotonic() + 10.0
+        assert len(list(stream)) == 19
+        assert engine.pid == pid
+
+
 def test_a_killed_process_is_replaced_also_when_it_was_idle() -> None:
     with running(rules=SILENT) as engine:
         pid = engine.pid
