@@ -141,7 +141,7 @@ async def test_a_turn_that_comes_in_the_moment_of_leaving_goes_to_the_next() -> 
     await asyncio.sleep(0)  # the turn has been given to b, who has not woken yet
     second.cancel()
     readers.go_on()
-    await asyncio.wait_for(third, 10)
+    await asyncio.wait_for(third, 60)
     await asyncio.gather(first, second, return_exceptions=True)
     assert "c" in readers.order
     assert readers.turns.running == 0
@@ -163,5 +163,5 @@ async def test_a_failure_gives_the_turn_back() -> None:
     with pytest.raises(ValueError, match="no"):
         async with turns.take("a"):
             raise ValueError("no")
-    async with asyncio.timeout(10), turns.take("b"):
+    async with asyncio.timeout(60), turns.take("b"):
         assert turns.running == 1
