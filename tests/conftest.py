@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import logging
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import certifi
+import httpx
 import pytest
 
 #: Folders whose files take long.
@@ -16,6 +18,8 @@ _LONG = ("train", "e2e", "attack", "engines")
 #: The folders that `--quick` looks into, and the tests in them that it leaves out.
 _QUICK = ("unit", "golden", "contract/openai")
 _NOT_QUICK = "not slow"
+#: Longer than any answer takes on a slow machine; only a failing test waits for it.
+_PATIENCE_S = 60.0
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -48,6 +52,16 @@ def no_certificates(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.delenv("SSL_CERT_FILE", raising=False)
         patch.setenv("SSL_CERT_DIR", str(folder))  # read by clients that trust the environment
         patch.setattr(certifi, "where", lambda: str(folder / "one.pem"))  # and by the others
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def patience() -> Iterator[None]:
+    """A client of httpx that is given no time-out waits for longer than its five seconds: machines stall."""
+    usual = inspect.signature(httpx.Client).parameters["timeout"].default  # the same object wherever it is a default
+    with pytest.MonkeyPatch.context() as patch:
+        for phase in ("connect", "read", "write", "pool"):
+            patch.setattr(usual, phase, _PATIENCE_S)
         yield
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import secrets
 import shutil
+import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -21,6 +23,21 @@ def eventually(condition: Callable[[], bool], what: str, pause_s: float = 0.02) 
     while not condition():
         assert time.monotonic() < deadline, f"timed out: {what}"
         time.sleep(pause_s)
+
+
+def free_port() -> int:
+    """Return a port of loopback for a program that has to be told one.
+
+    From below those that the system gives to connections and to servers without a port of their own: between this look
+    and the program's start, hardly anybody else takes it.
+    """
+    while True:
+        port = 15_000 + secrets.randbelow(15_000)  # not seeded, as other generators are, alike in all test processes
+        try:
+            with socket.create_server(("127.0.0.1", port)):
+                return port
+        except OSError:
+            continue
 
 
 def copy_bundled_voices(folder: Path) -> Path:

@@ -102,52 +102,55 @@ class FakeEngine(Engine):
     @override
     def speak(self, utterance: Utterance) -> FrameStream:
         stream = FrameStream()
-        self.script.spoken.append(utterance)
-        threading.Thread(target=self._run, args=(utterance, stream), daemon=True).start()
+        # The script of the moment: by the time that the thread runs, another one may have been set.
+        script = self.script
+        script.spoken.append(utterance)
+        threading.Thread(target=_run, args=(script, utterance, stream), daemon=True).start()
         return stream
 
     @override
     def close(self) -> None:
         pass  # threads end with their utterance
 
-    def _run(self, utterance: Utterance, stream: FrameStream) -> None:
-        script = self.script
-        started = time.perf_counter()
-        if script.fail_before:
+
+def _run(script: FakeScript, utterance: Utterance, stream: FrameStream) -> None:
+    started = time.perf_counter()
+    if script.fail_before:
+        stream.finish(EngineFailed("Generation failed."))
+        return
+    left = max(SAMPLES_PER_LATENT, int(len(utterance.text) * script.audio_s_per_char * SAMPLE_RATE))
+    blocks = utterance.plan.blocks
+    for index, block in enumerate(blocks):
+        if script.block_s:
+            time.sleep(script.block_s)
+        if stream.cancelled:
+            script.cancelled.append(utterance)
+            break
+        if script.fail_after_blocks is not None and index >= script.fail_after_blocks:
             stream.finish(EngineFailed("Generation failed."))
             return
-        left = max(SAMPLES_PER_LATENT, int(len(utterance.text) * script.audio_s_per_char * SAMPLE_RATE))
-        blocks = utterance.plan.blocks
-        for index, block in enumerate(blocks):
-            if script.block_s:
-                time.sleep(script.block_s)
-            if stream.cancelled:
-                script.cancelled.append(utterance)
-                break
-            if script.fail_after_blocks is not None and index >= script.fail_after_blocks:
-                stream.finish(EngineFailed("Generation failed."))
-                return
-            count = min(left, block.size * SAMPLES_PER_LATENT)
-            left -= count
-            samples = self._render(utterance, index, count)
-            if stream.cancelled:  # meanwhile
-                script.cancelled.append(utterance)
-                break
-            last = left <= 0 or index == len(blocks) - 1
-            stream.stats.blocks += 1
-            stream.stats.steps += block.steps
-            if index == 0:
-                stream.stats.first_frame_s = time.perf_counter() - started
-            stream.put(AudioFrame(samples, SAMPLE_RATE, utterance.chunk, index, last))
-            if last:
-                break
-        stream.stats.total_s = time.perf_counter() - started
-        stream.finish()
+        count = min(left, block.size * SAMPLES_PER_LATENT)
+        left -= count
+        samples = _render(script, utterance, index, count)
+        if stream.cancelled:  # meanwhile
+            script.cancelled.append(utterance)
+            break
+        last = left <= 0 or index == len(blocks) - 1
+        stream.stats.blocks += 1
+        stream.stats.steps += block.steps
+        if index == 0:
+            stream.stats.first_frame_s = time.perf_counter() - started
+        stream.put(AudioFrame(samples, SAMPLE_RATE, utterance.chunk, index, last))
+        if last:
+            break
+    stream.stats.total_s = time.perf_counter() - started
+    stream.finish()
 
-    def _render(self, utterance: Utterance, block: int, count: int) -> Audio:
-        if self.script.render is not None:
-            return self.script.render(utterance, block, count)
-        start = sum(b.size for b in utterance.plan.blocks[:block]) * SAMPLES_PER_LATENT
-        hertz = 200.0 + (utterance.seed + utterance.chunk) % 200
-        phase = 2 * np.pi * hertz / SAMPLE_RATE * np.arange(start, start + count)
-        return np.asarray(0.3 * np.sin(phase), dtype=np.float32)
+
+def _render(script: FakeScript, utterance: Utterance, block: int, count: int) -> Audio:
+    if script.render is not None:
+        return script.render(utterance, block, count)
+    start = sum(b.size for b in utterance.plan.blocks[:block]) * SAMPLES_PER_LATENT
+    hertz = 200.0 + (utterance.seed + utterance.chunk) % 200
+    phase = 2 * np.pi * hertz / SAMPLE_RATE * np.arange(start, start + count)
+    return np.asarray(0.3 * np.sin(phase), dtype=np.float32)

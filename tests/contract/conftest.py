@@ -14,11 +14,12 @@ from echo.engines.table import EngineLoader
 from echo.runtime import Runtime
 from echo.settings import Settings
 from tests.contract import far_end
+from tests.contract.clock import clock
 from tests.contract.cloning import clone_home, clone_server, cloning, home
 from tests.contract.docs.checkout import checkout, checkout_server
 from tests.contract.serving import Serve, Served, serving, write_voice
 
-__all__ = ["checkout", "checkout_server", "clone_home", "clone_server", "cloning", "home"]
+__all__ = ["checkout", "checkout_server", "clock", "clone_home", "clone_server", "cloning", "home"]
 
 
 @pytest.fixture(scope="session")

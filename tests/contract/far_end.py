@@ -73,3 +73,12 @@ async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(PATIENCE_S):
         while not condition():  # noqa: ASYNC110 - nothing tells of it
             await asyncio.sleep(0.001)
+
+
+async def pass_time(seconds: float) -> None:
+    """Have the event loop's clock jump, and what was due meanwhile be done."""
+    loop = asyncio.get_running_loop()
+    now = loop.time
+    loop.time = lambda: now() + seconds  # type: ignore[method-assign]
+    for _ in range(10):
+        await asyncio.sleep(0)

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.websockets import WebSocket
 
-from compat.chatterbox.requests import RequestSocket
+from compat.chatterbox.requests import MAX_WAITING, RequestSocket
 from compat.chatterbox.turns import TurnSocket
 from echo.engines.fake import FakeEngine
 from echo.errors import BadRequest
@@ -107,7 +107,7 @@ def test_any_moment_of_a_cancel_or_hang_up_leaves_nothing(voices_dir: Path) -> N
         await until(lambda: runtime.service.admission.open == 0)
         if not leave:
             assert len(client.messages) == before  # a cancelled turn says no more
-        assert asyncio.all_tasks() - {serving} <= tasks
+        await until(lambda: asyncio.all_tasks() - {serving} <= tasks)
         for utterance in engine.script.spoken:  # always a part of the text, never half a word
             assert f" {utterance.text.removeprefix('[S1] ')} " in f" {TEXT} "
 
@@ -145,14 +145,30 @@ async def test_what_waits_on_a_connection_is_small(runtime: Runtime, engine: Fak
     try:
         for _ in range(20):
             client.say(text="long " * 100_000, voice_id="anna")
-            await asyncio.sleep(0.01)
-        assert client.unread == 0
+        await until(lambda: client.unread == 0)
         assert tracemalloc.get_traced_memory()[0] < 2_000_000  # they were 10 MB
     finally:
         tracemalloc.stop()
         gate.open()
     await until(lambda: sum("error" in message for message in client.messages) == 20)
     assert "text: 499999 characters; at most 4096 are allowed." in client.messages[-1]["error"]
+    client.leave()
+    await serving
+
+
+async def test_too_many_requests_at_a_time_are_refused_in_their_turn(runtime: Runtime, engine: FakeEngine) -> None:
+    client, gate = Client(), Gate()
+    engine.script.render = gate
+    for number in range(MAX_WAITING + 2):
+        client.say(text=f"Number {number}.", voice_id="anna")
+    serving = asyncio.create_task(client.talk(RequestSocket, runtime))
+    assert await asyncio.to_thread(gate.reached.wait, PATIENCE_S)
+    await until(lambda: client.unread == 0)
+    gate.open()
+    await until(lambda: sum("error" in message for message in client.messages) == 2)
+    ends = [message for message in client.messages if message.get("is_final", True)]
+    assert ["error" in message for message in ends] == [False] * MAX_WAITING + [True] * 2
+    assert all(message["error"].startswith("Too many requests: ") for message in ends[-2:])
     client.leave()
     await serving
 

@@ -12,7 +12,6 @@ import pytest
 import soundfile
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from compat.chatterbox.requests import MAX_WAITING
 from echo.audio.frames import FRAME_BYTES, MULAW_SILENCE
 from tests.contract.chatterbox.calls import REQUESTS, SENTENCE, Socket, open_socket, pieces, whole
 from tests.contract.serving import PATIENCE_S, Gate, Serve, Served, wait_until
@@ -140,20 +139,6 @@ def test_a_client_that_leaves_stops_the_speech(server: Served) -> None:
     gate.open()
     wait_until(lambda: len(server.script.cancelled) == 1)
     assert len(server.script.spoken) == 1
-
-
-def test_too_many_requests_at_a_time_are_refused_in_their_turn(server: Served, socket: Socket) -> None:
-    gate = Gate()
-    server.script.render = gate
-    for number in range(MAX_WAITING + 2):
-        socket.send({"text": f"Number {number}.", "voice_id": "anna"})
-    assert gate.reached.wait(PATIENCE_S)
-    gate.open()
-    for _ in range(MAX_WAITING):
-        assert socket.answer()[-1]["is_final"]
-    for _ in range(2):
-        (refused,) = socket.answer()
-        assert refused["error"].startswith("Too many requests: ")
 
 
 def test_a_client_that_never_stops_asking_is_let_go(server: Served) -> None:

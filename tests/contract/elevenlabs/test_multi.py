@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -231,32 +230,6 @@ def test_an_unused_socket_is_closed_at_once_when_asked(socket: Socket) -> None:
 def test_a_silent_client_is_let_go(server: Served) -> None:
     with multi(server, inactivity_timeout=0.1) as socket:
         assert socket.rest() == ([], 1000)
-
-
-def test_a_silent_client_is_told_of_the_turn_that_it_left_open(server: Served) -> None:
-    with multi(server, inactivity_timeout=0.1) as socket:
-        socket.send(text="Half a sen", context_id="c")
-        messages, code = socket.rest()
-    assert code == 1008
-    assert errors(messages) == ["input_timeout_exceeded"]
-    assert [message.get("isFinal") for message in messages] == [None, True]
-
-
-def test_keep_alives_keep_the_socket_open(server: Served) -> None:
-    with multi(server, inactivity_timeout=0.4) as socket:
-        for _ in range(8):
-            time.sleep(0.1)
-            socket.send(text="")
-        assert socket.is_alive()
-
-
-def test_a_client_that_listens_is_not_silent(server: Served) -> None:
-    server.script.render = gate = Gate()
-    with multi(server, inactivity_timeout=0.1) as socket:
-        socket.send(text="Hello. ", context_id="c", flush=True)
-        time.sleep(0.5)
-        gate.open()
-        assert any(message.get("audio") for message in socket.rest()[0])
 
 
 # -- when text is spoken ---------------------------------------------------------------------------------------------

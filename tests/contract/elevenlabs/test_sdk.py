@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import runpy
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 from elevenlabs import VoiceSettings
 from elevenlabs.client import ElevenLabs
@@ -14,9 +16,11 @@ from elevenlabs.core.api_error import ApiError
 from websockets.exceptions import InvalidStatus
 
 from echo.engines.fake import FakeScript
+from echo.session import SpeechSession
+from echo.types import Audio, Utterance
 from tests.contract.docs.audio import decoded, spoken_seconds
 from tests.contract.docs.pages import Page, aimed
-from tests.contract.serving import Serve, Served
+from tests.contract.serving import PATIENCE_S, Serve, Served
 
 PAGE = Page("elevenlabs")
 #: The SDK's own affair.
@@ -148,8 +152,22 @@ def test_errors_are_those_of_the_sdk(checkout: Served, client: ElevenLabs) -> No
     assert (empty.value.status_code, empty.value.body["detail"]["message"]) == (400, "text: must not be empty.")
 
 
-def test_a_failure_on_the_way_is_an_error_and_no_short_answer(checkout: Served, client: ElevenLabs) -> None:
-    checkout.engine.script = FakeScript(fail_after_blocks=1, audio_s_per_char=1)
+def test_a_failure_on_the_way_is_an_error_and_no_short_answer(
+    checkout: Served, client: ElevenLabs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    all_sent, end = threading.Event(), SpeechSession.end
+
+    def ending(session: SpeechSession) -> None:
+        end(session)
+        all_sent.set()
+
+    def speaking(utterance: Utterance, block: int, count: int) -> Audio:
+        # A failure before its last message would be an error of sending to the SDK.
+        assert all_sent.wait(PATIENCE_S)
+        return np.full(count, 0.25, np.float32)
+
+    monkeypatch.setattr(SpeechSession, "end", ending)
+    checkout.engine.script = FakeScript(fail_after_blocks=1, audio_s_per_char=1, render=speaking)
     with pytest.raises(ApiError) as failed:
         list(client.text_to_speech.convert_realtime("tiny_anna", text=iter(["Hello there. "])))
     assert failed.value.body["error"] == "generation_failed"

@@ -1,4 +1,4 @@
-"""The sockets without a server: any interleaving of turns, and frames that no client would send."""
+"""The sockets without a server: silences, any interleaving of turns, and frames that no client would send."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from echo.engines.fake import FakeEngine
 from echo.runtime import Runtime
 from echo.types import Audio, Utterance
 from tests.contract.elevenlabs.calls import aligned, audio_of
-from tests.contract.far_end import Client
+from tests.contract.far_end import Client, pass_time, until
 from tests.contract.serving import PATIENCE_S, Gate
 
 #: Samples of a word at 44,100 Hz: 50 ms.
@@ -79,6 +79,80 @@ async def test_nothing_is_left_behind_when_the_client_leaves(runtime: Runtime, e
     assert runtime.service.admission.open == 0
     assert asyncio.all_tasks() == before
     gate.open()
+
+
+# -- silences
+
+
+PATIENT = b"output_format=pcm_44100&inactivity_timeout=60"
+IMPATIENT = b"output_format=pcm_44100&inactivity_timeout=0.1"
+
+
+async def test_a_silent_client_is_told_of_the_turn_that_it_left_open(runtime: Runtime) -> None:
+    client = Talker()
+    client.say(text="Half a sen", context_id="c")
+    await client.multi(runtime, IMPATIENT)
+    assert client.close_code == 1008
+    assert [answer.get("error") for answer in client.messages] == ["input_timeout_exceeded", None]
+    assert [answer.get("isFinal") for answer in client.messages] == [None, True]
+
+
+async def test_a_silent_client_of_a_single_turn_is_told_and_let_go(runtime: Runtime) -> None:
+    client = Talker()
+    client.say(text="Half a sen")
+    await client.single(runtime, IMPATIENT)
+    assert (client.messages[-1]["error"], client.close_code) == ("input_timeout_exceeded", 1008)
+    assert "0.1 seconds" in client.messages[-1]["message"]
+
+
+async def test_keep_alives_keep_the_socket_open(runtime: Runtime) -> None:
+    client = Talker()
+    serving = asyncio.create_task(client.multi(runtime, PATIENT))
+    for _ in range(8):
+        client.say(text="")
+        await until(lambda: client.unread == 0)
+        await pass_time(40)
+    assert client.close_code is None
+    client.say(text=" ", context_id="c")
+    client.say(context_id="c", close_context=True)
+    await until(lambda: any(answer.get("isFinal") for answer in client.messages))
+    await pass_time(61)
+    await serving
+    assert client.close_code == 1000
+
+
+async def test_a_client_that_listens_is_not_silent(runtime: Runtime, engine: FakeEngine) -> None:
+    engine.script.render = gate = Gate()
+    client = Talker()
+    client.say(text="Hello. ", context_id="c", flush=True)
+    serving = asyncio.create_task(client.multi(runtime, PATIENT))
+    assert await asyncio.to_thread(gate.reached.wait, PATIENCE_S)
+    for _ in range(3):
+        await pass_time(61)
+    assert client.close_code is None
+    gate.open()
+    await until(lambda: any(answer.get("audio") for answer in client.messages))
+    client.leave()
+    await serving
+
+
+async def test_a_client_that_has_sent_everything_is_not_silent(runtime: Runtime, engine: FakeEngine) -> None:
+    engine.script.render = gate = Gate()
+    client = Talker()
+    client.say(text="Hello.")
+    client.say(text="")
+    serving = asyncio.create_task(client.single(runtime, PATIENT))
+    assert await asyncio.to_thread(gate.reached.wait, PATIENCE_S)
+    for _ in range(3):
+        await pass_time(61)
+    assert client.close_code is None
+    gate.open()
+    await serving
+    assert client.close_code == 1000
+    assert client.messages[-1]["isFinal"]
+
+
+# -- any order
 
 
 @dataclass(slots=True)

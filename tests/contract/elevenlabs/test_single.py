@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -46,10 +45,12 @@ def test_an_empty_text_alone_is_an_empty_answer(socket: Socket) -> None:
 
 
 def test_the_rest_is_spoken_at_the_end_of_the_input(server: Served, socket: Socket) -> None:
+    server.script.render = gate = Gate()  # until all is spoken, the socket is open
     for piece in ("No end ", "of a sen", "tence"):
         socket.send(text=piece)
     socket.send(text="")
     socket.send(text="Too late. ")
+    gate.open()
     messages, code = socket.rest()
     assert (aligned(messages).text, code) == ("No end of a sentence ", 1000)
     assert spoken(server) == ["No end of a sentence"]
@@ -73,24 +74,6 @@ def test_a_client_that_hangs_up_stops_the_speech(server: Served) -> None:
     assert not gate.expired
     gate.open()
     wait_until(lambda: len(server.script.cancelled) == 1)
-
-
-def test_a_silent_client_is_told_and_let_go(server: Served) -> None:
-    with single(server, inactivity_timeout=0.1) as socket:
-        socket.send(text="Half a sen")
-        messages, code = socket.rest()
-    assert (messages[-1]["error"], code) == ("input_timeout_exceeded", 1008)
-    assert "0.1 seconds" in messages[-1]["message"]
-
-
-def test_a_client_that_has_sent_everything_is_not_silent(server: Served) -> None:
-    server.script.render = gate = Gate()
-    with single(server, inactivity_timeout=0.1) as socket:
-        socket.send(text="Hello.")
-        socket.send(text="")
-        time.sleep(0.5)
-        gate.open()
-        assert socket.rest()[1] == 1000
 
 
 @pytest.mark.parametrize(

@@ -555,7 +555,7 @@ def test_many_sockets_at_once_are_all_served(server: Served) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(PATIENCE_S)
     assert len(spoken) == 8
     for lengths in spoken:
         assert lengths[0] == spoken[0][0]  # the others may have a pause before them

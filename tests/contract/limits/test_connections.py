@@ -10,6 +10,7 @@ import pytest
 
 from echo.settings import load_settings
 from tests.attack.raw import Raw, ask, request, speech
+from tests.contract.clock import Clock
 from tests.contract.serving import Gate, Serve, Served, wait_until
 
 
@@ -41,18 +42,23 @@ def test_a_connection_is_kept_for_longer_than_clients_and_balancers_keep_theirs(
 
 
 @pytest.mark.parametrize("said", [b"", b"\r"])  # the latter once ended all patience with it
-def test_a_connection_that_is_kept_alive_is_closed_after_a_while(serve: Serve, said: bytes) -> None:
+def test_a_connection_that_is_kept_alive_is_closed_after_a_while(serve: Serve, clock: Clock, said: bytes) -> None:
     served = serve(keep_alive_s=1, receive_timeout_s=1)
     with Raw(served.port) as connection:
         assert connection.ask(request()).status == 200
         connection.send(said)
+        clock.run()
         assert connection.closed()
 
 
-def test_a_request_that_takes_long_is_no_silence(serve: Serve) -> None:
+def test_a_request_that_takes_long_is_no_silence(serve: Serve, clock: Clock) -> None:
     served = serve(receive_timeout_s=1)
     served.script.block_s = 3.0
-    assert ask(served.port, speech(response_format="wav")).status == 200
+    with Raw(served.port) as connection:
+        connection.send(speech(response_format="wav"))
+        wait_until(lambda: served.open_requests == 1)
+        clock.run()
+        assert connection.answer().status == 200
 
 
 def test_silent_connections_make_room_for_those_that_ask(serve: Serve) -> None:

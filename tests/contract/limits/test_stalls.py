@@ -12,6 +12,7 @@ import pytest
 from websockets.sync.client import connect
 
 from tests.attack.raw import Raw, ask, request, speech
+from tests.contract.clock import Clock
 from tests.contract.inworld.calls import SOCKET_PATH, Socket
 from tests.contract.serving import Serve, Served, wait_until
 
@@ -21,8 +22,8 @@ SMALL = 2**14
 
 
 @pytest.fixture
-def impatient(serve: Serve) -> Served:
-    """A server that waits a second for a reader."""
+def impatient(serve: Serve, clock: Clock) -> Served:
+    """A server that waits a second for a reader, by a clock that stands."""
     served = serve(send_timeout_s=1)
     noise = np.random.default_rng(1).uniform(-0.5, 0.5, 2**21).astype(np.float32)  # nothing that an encoder makes small
     served.script.render = lambda utterance, block, count: noise[:count]
@@ -53,10 +54,11 @@ def unsent(served: Served) -> float:
     ],
     ids=["pcm", "sse", "wav", "flac", "whole", "inworld"],
 )  # fmt: skip
-def test_a_reader_that_takes_nothing_is_cut_off(impatient: Served, data: bytes) -> None:
+def test_a_reader_that_takes_nothing_is_cut_off(impatient: Served, clock: Clock, data: bytes) -> None:
     with Raw(impatient.port, receive_buffer=SMALL) as connection:
         connection.send(data)
         wait_until(lambda: unsent(impatient) > 0)
+        clock.run()
         wait_until(lambda: ended(impatient) == 1)
         impatient.wait_idle()
         wait_until(lambda: unsent(impatient) == 0)
@@ -64,7 +66,7 @@ def test_a_reader_that_takes_nothing_is_cut_off(impatient: Served, data: bytes) 
     assert ask(impatient.port, speech(response_format="pcm")).status == 200
 
 
-def test_a_socket_that_takes_nothing_is_cut_off(impatient: Served) -> None:
+def test_a_socket_that_takes_nothing_is_cut_off(impatient: Served, clock: Clock) -> None:
     with connect(impatient.ws_url + SOCKET_PATH, max_queue=1, close_timeout=0) as connection:
         socket = Socket(connection)
         for name in "abcd":
@@ -73,20 +75,26 @@ def test_a_socket_that_takes_nothing_is_cut_off(impatient: Served) -> None:
                 socket.send({"send_text": {"text": LONG[:990]}}, name)
             socket.send({"flush_context": {}}, name)
         wait_until(lambda: impatient.open_requests > 0)
+        clock.run()
         wait_until(lambda: ended(impatient) == 1)
         impatient.wait_idle()
     assert ask(impatient.port, speech(response_format="pcm")).status == 200
 
 
-def test_a_reader_that_keeps_pace_hears_everything(impatient: Served) -> None:
+def test_a_reader_that_keeps_pace_hears_everything(
+    impatient: Served, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.connections._CHECK_S", 0.01)
     whole = ask(impatient.port, speech(input=LONG, response_format="pcm", seed=1)).body
     with Raw(impatient.port, receive_buffer=SMALL) as connection:
         connection.send(speech(input=LONG, response_format="pcm", seed=1))
-        got, began = len(connection.socket.recv(2**14)), time.monotonic()
-        while time.monotonic() < began + 5:  # five times what a reader may take nothing for
-            got += len(connection.socket.recv(2**12))
-            time.sleep(0.02)
-        connection.socket.settimeout(10)
+        got = 0
+        for _ in range(10):
+            clock.jump(0.8)  # in the end eight times what a reader may take nothing for
+            enough = got + 2**17  # far more than its own buffer holds: most of it comes now
+            while got < enough:
+                got += len(connection.socket.recv(2**12))
+            time.sleep(0.05)
         while got < len(whole):
             piece = connection.socket.recv(2**20)
             assert piece

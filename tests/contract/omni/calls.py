@@ -131,6 +131,11 @@ class Socket:
         value: Json = json.loads(message)
         return value
 
+    @property
+    def heard(self) -> Heard:
+        """What has been read of the utterance so far."""
+        return self._reader.heard
+
     def read(self) -> Heard | None:
         """Read one message."""
         return self._reader.add(self.connection.recv(timeout=PATIENCE_S))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -92,7 +93,7 @@ async def hear(
     *frames: Frame,
     later: Iterable[Frame] = (),
     rate: int | None = None,
-    patience_s: float = PATIENCE_S,
+    error: str | None = None,
     **settings: Any,
 ) -> Heard:
     """Run a pipeline around the service of a section of the page; ``settings`` change the service's own."""
@@ -101,20 +102,23 @@ async def hear(
     tts = names["tts"]
     before = [TTSUpdateSettingsFrame(delta=type(tts).Settings(**settings))] if settings else []
     try:
-        return await listen(tts, itertools.chain(before, frames, later), rate=rate, patience_s=patience_s)
+        return await listen(tts, itertools.chain(before, frames, later), rate=rate, error=error)
     finally:
         if "session" in names:
             await names["session"].close()
 
 
-async def listen(
-    tts: Any, frames: Iterable[Frame], *, rate: int | None = None, patience_s: float = PATIENCE_S
-) -> Heard:
+async def listen(tts: Any, frames: Iterable[Frame], *, rate: int | None = None, error: str | None = None) -> Heard:
     """Run a pipeline around a service.
 
-    ``frames`` is drawn from while it runs. ``patience_s`` is how long the service waits for audio that does not come.
+    ``frames`` is drawn from while it runs. Where an ``error`` is to come, of which this is a part, it is waited for
+    instead of audio.
     """
-    tts._stop_frame_timeout_s = patience_s
+    tts._stop_frame_timeout_s = PATIENCE_S if error is None else 0.1
+    if error is not None:
+        told: list[str] = []
+        tts.add_event_handler("on_error", lambda _, frame: told.append(frame.error))
+        frames = itertools.chain(frames, until_told(told, error))
     params = PipelineParams(audio_out_sample_rate=rate) if rate else PipelineParams()
     try:
         down, up = await run_test(
@@ -127,6 +131,13 @@ async def listen(
         if isinstance(tts, OpenAITTSService):
             await tts._client.close()  # pipecat leaves that to the end of the process
     return Heard(down, up)
+
+
+def until_told(told: list[str], error: str) -> Iterator[Frame]:
+    """Pauses until an error has been told, or for as long as a failing test waits."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not any(error in each for each in told) and time.monotonic() < deadline:
+        yield SleepFrame(0.01)
 
 
 def answer(*tokens: str) -> list[Frame]:

@@ -105,13 +105,13 @@ async def test_a_voice_can_be_changed_on_the_way(checkout: Served) -> None:
 
 @pytest.mark.parametrize("heading", [SOCKET, HTTP, ELEVEN_HTTP])
 async def test_an_unknown_voice_is_an_error_that_names_it(checkout: Served, heading: str) -> None:
-    heard = await hear(heading, checkout, TTSSpeakFrame(TEXT), voice="nobody", patience_s=0.1)
+    heard = await hear(heading, checkout, TTSSpeakFrame(TEXT), voice="nobody", error="nobody")
     assert any("nobody" in error for error in heard.errors)
     assert not heard.audio
 
 
 async def test_openai_takes_a_refusal_for_an_error_frame(checkout: Served) -> None:
-    heard = await hear(OPENAI, checkout, TTSSpeakFrame("x" * 5000), patience_s=0.1)
+    heard = await hear(OPENAI, checkout, TTSSpeakFrame("x" * 5000), error="4096")
     assert any("4096" in error for error in heard.errors)
     assert not heard.audio
 

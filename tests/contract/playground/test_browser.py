@@ -90,7 +90,7 @@ def test_it_is_heard_before_it_is_complete(host: Served, visit: Open) -> None:
     page.player(state="playing", stream="open")
     page.until("document.getElementById('player').dataset.playedSamples > 4410")
     assert drawn(page), "the waveform grows with what has arrived"
-    assert gate.reached.is_set()
+    assert gate.reached.wait(PATIENCE_MS / 1000)
     arrived = page.told("received-bytes")
     assert arrived > 0
     expect(page.page.locator("#first-sound")).to_contain_text(" s")
@@ -522,6 +522,7 @@ def test_it_is_accessible_light_and_dark_and_on_a_phone(visit: Open) -> None:
     page.player(state="ended")
     page.page.route("**/v1/audio/speech", lambda route: route.abort())
     page.page.click("#speak")
+    page.player(state="error")
     page.page.locator("#history li").first.get_by_role("button", name="Play").click()
     page.player(state="ended")
     page.until("document.querySelector('#spectrogram canvas')?.width > 100")

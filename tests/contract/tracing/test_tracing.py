@@ -213,7 +213,7 @@ def test_a_value_that_the_sdk_does_not_take_ends_the_start_with_one_line() -> No
         env=environment,
         capture_output=True,
         text=True,
-        timeout=PATIENCE_S,
+        timeout=4 * PATIENCE_S,  # it imports everything
         check=False,
     )
     assert ended.returncode == 2

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,8 @@ import uuid
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+from tests.processes import free_port
 
 PROGRAMS = ("ceph", "ceph-mon", "ceph-osd", "monmaptool", "radosgw", "radosgw-admin")
 INSTALL = (
@@ -84,7 +85,7 @@ class Ceph:
             raise AssertionError(f"{', '.join(missing)} not found; {INSTALL}")
         self._folder = folder
         self._children: list[subprocess.Popen[bytes]] = []
-        self.port = _free_port()
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
 
     def __enter__(self) -> Self:
@@ -116,7 +117,7 @@ class Ceph:
 
     def _start(self) -> None:
         folder, fsid = self._folder, str(uuid.uuid4())
-        mon, old_mon = _free_port(), _free_port()
+        mon, old_mon = free_port(), free_port()
         text = _CONFIG.format(fsid=fsid, mon=mon, old_mon=old_mon, folder=folder)
         (folder / "ceph.conf").write_text(text)
         for name in ("mon", "osd", "rgw", "crash"):
@@ -176,11 +177,6 @@ class Ceph:
     def _with_config(self, command: tuple[str, ...]) -> list[str]:
         config = [] if command[0] == "monmaptool" else ["-c", str(self._folder / "ceph.conf")]
         return [command[0], *config, *command[1:]]
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def main() -> None:

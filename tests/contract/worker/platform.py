@@ -31,8 +31,9 @@ class Run:
     #: Pieces, and how many of them a caller has had.
     stream: list[Any] = field(default_factory=list)
     told: int = 0
-    #: Sizes of the posted pieces in bytes, and when the first came.
+    #: Sizes of the posted pieces in bytes, and what the status was when they came.
     sizes: list[int] = field(default_factory=list)
+    statuses: set[str] = field(default_factory=set)
 
     def view(self) -> dict[str, Any]:
         """What ``/status`` answers."""
@@ -171,6 +172,7 @@ class Platform:
         with self._changed:
             run.stream.append(body["output"])
             run.sizes.append(size)
+            run.statuses.add(run.status)
             self._changed.notify_all()
         return {}
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import httpx
 
-from tests.processes import PATIENCE_S, ROOT, LoggedProcess
+from tests.processes import PATIENCE_S, ROOT, LoggedProcess, free_port
 
 _FOREIGN = ("ECHO_", "RUNPOD_", "S3_", "HF_", "AUDIO_VOICES", "OUTPUT_AUDIO", "STREAM_")
 
@@ -50,8 +49,7 @@ class LocalServer(WorkerProcess):
     """A worker behind the SDK's own local server."""
 
     def __init__(self, folder: Path, **settings: object) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            port = listener.getsockname()[1]
+        port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         super().__init__(folder, "--rp_serve_api", "--rp_api_host", "127.0.0.1", "--rp_api_port", str(port), **settings)
 

@@ -6,9 +6,9 @@ In one file, so that the server is started once.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import re
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ from tests.contract.worker.ceph import ACCESS_KEY, SECRET_KEY, Ceph
 from tests.contract.worker.examples import answer_of, promised, run_example, shape
 from tests.contract.worker.hub import REPOSITORY, fill_cache
 from tests.contract.worker.process import LocalServer
-from tests.processes import ROOT
+from tests.processes import ROOT, free_port
 from worker.jobs import Jobs
 from worker.speaker import Speaker
 from worker.storage import Storage, UploadFailed
@@ -153,8 +153,7 @@ def test_an_upload_that_broke_is_tried_again(running: Ceph) -> None:
 
 
 def test_a_server_that_is_not_there(running: Ceph) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        nowhere = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    nowhere = f"http://127.0.0.1:{free_port()}"
     assert failure(running, S3_ENDPOINT_URL=nowhere) == "the storage cannot be reached."
     assert not reachable(running, S3_ENDPOINT_URL=nowhere)
 
@@ -166,7 +165,13 @@ def test_a_server_that_hangs_is_given_up_and_used_again_when_it_answers(running:
         asyncio.run(storage.upload(io.BytesIO(b"x"), "one.ogg", "audio/ogg"))
     assert not asyncio.run(storage.reachable())
     running.resume()
-    assert asyncio.run(storage.upload(io.BytesIO(b"y"), "two.ogg", "audio/ogg")).key == "two.ogg"
+
+    def uploaded() -> bool:
+        with contextlib.suppress(UploadFailed):  # it may take more than a second to wake up
+            return asyncio.run(storage.upload(io.BytesIO(b"y"), "two.ogg", "audio/ogg")).key == "two.ogg"
+        return False
+
+    wait_until(uploaded)
 
 
 def test_a_slow_server_is_waited_for(running: Ceph) -> None:
