@@ -238,4 +238,5 @@ def test_a_real_prometheus_fills_the_dashboard(tiny: Served, prometheus: str, cl
     rules = httpx.get(f"{prometheus}/api/v1/rules").json()["data"]["groups"][0]["rules"]
     assert len(rules) == len(alerts())
     assert {rule["health"] for rule in rules} == {"ok"}
+    assert not [rule["name"] for rule in rules if rule["state"] == "firing"]
     assert not [rule["name"] for rule in rules if rule["state"] != "inactive" and rule["name"] not in OF_THE_MACHINE]

@@ -149,13 +149,13 @@ async def test_a_server_that_is_slow_is_given_up(
     bucket: Bucket, decoders: DecoderPool, tmp_path: Path, name: str
 ) -> None:
     bucket.answers["/voices/anna.wav"] = getattr(bucket, name)
-    async with remote(bucket, decoders, tmp_path, timeout_s=0.3, forget_s=600.0) as (voices, _):
+    async with remote(bucket, decoders, tmp_path, timeout_s=2.0, forget_s=600.0) as (voices, _):
         for _ in range(2):
             with pytest.raises(VoiceUnavailable) as failed:
                 await voices.fetch(["anna"])
             assert "127.0.0.1" not in failed.value.message
             assert failed.value.retry_after_s
-    assert len(bucket.of("anna")) <= 1  # it is not asked again at once; not at all where this machine is slower still
+    assert bucket.of("anna") == ["anna.wav"]  # it is not asked again at once
 
 
 @pytest.mark.parametrize("answer", [body(b"", 500), body(b"RIFF", Content_Length="100")])
