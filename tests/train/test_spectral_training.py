@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from echo.errors import ConfigError
 from echo.model.autoencoder.history import History
@@ -23,6 +24,7 @@ from train.tiny.codec import CodecOptions, CodecShape, SpectralShape, _start, lo
 from train.tiny.codec_data import Material, draw
 from train.tiny.codec_model import embedded, trainable, weight_normed
 from train.tiny.corpus import RATE, Recording, Split
+from train.tiny.discriminator import Discriminators
 from train.tiny.latents import NARROW, WIDE, Analysis, analyse, mel_filters
 from train.tiny.loop import Stage
 from train.tiny.spectral_training import SpectralOptions, SpectralPath, SpectralTask
@@ -136,6 +138,20 @@ def test_the_discriminators_take_part_from_where_they_are_told_to(material: Mate
     assert "discriminators" not in one.step(0, 0.4)
     assert "discriminators" not in one.step(1, 0.6)
     assert float(one.step(2, 0.6)["discriminators"].detach()) > 0.0
+
+
+def test_discriminators_of_relative_phases_do_not_hear_where_a_voice_began() -> None:
+    torch.manual_seed(0)
+    time = torch.arange(8_192) / RATE
+    early, late = (sum(torch.cos(2 * torch.pi * h * 150 * (time + at)) / h for h in range(1, 20)) for at in (0, 0.003))
+    hiss = torch.randn(8_192)
+    for relative, alike in ((True, True), (False, False)):
+        one = Discriminators([512], rate=RATE, relative=relative)
+
+        def apart(other: Tensor, one: Discriminators = one) -> float:
+            return float(one.decoder_losses(0.05 * early[None], 0.05 * other[None])[1].detach())
+
+        assert (apart(late) < 0.3 * apart(hiss)) == alike
 
 
 def test_the_average_follows_the_weights(material: Material) -> None:

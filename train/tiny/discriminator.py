@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 
 import torch
@@ -17,11 +18,16 @@ _HIGHEST = 8_500.0
 
 
 class SpectrogramDiscriminator(nn.Module):
-    """Tells the teacher's compressed complex spectrum (real and imaginary part as channels) from the decoder's."""
+    """Tells the teacher's compressed complex spectrum (real and imaginary part as channels) from the decoder's.
 
-    def __init__(self, window: int, channels: int = 16, *, rate: int = SAMPLE_RATE) -> None:
+    ``relative`` shows it every phase less the one a hop before, so that sounds whose phases differ by a constant look
+    alike.
+    """
+
+    def __init__(self, window: int, channels: int = 16, *, rate: int = SAMPLE_RATE, relative: bool = False) -> None:
         super().__init__()
         self._window = window
+        self._relative = relative
         self._bins = int(_HIGHEST / rate * window)
         widths = (2, channels, 2 * channels, 2 * channels)
         self.layers = nn.ModuleList(
@@ -34,6 +40,8 @@ class SpectrogramDiscriminator(nn.Module):
         frames = spectrum(audio, self._window)[:, 1 : self._bins]
         power = frames.real.square() + frames.imag.square() + 1e-7
         frames = frames * power.pow(-0.35)
+        if self._relative:
+            frames = _advances(frames, power)
         x = 4.0 * torch.stack((frames.real, frames.imag), 1)
         found = []
         for layer in self.layers:
@@ -45,9 +53,13 @@ class SpectrogramDiscriminator(nn.Module):
 class Discriminators(nn.Module):
     """One discriminator per window (samples at ``rate``)."""
 
-    def __init__(self, windows: Sequence[int], channels: int = 16, *, rate: int = SAMPLE_RATE) -> None:
+    def __init__(
+        self, windows: Sequence[int], channels: int = 16, *, rate: int = SAMPLE_RATE, relative: bool = False
+    ) -> None:
         super().__init__()
-        self.each = nn.ModuleList(SpectrogramDiscriminator(window, channels, rate=rate) for window in windows)
+        self.each = nn.ModuleList(
+            SpectrogramDiscriminator(window, channels, rate=rate, relative=relative) for window in windows
+        )
 
     def discriminator_loss(self, real: Tensor, made: Tensor) -> Tensor:
         """Least-squares loss of the discriminators themselves."""
@@ -66,3 +78,14 @@ class Discriminators(nn.Module):
                 (a - b).abs().mean() / (b.abs().mean() + 1e-3) for a, b in zip(got[:-1], wanted[:-1], strict=True)
             ]
         return torch.stack(adversarial).mean(), torch.stack(features).mean()
+
+
+def _advances(frames: Tensor, power: Tensor) -> Tensor:
+    """Frames ``[b, bins, n]`` from bin 1 on, with the phase less the one a hop before: ``[b, bins, n - 1]``.
+
+    A bin's own frequency turns by a quarter per bin in a hop of a quarter window; that is taken out, so that the bins
+    of one partial agree.
+    """
+    turns = torch.arange(1, frames.shape[1] + 1, device=frames.device) * (-0.5 * math.pi)
+    before = frames[..., :-1].conj() * power[..., :-1].pow(-0.15)
+    return frames[..., 1:] * before * torch.polar(torch.ones_like(turns), turns)[:, None]

@@ -42,6 +42,7 @@ class SpectralOptions:
     remade          share of the steps that take the latents as the transformer makes them, where there are such
     gan_from        share of the run from which the discriminators take part; 1 = never
     gan_every       they take part in one step of so many
+    gan_relative    they see phases against the frame before: for pulses that do not follow the speech's own phases
     """
 
     batch: int = 8
@@ -63,6 +64,7 @@ class SpectralOptions:
     features: float = 1.0
     gan_lr: float = 3e-4
     gan_windows: tuple[int, ...] = (256, 512, 1024)
+    gan_relative: bool = False
     weights: DecoderWeights = field(
         default_factory=lambda: DecoderWeights(log=1.0, mel=2.0, complex=1.5, magnitude=1.0, wave=0.0)
     )
@@ -122,7 +124,9 @@ class SpectralTask:
         self._optimizers = optim.make_optimizers(
             self._path, lambda name, parameter: False, lr=options.lr, weight_decay=0.0, betas=(0.8, 0.99)
         )
-        self._discriminators = Discriminators(options.gan_windows, rate=RATE).to(self._device)
+        self._discriminators = Discriminators(options.gan_windows, rate=RATE, relative=options.gan_relative).to(
+            self._device
+        )
         self._discriminator_optimizers = optim.make_optimizers(
             self._discriminators, lambda name, parameter: False, lr=options.gan_lr, weight_decay=0.0, betas=(0.8, 0.98)
         )
