@@ -50,6 +50,7 @@ def test_values_reach_nested_options(tmp_path: Path) -> None:
         ("[dit]\nwarm_up = true\n", "warm_up"),
         ("[run]\nwork = 3\n", "work"),
         ("[corpus]\nhours = 'ten'\n", "hours"),
+        ("[corpus]\nphases = false\n[codec.shape.spectral]\nfollow = 0.5\n", r"follow must be 0, not 0\.5"),
         ("[run\n", "TOML"),
     ],
 )

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import save_file
 
 from train.tiny.corpus import RATE
 from train.tiny.latents import HOP, LATENT_SIZE, MEL, PHASE, SUB_HOP, VOICING, Analysis, analyse, pitch_of
@@ -83,3 +84,18 @@ def test_saved_and_loaded_it_makes_the_same_latents(analysis: Analysis, tmp_path
     analysis.save(tmp_path / "new" / "analysis.safetensors")
     again = Analysis.load(tmp_path / "new" / "analysis.safetensors")
     assert torch.equal(again.latents(_voice(100)), analysis.latents(_voice(100)))
+
+
+def test_without_phases_these_numbers_are_zero_and_the_others_as_before(analysis: Analysis, tmp_path: Path) -> None:
+    without = Analysis(analysis.components, analysis.inverse, analysis.bands, phases=False)
+    wanted = analysis.latents(_voice(120))
+    wanted[:, PHASE] = 0.0
+    assert torch.equal(without.latents(_voice(120)), wanted)
+    assert not without.same_as(analysis)
+    without.save(tmp_path / "analysis.safetensors")
+    assert not Analysis.load(tmp_path / "analysis.safetensors").phases
+
+
+def test_a_file_from_before_there_was_a_choice_has_phases(analysis: Analysis, tmp_path: Path) -> None:
+    save_file({"components": analysis.components, "inverse": analysis.inverse}, tmp_path / "old.safetensors")
+    assert Analysis.load(tmp_path / "old.safetensors").same_as(analysis)

@@ -112,14 +112,19 @@ class EncoderTask:
 
     @torch.no_grad()
     def measure(self, folder: Path) -> dict[str, float]:
-        """Error of each group of latents on held-out utterances, relative to its size; 1 is knowing nothing."""
+        """Error of each group of latents on held-out utterances, relative to its size; 1 is knowing nothing.
+
+        A group that is all zeros, as phases may be, has none.
+        """
         error, size = torch.zeros(LATENT_SIZE), torch.zeros(LATENT_SIZE)
         for latents, audio in self._held_out:
             made = self._path(audio[None].to(self._device))[0, :, :LATENT_SIZE].float().cpu()
             error += (made - latents).square().sum(0)
             size += latents.square().sum(0)
         return {
-            f"held_out_{name}": float((error[part].sum() / size[part].sum()).sqrt()) for name, part in _GROUPS.items()
+            f"held_out_{name}": float((error[part].sum() / size[part].sum()).sqrt())
+            for name, part in _GROUPS.items()
+            if size[part].any()
         }
 
     def _draw(self, number: int) -> Segments:

@@ -44,6 +44,7 @@ class CorpusOptions:
     workers         processes that record; 0 = one per core
     fit_recordings  of it fit the analysis
     wide            analyse up to 11 kHz instead of 8, for teachers that have sound there
+    phases          the latents tell the voice's phase; without, the decoder's pulses follow its pitch (``follow`` 0)
     """
 
     hours: float = 10.0
@@ -51,6 +52,7 @@ class CorpusOptions:
     workers: int = 0
     fit_recordings: int = 400
     wide: bool = False
+    phases: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +78,14 @@ def load(path: Path) -> TinyConfig:
         raise ConfigError(f"{path} cannot be read ({error.strerror}).") from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
-    return build(TinyConfig, values, str(path))
+    options = build(TinyConfig, values, str(path))
+    spectral = options.codec.shape.spectral
+    if spectral is not None and spectral.follow and not options.corpus.phases:
+        raise ConfigError(
+            f"{path}: [codec.shape.spectral] follow must be 0, not {spectral.follow:g}, "
+            "where [corpus] phases is false: the latents tell no phases then."
+        )
+    return options
 
 
 def from_nothing(options: TinyConfig) -> TinyConfig:

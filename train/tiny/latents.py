@@ -8,7 +8,8 @@ latent of 80 numbers stands for 1,024 samples of 22.05 kHz (2,048 of the codec's
 68-69  voicing, 0 to 1, at the end of the second and of the fourth sub-frame
 70-71  1.5 · voicing · log2(f0 / 130 Hz) at the same places
 72-79  cosine, sine at the end of every sub-frame: of the fundamental's phase times voicing, and where speech is not
-       voiced of the phase at 3.5 kHz, which gives the decoder's hiss something random to hang on
+       voiced of the phase at 3.5 kHz, which gives the decoder's hiss something random to hang on; all zeros in an
+       analysis without phases
 ====== ==============================================================================================================
 
 Silence is all zeros.
@@ -124,20 +125,22 @@ class Analysis:
         components: ``[4 · bands, 68]``, from the log-mel spectra of a latent to its first 68 numbers.
         inverse: ``[68, 4 · bands]``, the way back.
         bands: Of the mel spectra.
+        phases: Whether the latents tell phases.
     """
 
-    def __init__(self, components: Tensor, inverse: Tensor, bands: Bands = NARROW) -> None:
+    def __init__(self, components: Tensor, inverse: Tensor, bands: Bands = NARROW, *, phases: bool = True) -> None:
         self.components = components
         self.inverse = inverse
         self.bands = bands
+        self.phases = phases
 
     @classmethod
-    def fit(cls, recordings: Iterable[Recording], bands: Bands = NARROW) -> Self:
+    def fit(cls, recordings: Iterable[Recording], bands: Bands = NARROW, *, phases: bool = True) -> Self:
         """Fit the components to the speech in ``recordings`` (some 300 of varied speakers suffice)."""
-        return cls.fit_frames((analyse(recording.samples, bands) for recording in recordings), bands)
+        return cls.fit_frames((analyse(recording.samples, bands) for recording in recordings), bands, phases=phases)
 
     @classmethod
-    def fit_frames(cls, frames: Iterable[Frames], bands: Bands = NARROW) -> Self:
+    def fit_frames(cls, frames: Iterable[Frames], bands: Bands = NARROW, *, phases: bool = True) -> Self:
         """Fit the components to speech that was analysed in these bands."""
         values_per_latent = SUB_FRAMES * bands.count
         moment = torch.zeros(values_per_latent, values_per_latent, dtype=torch.float64)
@@ -156,26 +159,31 @@ class Analysis:
         vectors = vectors * torch.where(vectors.sum(0) < 0, -1.0, 1.0)
         scales = values.sqrt() ** -_WHITENING
         scales = scales / ((scales.square() * values).mean().sqrt())
-        return cls((vectors * scales).float().contiguous(), (vectors / scales).T.float().contiguous(), bands)
+        components, inverse = (vectors * scales).float().contiguous(), (vectors / scales).T.float().contiguous()
+        return cls(components, inverse, bands, phases=phases)
 
     @classmethod
     def load(cls, path: Path) -> Self:
         """Read what ``save`` wrote."""
         state = load_file(path)
         highest = float(state["highest_hz"]) if "highest_hz" in state else NARROW.highest
-        return cls(state["components"], state["inverse"], Bands(state["components"].shape[0] // SUB_FRAMES, highest))
+        bands = Bands(state["components"].shape[0] // SUB_FRAMES, highest)
+        return cls(state["components"], state["inverse"], bands, phases=bool(state.get("phases", True)))
 
     def save(self, path: Path) -> None:
         """Write the components to a small safetensors file."""
         with atomic_write(path) as unfinished:
-            highest = torch.tensor(self.bands.highest)
-            save_file({"components": self.components, "inverse": self.inverse, "highest_hz": highest}, unfinished)
+            highest, phases = torch.tensor(self.bands.highest), torch.tensor(self.phases)
+            save_file(
+                {"components": self.components, "inverse": self.inverse, "highest_hz": highest, "phases": phases},
+                unfinished,
+            )
 
     def same_as(self, other: Analysis) -> bool:
         """Whether latents of both mean the same."""
         shapes = self.components.shape, other.components.shape
-        same_bands = shapes[0] == shapes[1] and self.bands == other.bands
-        return same_bands and torch.allclose(self.components, other.components, atol=1e-6)
+        same_kind = shapes[0] == shapes[1] and self.bands == other.bands and self.phases == other.phases
+        return same_kind and torch.allclose(self.components, other.components, atol=1e-6)
 
     def latents(self, samples_22k: NDArray[np.float32] | Tensor) -> Tensor:
         """Latents ``[ceil(n / 1024), 80]`` float32 of mono samples ``[n]`` at 22.05 kHz."""
@@ -192,6 +200,8 @@ class Analysis:
         angles = torch.stack((frames.phase, frames.hiss), 1)
         weights = torch.stack((voicing, hissing), 1)
         phase = torch.stack(((weights * angles.cos()).sum(1), (weights * angles.sin()).sum(1)), 1)
+        if not self.phases:
+            phase = torch.zeros_like(phase)
         return torch.cat(
             (
                 frames.mel.reshape(-1, SUB_FRAMES * self.bands.count) @ self.components,

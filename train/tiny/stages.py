@@ -105,11 +105,14 @@ class Run:
     def _analyse(self) -> None:
         path = self._work / ANALYSIS
         if not path.exists():
+            options = self._options.corpus
+            bands = WIDE if options.wide else NARROW
             known = self._known_analysis()
-            chosen = self._corpus.split("train")[: self._options.corpus.fit_recordings]
-            bands = WIDE if self._options.corpus.wide else NARROW
-            recordings = (self._corpus[index] for index in tqdm(chosen, desc="analysis"))
-            (known or Analysis.fit(recordings, bands)).save(path)
+            if known is None or (known.bands, known.phases) != (bands, options.phases):
+                chosen = self._corpus.split("train")[: options.fit_recordings]
+                recordings = (self._corpus[index] for index in tqdm(chosen, desc="analysis"))
+                known = Analysis.fit(recordings, bands, phases=options.phases)
+            known.save(path)
         with _progress("latents", "recording") as show:
             dit_data.build(self._corpus, self._analysis, self._work / "latents", workers=self._workers(), progress=show)
 
