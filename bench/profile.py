@@ -145,7 +145,7 @@ class Probe:
         noise = torch.randn(latents, LATENT_SIZE)
         both = self._time(lambda: self.model.encode_voice(self._clip))
         keys = self._time(lambda: self.model.dit.encode_speaker(noise))
-        decoder_width = self.model.autoencoder.quantizer.pre_module.norm.weight.element_size()
+        decoder_width = self.model.autoencoder.dtype.itemsize
         return [
             Stage(
                 "text to keys",
@@ -191,14 +191,14 @@ class Probe:
 
     def decodes(self, streams: Sequence[int]) -> list[Stage]:
         """Time decoding a block of every size, for each number of streams together."""
-        config, width = self.model.autoencoder.config, self.model.autoencoder.quantizer.pre_module.norm.weight
+        config, width = self.model.autoencoder.config, self.model.autoencoder.dtype.itemsize
         stages = []
         for size in dict.fromkeys(block.size for block in self.plan.blocks):
             for count in streams:
                 latents = [torch.randn(size, LATENT_SIZE, device=self.model.autoencoder.device)] * count
                 states = [state for _, state in self.model.decode([None] * count, latents)()]
                 took = self._time(partial(self._decode, states, latents))
-                one = roofline.decode(config, size, width.element_size())
+                one = roofline.decode(config, size, width)
                 stages.append(Stage("decode", size, count, count, took, Cost(count * one.flops, one.bytes)))
         return stages
 

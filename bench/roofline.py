@@ -13,7 +13,12 @@ from dataclasses import dataclass
 
 import torch
 
-from echo.model.autoencoder.config import AutoencoderConfig, SpectralDecoderConfig, TransformerConfig
+from echo.model.autoencoder.config import (
+    AutoencoderConfig,
+    SpectralDecoderConfig,
+    SpectralEncoderConfig,
+    TransformerConfig,
+)
 from echo.model.network.config import DiTConfig
 
 _RESIDUAL_UNITS = 3
@@ -103,6 +108,18 @@ def _spectral(config: SpectralDecoderConfig, latent_dim: int, latents: int, widt
 
 def encode(config: AutoencoderConfig, latents: int, width: int) -> Cost:
     """Encoding audio of so many latents, the quantiser included."""
+    dim, q = config.latent_dim, config.quantizer
+    if config.spectral_encoder is not None:
+        cost = _spectral_encoder(config.spectral_encoder, dim, latents, width)
+    else:
+        cost = _convolutions(config, latents, width)
+    for entries in [q.semantic_codebook_size] + [q.codebook_size] * q.n_codebooks:
+        cost += _linear(2 * dim * q.codebook_dim + q.codebook_dim * entries, latents, width)
+    return cost
+
+
+def _convolutions(config: AutoencoderConfig, latents: int, width: int) -> Cost:
+    """S1-DAC's encoder, and what stands between it and the quantiser."""
     frames, channels = latents * config.samples_per_latent, config.encoder_dim
     cost = _linear(_KERNEL * channels, frames, width)
     for rate, transformer in zip(config.encoder_rates, config.encoder_transformers, strict=True):
@@ -117,10 +134,16 @@ def encode(config: AutoencoderConfig, latents: int, width: int) -> Cost:
     for factor in q.downsample_factor:
         frames //= factor
         cost += _linear(factor * dim * dim, frames, width) + _convnext(dim, frames, width)
-    cost += _transformer(q.pre_module, frames, width)
-    levels = [q.semantic_codebook_size] + [q.codebook_size] * q.n_codebooks
-    for entries in levels:
-        cost += _linear(2 * dim * q.codebook_dim + q.codebook_dim * entries, frames, width)
+    assert q.pre_module is not None
+    return cost + _transformer(q.pre_module, frames, width)
+
+
+def _spectral_encoder(config: SpectralEncoderConfig, latent_dim: int, latents: int, width: int) -> Cost:
+    """The network of a spectral encoder without its first layer, which is as small as its Fourier transforms."""
+    frames, dim = latents * config.frames_per_latent, config.dim
+    cost = _linear(config.frames_per_latent * (dim + config.bands) * latent_dim, latents, width)
+    for _ in range(config.layers):
+        cost += _convnext(dim, frames, width)
     return cost
 
 

@@ -90,6 +90,7 @@ def _tiny_decoder() -> AutoencoderConfig:
     """The released rates, kernels and windows with few channels and layers."""
     released, quantizer = RELEASED_DECODER, RELEASED_DECODER.quantizer
     transformers = tuple(None if each is None else _narrow(each) for each in released.encoder_transformers)
+    assert quantizer.pre_module is not None  # there is one in what was released
     module = _narrow(quantizer.pre_module)
     return replace(
         released,

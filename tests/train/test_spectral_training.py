@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -19,9 +21,19 @@ from tests.closeness import assert_close
 from tests.train.small_release import released_and_loaded
 from tests.train.small_speech import say
 from train.evaluation.decoding import chosen, decoded, decoder_of
+from train.tiny import state
 from train.tiny.budget import Budget
-from train.tiny.codec import CodecOptions, CodecShape, SpectralShape, _start, load_codec
-from train.tiny.codec_data import Material, draw
+from train.tiny.codec import (
+    CodecOptions,
+    CodecShape,
+    SpectralEncoderShape,
+    SpectralShape,
+    _codebooks,
+    _start,
+    load_codec,
+)
+from train.tiny.codec_data import INT16, Material, doubled, draw
+from train.tiny.codec_encoder import EncoderOptions, EncoderTask, fit_quantizer
 from train.tiny.codec_model import embedded, trainable, weight_normed
 from train.tiny.corpus import RATE, Recording, Split
 from train.tiny.discriminator import Discriminators
@@ -219,3 +231,53 @@ def test_judged_utterances_are_by_different_held_out_speakers() -> None:
 
     picked = chosen(Shelf(), 4)
     assert [one.speaker for one in picked] == ["ann", "bob", "cid", "ann"]
+
+
+ENCODED = replace(SHAPE, spectral_encoder=SpectralEncoderShape(dim=16, layers=1))
+
+
+def encoding(material: Material, analysis: Analysis | None) -> EncoderTask:
+    torch.manual_seed(0)
+    options = EncoderOptions(batch=2, length=8, warm_up=1)
+    whole = material.latents.float(), doubled(F.pad(material.samples.float() / INT16, (20, 20))[None])[0]
+    return EncoderTask(
+        trainable(ENCODED.config()), material, options, seed=1, held_out=[whole], start=None, analysis=analysis
+    )
+
+
+def test_a_spectral_encoder_knows_the_spectra_from_the_analysis_and_learns_the_pitch(
+    material: Material, analysis: Analysis, tmp_path: Path
+) -> None:
+    task = encoding(material, analysis)
+    first = task.measure(tmp_path)
+    assert first["held_out_mel"] < 0.1
+    assert encoding(material, None).measure(tmp_path)["held_out_mel"] > 0.5
+    for number in range(60):
+        task.step(number, number / 60)
+    last = task.measure(tmp_path)
+    assert last["held_out_pitch"] < 0.6 * first["held_out_pitch"]
+    assert last["held_out_mel"] < 0.15
+
+
+def test_a_codec_of_spectra_comes_back_from_its_checkpoints_and_from_its_release(
+    material: Material, analysis: Analysis, tmp_path: Path
+) -> None:
+    options = CodecOptions(shape=ENCODED, spectral=OPTIONS)
+    Stage(task(material), tmp_path / "codec" / "decoder").train(Budget(steps=1), show_progress=False)
+    Stage(encoding(material, analysis), tmp_path / "codec" / "encoder").train(Budget(steps=1), show_progress=False)
+    quantizer = trainable(ENCODED.config()).quantizer
+    fit_quantizer(quantizer, material.latents.float(), seed=1)
+    state.save(tmp_path / "codec" / "quantizer", _codebooks(quantizer.state_dict()), {})
+    model = load_codec(tmp_path / "codec", options)
+    assert model is not None
+    loaded = released_and_loaded(model, SHAPE.latent_dim, tmp_path / "model")
+    audio = torch.from_numpy(glide(120, 160, 0.5))[None, None]
+    with torch.no_grad():
+        assert torch.equal(loaded.encode(audio)[1], model.encode(audio)[1])
+        assert_close(loaded.decode_zq(loaded.encode_zq(audio)), model.decode_zq(model.encode_zq(audio)), atol=1e-4)
+
+
+def test_a_spectral_encoder_needs_an_analysis_of_its_bands(material: Material) -> None:
+    narrow = Analysis.fit_frames([analyse(glide(100, 200, 1.0))])
+    with pytest.raises(ConfigError, match="46 mel bands up to 11000 Hz, the analysis 40 up to 8000 Hz"):
+        encoding(material, narrow)

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from echo.model.autoencoder.history import History
+from echo.model.autoencoder.mel import FLOOR
 from echo.model.autoencoder.spectral import SpectralDecoder
 from echo.types import Audio
 from train.evaluation.decoding import chosen
@@ -35,7 +36,6 @@ from train.tiny.latents import LATENT_SIZE, SUB_HOP, Analysis, mel_filters
 from train.tiny.start import ANALYSIS
 
 _FFT = 1_024
-_FLOOR = 4e-8  # as in the analysis: the mean power of a band that counts as silence
 #: Hertz between which voiced speech turns from pulses to noise.
 _TURN = (4_000.0, 6_000.0)
 _RATE = 22_050
@@ -69,7 +69,7 @@ def from_source(latents: Tensor, analysis: Analysis, *, follow: float) -> Audio:
     mixed = pulses[0] * voiced + 0.2 * noise[0] * (1.0 - voiced.square()).sqrt()
     filters = mel_filters(analysis.bands)[: _FFT // 2]
     heard = (mixed.abs().square() @ filters + 1e-9).log() * 0.5
-    power = ((2.0 * analysis.mel(latents)).exp() - 1.0).clamp(min=0.0) * _FLOOR
+    power = ((2.0 * analysis.mel(latents)).exp() - 1.0).clamp(min=0.0) * FLOOR
     # A frame is centred one hop and a half before the end of its sub-frame, the analysis two.
     wanted = (power + 1e-12).log() * 0.5
     wanted = torch.cat((wanted[:1], wanted[:-1]))

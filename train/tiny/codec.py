@@ -12,7 +12,14 @@ from torch import Tensor
 
 from echo.errors import ConfigError
 from echo.model.autoencoder import Autoencoder, AutoencoderConfig
-from echo.model.autoencoder.config import QuantizerConfig, SourceConfig, SpectralDecoderConfig, TransformerConfig
+from echo.model.autoencoder.config import (
+    QuantizerConfig,
+    SourceConfig,
+    SpectralDecoderConfig,
+    SpectralEncoderConfig,
+    TransformerConfig,
+)
+from echo.types import SAMPLE_RATE
 from train.tiny import state
 from train.tiny.budget import Budget
 from train.tiny.codec_data import REACH, Material, doubled, keys_of, prepare
@@ -20,8 +27,8 @@ from train.tiny.codec_decoder import DecoderOptions, DecoderTask
 from train.tiny.codec_encoder import EncoderOptions, EncoderTask, fit_quantizer
 from train.tiny.codec_model import trainable, weight_normed
 from train.tiny.codec_start import starting_codec
-from train.tiny.corpus import Corpus
-from train.tiny.latents import HOP, PHASE, PITCH, SUB_FRAMES, VOICING, Analysis
+from train.tiny.corpus import RATE, Corpus
+from train.tiny.latents import HOP, PHASE, PITCH, SUB_FRAMES, SUB_HOP, VOICING, WIDE, Analysis
 from train.tiny.loop import Stage, Task, describe
 from train.tiny.spectral_training import SpectralOptions, SpectralTask
 
@@ -63,11 +70,31 @@ class SpectralShape:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SpectralEncoderShape:
+    """Sizes of the spectral encoder; its mel bands are those of a wide analysis."""
+
+    dim: int = 128
+    layers: int = 3
+
+    def config(self) -> SpectralEncoderConfig:
+        """The encoder's configuration for analytic latents."""
+        return SpectralEncoderConfig(
+            dim=self.dim,
+            layers=self.layers,
+            frames_per_latent=SUB_FRAMES,
+            hop=SUB_HOP * SAMPLE_RATE // RATE,
+            bands=WIDE.count,
+            highest_hz=WIDE.highest,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CodecShape:
     """Sizes of the autoencoder; the defaults are those of the shipped model, whose decoder training can start from.
 
     ``post_dim``, ``post_layers`` and ``window`` (latents) are the transformer's before the decoder. ``spectral`` puts a
-    spectral decoder of that size in the place of both.
+    spectral decoder of that size in the place of both. ``pre_layers`` are the transformer's behind the encoder;
+    ``spectral_encoder`` puts a spectral encoder in the place of both.
     """
 
     latent_dim: int = 128
@@ -85,13 +112,15 @@ class CodecShape:
     codebook_size: int = 1024
     codebook_dim: int = 8
     spectral: SpectralShape | None = None
+    spectral_encoder: SpectralEncoderShape | None = None
 
     def config(self) -> AutoencoderConfig:
         """The autoencoder's configuration."""
+        computed = self.spectral_encoder is not None
         return AutoencoderConfig(
-            encoder_dim=self.encoder_dim,
-            encoder_rates=self.encoder_rates,
-            encoder_transformers=(None,) * len(self.encoder_rates),
+            encoder_dim=0 if computed else self.encoder_dim,
+            encoder_rates=() if computed else self.encoder_rates,
+            encoder_transformers=() if computed else (None,) * len(self.encoder_rates),
             latent_dim=self.latent_dim,
             decoder_dim=0 if self.spectral else self.decoder_dim,
             decoder_rates=() if self.spectral else self.decoder_rates,
@@ -100,13 +129,16 @@ class CodecShape:
                 n_codebooks=self.codebooks - 1,
                 semantic_codebook_size=self.codebook_size,
                 codebook_dim=self.codebook_dim,
-                downsample_factor=self.resampling,
-                pre_module=self._transformer(self.latent_dim, self.pre_layers, 3 * self.latent_dim),
+                downsample_factor=() if computed and self.spectral else self.resampling,
+                pre_module=None
+                if computed
+                else self._transformer(self.latent_dim, self.pre_layers, 3 * self.latent_dim),
                 post_module=None
                 if self.spectral
                 else self._transformer(self.post_dim, self.post_layers, self.post_intermediate),
             ),
             spectral=self.spectral.config() if self.spectral else None,
+            spectral_encoder=self.spectral_encoder.config() if self.spectral_encoder else None,
         )
 
     def _transformer(self, dim: int, layers: int, intermediate: int) -> TransformerConfig:
@@ -201,7 +233,9 @@ def train_codec(
                 model, material, _decoder(options), seed=seed, held_out=held_out, start=start, remade=remade
             )
         else:
-            task = EncoderTask(model, material, options.encoder, seed=seed, held_out=held_out, start=start)
+            task = EncoderTask(
+                model, material, options.encoder, seed=seed, held_out=held_out, start=start, analysis=analysis
+            )
         stage = Stage(task, folder / part, save_minutes=options.save_minutes)
         stage.train(budget if only else _part(budget, shares[part]), show_progress=show_progress)
 

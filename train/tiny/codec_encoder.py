@@ -11,12 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from echo.errors import ConfigError
 from echo.model.autoencoder import Autoencoder
+from echo.model.autoencoder.conv import ConvNeXtBlock
 from echo.model.autoencoder.quantizer import DownsampleQuantizer, VectorQuantizer
+from echo.model.autoencoder.spectral_encoder import SpectralEncoder
 from train.tiny import optim
 from train.tiny.codec_data import Material, Segments, draw
 from train.tiny.codec_model import EncodePath, grow, is_matrix, set_first_weights
-from train.tiny.latents import LATENT_SIZE, MEL, PHASE, PITCH, VOICING
+from train.tiny.latents import LATENT_SIZE, MEL, PHASE, PITCH, VOICING, Analysis
 from train.tiny.loop import advance
 
 _GROUPS = {"mel": MEL, "voicing": VOICING, "pitch": PITCH, "phase": PHASE}
@@ -58,7 +61,10 @@ class EncoderOptions:
 
 
 class EncoderTask:
-    """The encoder's training; ``held_out`` are (latents, samples at 44.1 kHz) of whole utterances."""
+    """The encoder's training; ``held_out`` are (latents, samples at 44.1 kHz) of whole utterances.
+
+    ``analysis`` made the latents: a spectral encoder knows from it how spectra become latents, and learns the rest.
+    """
 
     def __init__(
         self,
@@ -69,6 +75,7 @@ class EncoderTask:
         seed: int,
         held_out: Sequence[tuple[Tensor, Tensor]],
         start: Mapping[str, Tensor] | None = None,
+        analysis: Analysis | None = None,
     ) -> None:
         self._options = options
         self._material = material
@@ -76,7 +83,10 @@ class EncoderTask:
         self._held_out = held_out
         self._device = material.samples.device
         self._path = EncodePath(model).to(self._device)
-        set_first_weights(self._path, self._draw(0).audio)
+        if isinstance(model.encoder, SpectralEncoder):
+            set_first_latents(model.encoder, analysis)
+        else:
+            set_first_weights(self._path, self._draw(0).audio)
         if start is not None:
             grow(self._path, start)
         compiled = options.compile and self._device.type == "cuda"
@@ -130,6 +140,34 @@ class EncoderTask:
     def _draw(self, number: int) -> Segments:
         generator = torch.Generator().manual_seed(self._seed * 1_000_003 + number)
         return draw(self._material, batch=self._options.batch, length=self._options.length, generator=generator)
+
+
+@torch.no_grad()
+def set_first_latents(encoder: SpectralEncoder, analysis: Analysis | None = None) -> None:
+    """Draw a spectral encoder's weights, and set what turns log-mel spectra into latents, for good.
+
+    Without ``analysis`` that, too, is to be learnt.
+    """
+    for module in encoder.modules():
+        if isinstance(module, nn.Linear | nn.Conv1d):
+            nn.init.trunc_normal_(module.weight, std=0.02)
+            assert module.bias is not None
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, ConvNeXtBlock):
+            module.gamma.fill_(0.25)
+    nn.init.normal_(encoder.embed.weight, std=encoder.embed.in_features**-0.5)
+    if analysis is None:
+        return
+    config = encoder.config
+    if (analysis.bands.count, analysis.bands.highest) != (config.bands, config.highest_hz):
+        raise ConfigError(
+            f"The spectral encoder has {config.bands} mel bands up to {config.highest_hz:g} Hz, the analysis "
+            f"{analysis.bands.count} up to {analysis.bands.highest:g} Hz; set [corpus] wide = true."
+        )
+    nn.init.zeros_(encoder.head.weight)
+    nn.init.zeros_(encoder.direct.weight)
+    encoder.direct.weight[MEL] = analysis.components.T
+    encoder.direct.requires_grad_(False)
 
 
 @torch.no_grad()

@@ -16,6 +16,7 @@ from echo.model.autoencoder.conv import ConvNeXtBlock, ResidualUnit, Snake, fold
 from echo.model.autoencoder.dac import Decoder, Encoder
 from echo.model.autoencoder.history import History
 from echo.model.autoencoder.quantizer import DownsampleQuantizer
+from echo.model.autoencoder.spectral_encoder import SpectralEncoder
 from train.tiny.latents import LATENT_SIZE
 
 #: Spread that each convolution's output gets on the first batch: in a chain, at the end of a branch, at the very end.
@@ -125,15 +126,19 @@ class EncodePath(nn.Module):
 
     def __init__(self, model: Autoencoder) -> None:
         super().__init__()
-        self.encoder: Encoder = model.encoder
+        self.encoder: Encoder | SpectralEncoder = model.encoder
         quantizer: DownsampleQuantizer = model.quantizer
-        self.quantizer = nn.ModuleDict({"downsample": quantizer.downsample, "pre_module": quantizer.pre_module})
+        self.quantizer = nn.ModuleDict()
+        if isinstance(model.encoder, Encoder):
+            self.quantizer.update({"downsample": quantizer.downsample, "pre_module": quantizer.pre_module})
 
     def forward(self, audio: Tensor) -> Tensor:
         """Audio ``[b, n · 2048]`` -> ``[b, n, latent_dim]``."""
         history = Fresh()
-        frames = self.quantizer["downsample"](self.encoder(audio[:, None], history), history)
-        return cast(Tensor, self.quantizer["pre_module"](frames, history)).transpose(1, 2)
+        frames: Tensor = self.encoder(audio[:, None], history)
+        for layer in self.quantizer.values():
+            frames = layer(frames, history)
+        return frames.transpose(1, 2)
 
 
 @torch.no_grad()

@@ -31,6 +31,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from echo.files import atomic_write
+from echo.model.autoencoder import mel
 from train.tiny.corpus import RATE, Recording
 
 LATENT_SIZE = 80
@@ -43,11 +44,7 @@ VOICING = slice(68, 70)
 PITCH = slice(70, 72)
 PHASE = slice(72, 80)
 
-_LOWEST_HZ = 40.0
-_MEL_WINDOW, _MEL_FFT = 512, 1_024
-_FLOOR = 4e-8  # mean power of a band below which everything is silence
-SILENCE = 0.5 * math.log(_FLOOR)
-"""Natural logarithm of the amplitude at which the log-mel spectra begin to count."""
+_MEL_WINDOW = 512
 _WINDOW = 1_024  # samples around the end of a sub-frame for pitch and phase
 _PITCH_RANGE = (67.0, 400.0)  # Hz
 _PITCH_FFT = 2_048
@@ -109,7 +106,7 @@ def analyse(samples: NDArray[np.float32] | Tensor, bands: Bands = NARROW) -> Fra
     pitch, periodicity = _pitch(around)
     hiss = _windows(signal, _HISS_WINDOW, ahead=_HISS_WINDOW // 2, count=count) * torch.hann_window(_HISS_WINDOW)
     return Frames(
-        mel=_log_mel(signal, count, bands),
+        mel=mel.log_mel(_windows(signal, _MEL_WINDOW, ahead=0, count=count), RATE, bands.count, bands.highest),
         energy=energy,
         voicing=energy * ((periodicity - 0.45) / 0.3).clamp(0.0, 1.0),
         pitch=pitch,
@@ -225,29 +222,14 @@ def pitch_of(latents: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def mel_filters(bands: Bands = NARROW) -> Tensor:
-    """The mel bands: triangles of area 1 over the bins of a 1,024-point spectrum ``[513, bands]`` (HTK's scale)."""
-    low, high = (2595.0 * math.log10(1.0 + hz / 700.0) for hz in (_LOWEST_HZ, bands.highest))
-    mels = torch.linspace(low, high, bands.count + 2, dtype=torch.float64)
-    edges = 700.0 * (10.0 ** (mels / 2595.0) - 1.0)
-    bins = torch.arange(_MEL_FFT // 2 + 1, dtype=torch.float64)[:, None] * RATE / _MEL_FFT
-    rising = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
-    falling = (edges[2:] - bins) / (edges[2:] - edges[1:-1])
-    triangles = torch.minimum(rising, falling).clamp(min=0.0)
-    return (triangles / triangles.sum(0)).float()
+    """The mel bands over the bins of a 1,024-point spectrum ``[513, bands]``."""
+    return mel.mel_filters(bands.count, bands.highest, RATE / (2 * _MEL_WINDOW), _MEL_WINDOW + 1)
 
 
 def _windows(signal: Tensor, length: int, *, ahead: int, count: int) -> Tensor:
     """Pieces [count, length] that end ``ahead`` samples after the end of each sub-frame."""
     padded = F.pad(signal, (length - ahead - SUB_HOP, ahead))
     return padded.unfold(0, length, SUB_HOP)[:count]
-
-
-def _log_mel(signal: Tensor, count: int, mel: Bands) -> Tensor:
-    window = torch.hann_window(_MEL_WINDOW)
-    spectrum = torch.fft.rfft(_windows(signal, _MEL_WINDOW, ahead=0, count=count) * window, _MEL_FFT)
-    power = (2.0 / float(window.sum()) * spectrum.abs()).square()
-    bands: Tensor = power @ mel_filters(mel)
-    return 0.5 * ((bands + _FLOOR) / _FLOOR).log()
 
 
 def _pitch(windows: Tensor) -> tuple[Tensor, Tensor]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from echo.model.autoencoder import Autoencoder
 from echo.model.autoencoder.conv import ConvNeXtBlock
+from echo.model.autoencoder.mel import SILENCE
 from echo.model.autoencoder.spectral import FIRST_LEVEL, SpectralDecoder
 from echo.types import SAMPLE_RATE
 from train.tiny import optim
@@ -21,7 +22,7 @@ from train.tiny.codec_losses import DecoderWeights, SpectralLoss, log_distance, 
 from train.tiny.codec_model import Fresh, embedded
 from train.tiny.corpus import RATE
 from train.tiny.discriminator import Discriminators
-from train.tiny.latents import HOP, LATENT_SIZE, MEL, PHASE, SILENCE, SUB_FRAMES, VOICING, Analysis, mel_filters
+from train.tiny.latents import HOP, LATENT_SIZE, MEL, PHASE, SUB_FRAMES, VOICING, Analysis, mel_filters
 from train.tiny.loop import advance
 
 #: Logarithm of the noise's first loudness against the pulses'; it fills up what voiced speech leaves.

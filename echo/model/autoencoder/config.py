@@ -39,7 +39,7 @@ class QuantizerConfig:
     semantic_codebook_size: int
     codebook_dim: int
     downsample_factor: tuple[int, ...]
-    pre_module: TransformerConfig
+    pre_module: TransformerConfig | None  # None where a spectral encoder makes the latents themselves
     post_module: TransformerConfig | None  # None where a spectral decoder takes the latents themselves
 
 
@@ -84,11 +84,30 @@ class SpectralDecoderConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SpectralEncoderConfig:
+    """An encoder by Fourier transform; ``hop`` is its step at 44.1 kHz, ``highest_hz`` where its mel bands end."""
+
+    dim: int
+    layers: int
+    frames_per_latent: int
+    hop: int
+    bands: int
+    highest_hz: float
+
+    @property
+    def samples_per_latent(self) -> int:
+        """Audio samples per latent at 44.1 kHz."""
+        return self.frames_per_latent * self.hop
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AutoencoderConfig:
     """Everything that fixes the shapes of the autoencoder. ``encoder_transformers`` has one entry per rate.
 
     With ``spectral``, that decoder takes the place of the one of ``decoder_dim`` and ``decoder_rates``, which are then
-    0 and empty, and of the quantiser's post-module.
+    0 and empty, and of the quantiser's post-module. With ``spectral_encoder``, that encoder takes the place of the one
+    of ``encoder_dim`` and ``encoder_rates``, and of the quantiser's pre-module. ``downsample_factor`` is empty where
+    neither needs it.
     """
 
     encoder_dim: int
@@ -99,16 +118,23 @@ class AutoencoderConfig:
     decoder_rates: tuple[int, ...]
     quantizer: QuantizerConfig
     spectral: SpectralDecoderConfig | None = None
+    spectral_encoder: SpectralEncoderConfig | None = None
 
     @property
     def samples_per_latent(self) -> int:
         """Audio samples per latent (2048 in every known model)."""
+        if self.spectral_encoder is not None:
+            return self.spectral_encoder.samples_per_latent
         return math.prod(self.encoder_rates) * math.prod(self.quantizer.downsample_factor)
 
     @property
     def max_encode_latents(self) -> int:
-        """Longest single encode: no transformer on the way may run out of rotary table."""
-        limits = [self.quantizer.pre_module.block_size]
+        """Longest single encode: no transformer on the way may run out of rotary table.
+
+        A spectral encoder has no limit of its own but that of counting.
+        """
+        pre_module = self.quantizer.pre_module
+        limits = [pre_module.block_size if pre_module is not None else _COUNTABLE]
         frames_per_latent = self.samples_per_latent
         for rate, transformer in zip(self.encoder_rates, self.encoder_transformers, strict=True):
             frames_per_latent //= rate
@@ -131,7 +157,8 @@ class AutoencoderConfig:
         encoder block's transformer, whose width follows from the block; ``encoder_transformers`` gives them in
         full, as ``dataclasses.asdict`` of a config writes them. ``decoder_transformer_layers`` is
         accepted and has no effect, as in the reference. ``spectral`` describes a decoder by inverse Fourier transform;
-        then there is no post-module, and no ``decoder_dim`` and ``decoder_rates``.
+        then there is no post-module, and no ``decoder_dim`` and ``decoder_rates``. ``spectral_encoder`` describes an
+        encoder of that kind; then there is no pre-module, and no ``encoder_dim`` and ``encoder_rates``.
 
         Raises LoadError naming a missing or wrong field.
         """
@@ -158,11 +185,12 @@ def _read(raw: Mapping[str, Any]) -> AutoencoderConfig:
         return _transformer(section, input_dim=latent_dim)
 
     spectral = _spectral(raw["spectral"], latent_dim) if raw.get("spectral") else None
-    rates = tuple(int(rate) for rate in raw["encoder_rates"])
+    encoder = _spectral_encoder(raw["spectral_encoder"]) if raw.get("spectral_encoder") else None
+    rates = () if encoder else tuple(int(rate) for rate in raw["encoder_rates"])
     config = AutoencoderConfig(
-        encoder_dim=int(raw["encoder_dim"]),
+        encoder_dim=0 if encoder else int(raw["encoder_dim"]),
         encoder_rates=rates,
-        encoder_transformers=_encoder_transformers(raw, len(rates)),
+        encoder_transformers=() if encoder else _encoder_transformers(raw, len(rates)),
         latent_dim=latent_dim,
         decoder_dim=0 if spectral else int(raw["decoder_dim"]),
         decoder_rates=() if spectral else tuple(int(rate) for rate in raw["decoder_rates"]),
@@ -172,10 +200,11 @@ def _read(raw: Mapping[str, Any]) -> AutoencoderConfig:
             semantic_codebook_size=int(quantizer["semantic_codebook_size"]),
             codebook_dim=int(quantizer["codebook_dim"]),
             downsample_factor=tuple(int(factor) for factor in quantizer["downsample_factor"]),
-            pre_module=module("pre_module"),
+            pre_module=None if encoder else module("pre_module"),
             post_module=None if spectral else module("post_module"),
         ),
         spectral=spectral,
+        spectral_encoder=encoder,
     )
     decoded = math.prod(config.decoder_rates) * math.prod(config.quantizer.downsample_factor)
     if spectral:
@@ -245,6 +274,23 @@ def _spectral(raw: Mapping[str, Any], latent_dim: int) -> SpectralDecoderConfig:
         raise LoadError(
             "The autoencoder configuration has a spectral.source that does not fit: voicing and pitch need equally "
             f"many channels that divide {frames} frames, phase two per frame, all below latent_dim {latent_dim}."
+        )
+    return config
+
+
+def _spectral_encoder(raw: Mapping[str, Any]) -> SpectralEncoderConfig:
+    config = SpectralEncoderConfig(
+        dim=int(raw["dim"]),
+        layers=int(raw["layers"]),
+        frames_per_latent=int(raw["frames_per_latent"]),
+        hop=int(raw["hop"]),
+        bands=int(raw["bands"]),
+        highest_hz=float(raw["highest_hz"]),
+    )
+    if config.bands < 1 or not 0 < config.highest_hz <= SAMPLE_RATE / 2:
+        raise LoadError(
+            f"The autoencoder configuration has a spectral_encoder of {config.bands} bands up to {config.highest_hz:g} "
+            f"Hz; it needs at least one, and at most {SAMPLE_RATE // 2} Hz."
         )
     return config
 

@@ -1,6 +1,6 @@
 """The Fish S1-DAC autoencoder: 44.1 kHz audio <-> one vector per 2048 samples. Strictly causal both ways.
 
-A configuration may put a spectral decoder in the place of S1-DAC's.
+A configuration may put a spectral encoder, a spectral decoder, or both in the place of S1-DAC's.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from echo.model.autoencoder.conv import (
 from echo.model.autoencoder.history import History, PaddedHistory, Tails
 from echo.model.autoencoder.quantizer import DownsampleQuantizer
 from echo.model.autoencoder.spectral import SpectralDecoder
+from echo.model.autoencoder.spectral_encoder import SpectralEncoder
 from echo.model.autoencoder.transformer import WindowTransformer
 from echo.model.network.layers import fuse_all
 
@@ -116,19 +117,20 @@ class Autoencoder(nn.Module):
         super().__init__()
         self.config = config
         self.max_piece = max_piece
-        self.encoder = Encoder(config)
+        own = config.spectral_encoder
+        self.encoder = SpectralEncoder(own, config.latent_dim) if own else Encoder(config)
         self.quantizer = DownsampleQuantizer(config)
         self.decoder = SpectralDecoder(config.spectral, config.latent_dim) if config.spectral else Decoder(config)
 
     @property
     def dtype(self) -> torch.dtype:
         """Dtype of the parameters."""
-        return self.quantizer.pre_module.norm.weight.dtype
+        return self.quantizer.first_codebook.dtype
 
     @property
     def device(self) -> torch.device:
         """Device of the parameters."""
-        return self.quantizer.pre_module.norm.weight.device
+        return self.quantizer.first_codebook.device
 
     def transformers(self) -> dict[str, WindowTransformer]:
         """Every transformer by its key prefix (their tables are the only buffers)."""

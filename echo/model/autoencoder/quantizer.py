@@ -70,19 +70,24 @@ class ResidualQuantizer(nn.Module):
 class DownsampleQuantizer(nn.Module):
     """Encoder frames -> latents (downsample, pre-module, codebooks) and back (post-module, upsample).
 
-    The way back exists only where the configuration has a post-module.
+    Where the configuration has no pre-module, the frames are latents already; where it has no post-module, there is no
+    way back.
     """
 
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
         dim, q = config.latent_dim, config.quantizer
-        self.downsample = CausalSequential(
-            *(
-                CausalSequential(CausalConv1d(dim, dim, factor, stride=factor, weight_norm=False), ConvNeXtBlock(dim))
-                for factor in q.downsample_factor
+        self._made = q.pre_module is None
+        if q.pre_module is not None:
+            self.downsample = CausalSequential(
+                *(
+                    CausalSequential(
+                        CausalConv1d(dim, dim, factor, stride=factor, weight_norm=False), ConvNeXtBlock(dim)
+                    )
+                    for factor in q.downsample_factor
+                )
             )
-        )
-        self.pre_module = WindowTransformer(q.pre_module)
+            self.pre_module = WindowTransformer(q.pre_module)
         self.semantic_quantizer = ResidualQuantizer(dim, 1, q.semantic_codebook_size, q.codebook_dim)
         self.quantizer = ResidualQuantizer(dim, q.n_codebooks, q.codebook_size, q.codebook_dim)
         if q.post_module is None:
@@ -98,9 +103,14 @@ class DownsampleQuantizer(nn.Module):
             )
         )
 
+    @property
+    def first_codebook(self) -> Tensor:
+        """Entries of the first level, [codebook_size, codebook_dim]."""
+        return cast(VectorQuantizer, self.semantic_quantizer.quantizers[0]).codebook.weight
+
     def encode(self, frames: Tensor, history: History) -> tuple[Tensor, Tensor]:
         """Encoder frames [batch, dim, frames] -> (quantised [batch, dim, n], indices [batch, levels, n])."""
-        z = self.pre_module(self.downsample(frames, history), history)
+        z = frames if self._made else self.pre_module(self.downsample(frames, history), history)
         semantic, semantic_indices = self.semantic_quantizer(z)
         residual, residual_indices = self.quantizer(z - semantic)
         return semantic + residual, torch.cat((semantic_indices, residual_indices), 1)
