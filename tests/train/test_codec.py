@@ -18,7 +18,7 @@ from train.tiny.codec_losses import SpectralLoss, log_distance, mel_bands
 from train.tiny.codec_model import DecodePath, EncodePath, embedded, grow, set_first_weights, trainable, weight_normed
 from train.tiny.corpus import RATE, Corpus, Recording
 from train.tiny.discriminator import Discriminators
-from train.tiny.latents import LATENT_SIZE, Analysis, analyse
+from train.tiny.latents import LATENT_SIZE, PHASE, Analysis, analyse
 from train.tiny.loop import Stage
 from train.tiny.pca import identity_pca
 from train.tiny.plots import read_curve
@@ -123,6 +123,19 @@ def test_training_decodes_what_the_server_decodes(material: Material, seeded: No
         assert torch.equal(pca.decode(latents), embedded(latents, SHAPE.latent_dim))
     assert torch.allclose(audio, expected, atol=1e-5)
     assert [layer.shape[1:] for layer in layers] == [(8, 12 * 64), (4, 12 * 512), (2, 12 * 2048)]
+
+
+def test_numbers_that_are_always_zero_stay_zero_in_codebooks(seeded: None) -> None:
+    latents = torch.randn(500, LATENT_SIZE)
+    latents[:, PHASE] = 0.0
+    model = trainable(SHAPE.config())
+    fit_quantizer(model.quantizer, latents, seed=1)
+    released = weight_normed(model)  # where a row of zeros is not a number
+    with torch.no_grad():
+        for level in (*released.quantizer.semantic_quantizer.quantizers, *released.quantizer.quantizer.quantizers):
+            entries = level.lookup(torch.arange(SHAPE.codebook_size)[None])[0].T
+            assert entries.isfinite().all()
+            assert entries[:, PHASE].abs().max() < 1e-5
 
 
 def test_training_encodes_what_the_server_quantises(seeded: None) -> None:

@@ -200,9 +200,11 @@ def _fit_level(level: VectorQuantizer, residual: Tensor, generator: torch.Genera
     _bias(level.in_proj)[-1] = lift
     level.out_proj.weight.zero_()
     level.out_proj.weight[:LATENT_SIZE, :-1, 0] = basis
-    if level.out_proj.weight.shape[0] > LATENT_SIZE:
-        level.out_proj.weight[LATENT_SIZE:, -1, 0] = _NEARLY_NOTHING
-        _bias(level.out_proj)[LATENT_SIZE:] = -lift * _NEARLY_NOTHING
+    # Numbers that the latents do not have, or that are always zero.
+    empty = level.out_proj.weight.flatten(1).norm(dim=1) < _NEARLY_NOTHING
+    level.out_proj.weight[empty] = 0.0
+    level.out_proj.weight[empty, -1, 0] = _NEARLY_NOTHING
+    _bias(level.out_proj)[empty] = -lift * _NEARLY_NOTHING
     vectors = F.pad(residual, (0, level.in_proj.weight.shape[1] - LATENT_SIZE)).T[None]
     return residual - level.lookup(level.nearest(vectors))[0, :LATENT_SIZE].T
 
