@@ -161,7 +161,7 @@ def test_discriminators_of_relative_phases_do_not_hear_where_a_voice_began() -> 
         one = Discriminators([512], rate=RATE, relative=relative)
 
         def apart(other: Tensor, one: Discriminators = one) -> float:
-            return float(one.decoder_losses(0.05 * early[None], 0.05 * other[None])[1].detach())
+            return float(one.decoder_losses(one(0.05 * early[None]), 0.05 * other[None])[1].detach())
 
         assert (apart(late) < 0.3 * apart(hiss)) == alike
 

@@ -61,22 +61,32 @@ class Discriminators(nn.Module):
             SpectrogramDiscriminator(window, channels, rate=rate, relative=relative) for window in windows
         )
 
-    def discriminator_loss(self, real: Tensor, made: Tensor) -> Tensor:
-        """Least-squares loss of the discriminators themselves."""
-        losses = [(one(real)[-1] - 1.0).square().mean() + one(made.detach())[-1].square().mean() for one in self.each]
+    def forward(self, audio: Tensor) -> list[list[Tensor]]:
+        """Every discriminator's activations on audio ``[b, n]``."""
+        return [one(audio) for one in self.each]
+
+    def discriminator_loss(self, wanted: Sequence[Sequence[Tensor]], made: Tensor) -> Tensor:
+        """Least-squares loss of the discriminators themselves; ``wanted`` are their activations on the real audio."""
+        losses = [
+            (real[-1] - 1.0).square().mean() + one(made.detach())[-1].square().mean()
+            for real, one in zip(wanted, self.each, strict=True)
+        ]
         return torch.stack(losses).mean()
 
-    def decoder_losses(self, real: Tensor, made: Tensor) -> tuple[Tensor, Tensor]:
-        """The decoder's losses: (adversarial, feature matching)."""
-        adversarial, features = [], []
-        for one in self.each:
-            with torch.no_grad():
-                wanted = one(real)
-            got = one(made)
-            adversarial.append((got[-1] - 1.0).square().mean())
-            features += [
-                (a - b).abs().mean() / (b.abs().mean() + 1e-3) for a, b in zip(got[:-1], wanted[:-1], strict=True)
-            ]
+    def decoder_losses(self, wanted: Sequence[Sequence[Tensor]], made: Tensor) -> tuple[Tensor, Tensor]:
+        """The decoder's losses (adversarial, feature matching); through them nothing flows back to the discriminators.
+
+        ``wanted`` are their activations on the real audio.
+        """
+        self.requires_grad_(False)  # their weights' gradients would be computed, and thrown away
+        found = self(made)
+        self.requires_grad_(True)
+        adversarial = [(got[-1] - 1.0).square().mean() for got in found]
+        features = [
+            (a - b.detach()).abs().mean() / (b.detach().abs().mean() + 1e-3)
+            for got, real in zip(found, wanted, strict=True)
+            for a, b in zip(got[:-1], real[:-1], strict=True)
+        ]
         return torch.stack(adversarial).mean(), torch.stack(features).mean()
 
 

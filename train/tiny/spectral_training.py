@@ -153,14 +153,14 @@ class SpectralTask:
         loss = weigh(terms, options.weights)
         judged = progress >= options.gan_from and number % options.gan_every == 0
         if judged:
-            terms["adversarial"], terms["features"] = self._discriminators.decoder_losses(real, made)
+            wanted = self._discriminators(real)
+            terms["adversarial"], terms["features"] = self._discriminators.decoder_losses(wanted, made)
             loss = loss + options.gan * terms["adversarial"] + options.features * terms["features"]
         loss.backward()  # type: ignore[no-untyped-call]
         share = optim.decay(progress, options.power) * optim.warm_up(number, options.warm_up)
         terms["gradient"] = advance(self._path, self._optimizers, share=share, clip=options.clip)
         if judged:
-            self._discriminators.zero_grad(set_to_none=True)
-            terms["discriminators"] = self._discriminators.discriminator_loss(real, made)
+            terms["discriminators"] = self._discriminators.discriminator_loss(wanted, made)
             terms["discriminators"].backward()  # type: ignore[no-untyped-call]
             advance(self._discriminators, self._discriminator_optimizers, share=1.0, clip=options.clip)
         self._follow(number)
