@@ -13,12 +13,11 @@ from torch import Tensor, nn
 
 from echo.errors import ConfigError
 from echo.model.autoencoder import Autoencoder
-from echo.model.autoencoder.conv import ConvNeXtBlock
 from echo.model.autoencoder.quantizer import DownsampleQuantizer, VectorQuantizer
 from echo.model.autoencoder.spectral_encoder import SpectralEncoder
 from train.tiny import optim
 from train.tiny.codec_data import Material, Segments, draw
-from train.tiny.codec_model import EncodePath, grow, is_matrix, set_first_weights
+from train.tiny.codec_model import EncodePath, grow, is_matrix, set_first_weights, set_small_weights
 from train.tiny.latents import LATENT_SIZE, MEL, PHASE, PITCH, VOICING, Analysis
 from train.tiny.loop import advance
 
@@ -148,13 +147,7 @@ def set_first_latents(encoder: SpectralEncoder, analysis: Analysis | None = None
 
     Without ``analysis`` that, too, is to be learnt.
     """
-    for module in encoder.modules():
-        if isinstance(module, nn.Linear | nn.Conv1d):
-            nn.init.trunc_normal_(module.weight, std=0.02)
-            assert module.bias is not None
-            nn.init.zeros_(module.bias)
-        elif isinstance(module, ConvNeXtBlock):
-            module.gamma.fill_(0.25)
+    set_small_weights(encoder)
     nn.init.normal_(encoder.embed.weight, std=encoder.embed.in_features**-0.5)
     if analysis is None:
         return

@@ -170,6 +170,18 @@ def set_first_weights(path: nn.Module, example: Tensor) -> None:
         hook.remove()
 
 
+@torch.no_grad()
+def set_small_weights(network: nn.Module) -> None:
+    """Draw a spectral network's weights from the global generator: small ones, and residual branches that are small."""
+    for module in network.modules():
+        if isinstance(module, nn.Linear | nn.Conv1d):
+            nn.init.trunc_normal_(module.weight, std=0.02)
+            assert module.bias is not None
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, ConvNeXtBlock):
+            module.gamma.fill_(0.25)
+
+
 def _rescale(target: float, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
     factor = target / output.std().clamp(min=1e-6)
     cast(Tensor, module.weight).mul_(factor)

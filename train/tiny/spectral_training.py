@@ -12,14 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from echo.model.autoencoder import Autoencoder
-from echo.model.autoencoder.conv import ConvNeXtBlock
 from echo.model.autoencoder.mel import SILENCE
 from echo.model.autoencoder.spectral import FIRST_LEVEL, SpectralDecoder
 from echo.types import SAMPLE_RATE
 from train.tiny import optim
 from train.tiny.codec_data import Material, Segments, draw
 from train.tiny.codec_losses import DecoderWeights, SpectralLoss, log_distance, weigh
-from train.tiny.codec_model import Fresh, embedded
+from train.tiny.codec_model import Fresh, embedded, set_small_weights
 from train.tiny.corpus import RATE
 from train.tiny.discriminator import Discriminators
 from train.tiny.latents import HOP, LATENT_SIZE, MEL, PHASE, SUB_FRAMES, VOICING, Analysis, mel_filters
@@ -219,13 +218,7 @@ def set_first_filters(model: Autoencoder, analysis: Analysis | None = None) -> N
     """
     decoder = model.decoder
     assert isinstance(decoder, SpectralDecoder)
-    for module in decoder.modules():
-        if isinstance(module, nn.Linear | nn.Conv1d):
-            nn.init.trunc_normal_(module.weight, std=0.02)
-            assert module.bias is not None
-            nn.init.zeros_(module.bias)
-        elif isinstance(module, ConvNeXtBlock):
-            module.gamma.fill_(0.25)
+    set_small_weights(decoder)
     for weight in (decoder.embed.conv.weight, decoder.expand.weight):
         nn.init.normal_(weight, std=weight[0].numel() ** -0.5)
     nn.init.zeros_(decoder.direct.weight)
