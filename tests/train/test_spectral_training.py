@@ -166,6 +166,16 @@ def test_discriminators_of_relative_phases_do_not_hear_where_a_voice_began() -> 
         assert (apart(late) < 0.3 * apart(hiss)) == alike
 
 
+def test_networks_in_bfloat16_learn_as_they_do_in_float32(material: Material) -> None:
+    full, half = (task(material, replace(OPTIONS, gan_from=0.0, bf16=bf16)) for bf16 in (False, True))
+    losses = np.array([[float(one.step(n, n / 12)["loss"].detach()) for n in range(12)] for one in (full, half)])
+    assert not np.array_equal(*losses)
+    np.testing.assert_allclose(losses[1], losses[0], rtol=0.05)
+    assert losses[1, -3:].mean() < losses[1, :3].mean()
+    for module, _ in half.parts().values():
+        assert {parameter.dtype for parameter in module.parameters()} == {torch.float32}
+
+
 def test_the_average_follows_the_weights(material: Material) -> None:
     one = task(material)
     for number in range(3):

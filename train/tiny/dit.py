@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from echo.engines.load import pick_dtype
 from echo.model.network.config import DiTConfig
 from train.tiny import optim
 from train.tiny.budget import Budget
@@ -19,6 +18,7 @@ from train.tiny.dit_data import Utterances
 from train.tiny.dit_losses import Heads, LossWeights, places, total
 from train.tiny.dit_model import Outputs, TrainableDiT
 from train.tiny.loop import Stage, advance, describe
+from train.tiny.precision import precision
 from train.tiny.teacher.phones import PHONES
 
 
@@ -82,12 +82,6 @@ class Trainable(nn.Module):
                     parameter.data.mul_(0.3)
                 elif name.endswith("cond_module.4.weight"):
                     parameter.data.mul_(0.1)
-
-
-def precision(device: torch.device, bf16: bool | None = None) -> torch.autocast:
-    """Return the context of a step's products: bfloat16 or not, None = what is faster on the device."""
-    enabled = pick_dtype(None, device) is torch.bfloat16 if bf16 is None else bf16
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
 
 
 def is_matrix(name: str, parameter: nn.Parameter) -> bool:

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from train.tiny import state
 from train.tiny.codec_data import Material
-from train.tiny.dit import precision
 from train.tiny.dit_batches import Batches, Targets
 from train.tiny.dit_data import Utterances
 from train.tiny.dit_model import Inputs, TrainableDiT
+from train.tiny.precision import precision
 from train.tiny.speak import PARAMS
 
 #: Least and largest flow time that utterances are disturbed to: further up the transformer would say it another way.

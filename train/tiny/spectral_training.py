@@ -23,6 +23,7 @@ from train.tiny.corpus import RATE
 from train.tiny.discriminator import Discriminators
 from train.tiny.latents import HOP, LATENT_SIZE, MEL, PHASE, SUB_FRAMES, VOICING, Analysis, mel_filters
 from train.tiny.loop import advance
+from train.tiny.precision import precision
 
 #: Logarithm of the noise's first loudness against the pulses'; it fills up what voiced speech leaves.
 _NOISE_BELOW = -1.5
@@ -43,6 +44,7 @@ class SpectralOptions:
     gan_from        share of the run from which the discriminators take part; 1 = never
     gan_every       they take part in one step of so many
     gan_relative    they see phases against the frame before: for pulses that do not follow the speech's own phases
+    bf16            networks in bfloat16, spectra and losses in float32; unset: where a CPU has instructions for it
     """
 
     batch: int = 8
@@ -65,6 +67,7 @@ class SpectralOptions:
     gan_lr: float = 3e-4
     gan_windows: tuple[int, ...] = (256, 512, 1024)
     gan_relative: bool = False
+    bf16: bool | None = None
     weights: DecoderWeights = field(
         default_factory=lambda: DecoderWeights(log=1.0, mel=2.0, complex=1.5, magnitude=1.0, wave=0.0)
     )
@@ -143,7 +146,8 @@ class SpectralTask:
         """One batch."""
         options = self._options
         segments = self._draw(number)
-        audio = self._path(self._noisy(segments.latents, number), segments.latents)
+        with self._precision():
+            audio = self._path(self._noisy(segments.latents, number), segments.latents)
         first, late = options.skip * HOP, self._path.delay
         made, real = audio[:, first + late :], segments.audio[:, first:-late]
         voicing = segments.at(segments.voicing, 4)[:, 4 * options.skip : -late * 4 // HOP]
@@ -152,14 +156,16 @@ class SpectralTask:
         loss = weigh(terms, options.weights)
         judged = progress >= options.gan_from and number % options.gan_every == 0
         if judged:
-            wanted = self._discriminators(real)
-            terms["adversarial"], terms["features"] = self._discriminators.decoder_losses(wanted, made)
+            with self._precision():
+                wanted = self._discriminators(real)
+                terms["adversarial"], terms["features"] = self._discriminators.decoder_losses(wanted, made)
             loss = loss + options.gan * terms["adversarial"] + options.features * terms["features"]
         loss.backward()  # type: ignore[no-untyped-call]
         share = optim.decay(progress, options.power) * optim.warm_up(number, options.warm_up)
         terms["gradient"] = advance(self._path, self._optimizers, share=share, clip=options.clip)
         if judged:
-            terms["discriminators"] = self._discriminators.discriminator_loss(wanted, made)
+            with self._precision():
+                terms["discriminators"] = self._discriminators.discriminator_loss(wanted, made)
             terms["discriminators"].backward()  # type: ignore[no-untyped-call]
             advance(self._discriminators, self._discriminator_optimizers, share=1.0, clip=options.clip)
         self._follow(number)
@@ -177,6 +183,9 @@ class SpectralTask:
             path = folder / f"held_out_{number}.wav"
             soundfile.write(path, audio.numpy(), SAMPLE_RATE)
         return {"held_out_db": sum(distances) / len(distances)} if distances else {}
+
+    def _precision(self) -> torch.autocast:
+        return precision(self._device, self._options.bf16)
 
     @torch.no_grad()
     def _follow(self, number: int) -> None:
