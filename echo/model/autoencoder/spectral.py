@@ -36,6 +36,8 @@ FIRST_LEVEL, _HIGHEST_LEVEL = -5.0, 3.0
 _LEAST_VOICING, _SURE = 0.1, 0.4
 #: Octaves that the pitch may be away from its reference.
 _OCTAVES = (-1.5, 2.0)
+#: Parts of a turn: phases that only run on are counted in these, whose sums are the same in whatever pieces.
+_TURN = 1 << 32
 #: Harmonics reach up to this share of half the rate.
 _HIGHEST_HARMONIC = 0.98
 
@@ -136,23 +138,15 @@ class SpectralDecoder(nn.Module):
         """Pulses [batch, samples] whose harmonics have amplitude 1, as loud as speech is voiced."""
         voicing, octaves = self._borders(z_q, source, history)
         hertz = source.reference_hz * 2.0**octaves
-        cosine, sine = z_q[:, source.phase[0::2]], z_q[:, source.phase[1::2]]
-        measured = torch.atan2(sine, cosine).transpose(1, 2).flatten(1)
         before = history.prepend(torch.stack((voicing, hertz), 1), 1)
         advance = math.tau * self.hop / self.rate * 0.5 * (before[:, 1, 1:] + before[:, 1, :-1])
-        follow = source.follow * (voicing / _SURE).clamp(0.0, 1.0)
-
-        def track(phase: Tensor) -> tuple[Tensor, Tensor]:
-            starts, steps = [], []
-            for ahead, wanted, share in zip(advance.unbind(1), measured.unbind(1), follow.unbind(1), strict=True):
-                error = wanted - phase - ahead
-                error = error - math.tau * (error / math.tau).round()
-                starts.append(phase)
-                steps.append(ahead + share * error)
-                phase = torch.remainder(phase + steps[-1], math.tau)
-            return torch.stack((torch.stack(starts, 1), torch.stack(steps, 1))), phase
-
-        starts, steps = history.carry(z_q.new_zeros(z_q.shape[0]), track).unbind(0)
+        if source.follow:
+            cosine, sine = z_q[:, source.phase[0::2]], z_q[:, source.phase[1::2]]
+            measured = torch.atan2(sine, cosine).transpose(1, 2).flatten(1)
+            follow = source.follow * (voicing / _SURE).clamp(0.0, 1.0)
+            starts, steps = _followed(advance, measured, follow, history)
+        else:
+            starts, steps = _run_on(advance, history), advance
         share = torch.arange(self.hop, device=z_q.device) / self.hop
         phase = starts[..., None] + steps[..., None] * share
         count = (_HIGHEST_HARMONIC * math.pi * self.hop / steps.clamp(min=1e-3)).floor().clamp(1, self.config.fft // 2)
@@ -179,6 +173,35 @@ class SpectralDecoder(nn.Module):
         start = history.advance(z_q, frames)
         places = start[:, None] * self.hop + torch.arange(frames * self.hop, device=z_q.device)
         return _noise_table(str(z_q.device))[places % _NOISE]
+
+
+def _followed(advance: Tensor, measured: Tensor, follow: Tensor, history: History) -> tuple[Tensor, Tensor]:
+    """Phases at the starts of frames, and by how much they turn in each, [batch, frames], drawn to measured ones."""
+
+    def track(phase: Tensor) -> tuple[Tensor, Tensor]:
+        starts, steps = [], []
+        for ahead, wanted, share in zip(advance.unbind(1), measured.unbind(1), follow.unbind(1), strict=True):
+            error = wanted - phase - ahead
+            error = error - math.tau * (error / math.tau).round()
+            starts.append(phase)
+            steps.append(ahead + share * error)
+            phase = torch.remainder(phase + steps[-1], math.tau)
+        return torch.stack((torch.stack(starts, 1), torch.stack(steps, 1))), phase
+
+    starts, steps = history.carry(advance.new_zeros(advance.shape[0]), track).unbind(0)
+    return starts, steps
+
+
+def _run_on(advance: Tensor, history: History) -> Tensor:
+    """Phases at the starts of frames [batch, frames] that turn by ``advance`` in each."""
+    counted = (advance * (_TURN / math.tau)).round().long()
+
+    def track(phase: Tensor) -> tuple[Tensor, Tensor]:
+        ends = phase[:, None] + counted.cumsum(1)
+        return torch.cat((phase[:, None], ends[:, :-1]), 1) % _TURN, ends[:, -1] % _TURN
+
+    starts = history.carry(counted.new_zeros(counted.shape[0]), track)
+    return starts.to(advance.dtype) * (math.tau / _TURN)
 
 
 def _magnitude(level: Tensor) -> Tensor:
