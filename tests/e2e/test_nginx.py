@@ -119,7 +119,7 @@ def test_streams_hang_ups_sockets_and_the_end_of_a_process(fleet: Fleet) -> None
         server.wait_idle()
 
     # A process ends while it streams: the stream does too, to its end, and nobody else notices.
-    finite = {**ENDLESS, "num_steps": [1] * 16, "input": "Hello.", "seed": 0}  # not every seed speaks to the end
+    finite = {**ENDLESS, "num_steps": [1] * 16, "input": "Hello."}
     with ExitStack() as stack:
         answers = [stack.enter_context(httpx.stream("POST", speech, json=finite, timeout=PATIENCE_S)) for _ in "12"]
         listeners = [Listener(answer) for answer in answers]
@@ -129,6 +129,7 @@ def test_streams_hang_ups_sockets_and_the_end_of_a_process(fleet: Fleet) -> None
             others = threads.map(lambda _: httpx.post(speech, json={"input": "Hi."}, timeout=PATIENCE_S), range(8))
             assert [other.status_code for other in others] == [200] * 8
         whole = [count + len(listener.rest()) for count, listener in zip(heard, listeners, strict=True)]
-    assert whole[0] == whole[1] >= 16 * 16 * 2048 * 2
+    # Up to the last block, whose silent end is cut off.
+    assert whole[0] == whole[1] > 15 * 16 * 2048 * 2
     one.wait()
     assert httpx.post(speech, json={"input": "Still here."}, timeout=PATIENCE_S).status_code == 200

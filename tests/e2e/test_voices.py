@@ -41,7 +41,16 @@ def spoken(server: ServerProcess, voice: str) -> bytes:
 
 
 def test_voices_of_the_folder_are_listed(server: ServerProcess) -> None:
-    assert listed(server) == ["tiny_anna", "tiny_beth", "tiny_clara", "tiny_dan", "tiny_eric", "tiny_frank"]
+    assert listed(server) == [
+        "tiny_anna",
+        "tiny_beth",
+        "tiny_clara",
+        "tiny_dan",
+        "tiny_eric",
+        "tiny_frank",
+        "tiny_grace",
+        "tiny_henry",
+    ]
 
 
 def test_a_clip_that_is_added_replaced_and_removed_is_a_voice_at_once(server: ServerProcess, newcomer: Path) -> None:

@@ -150,10 +150,9 @@ def test_halves_of_the_codec_run_between_what_they_need_and_what_needs_them() ->
     assert ORDER.index("analysis") < ORDER.index("decoder") < ORDER.index("encoder") < ORDER.index("dit")
 
 
-def test_the_natural_model_is_one_that_the_server_accepts() -> None:
-    chosen = config.load(config.DEFAULT.with_name("natural.toml"))
+def test_the_shipped_choices_make_a_model_that_the_server_accepts() -> None:
+    chosen = config.load(config.DEFAULT)
     assert chosen.corpus.cast == "natural"
-    assert chosen.codec.start_from == ""
     known = locate(chosen.dit.start_from)  # its weights are of use only where they fit
     assert DiTConfig.from_dict(known.config["dit"]) == chosen.dit_config()
     assert config.from_nothing(chosen).dit.start_from == ""

@@ -215,7 +215,7 @@ def test_a_released_decoder_sounds_as_it_did_in_training(material: Material, tmp
 
 
 def test_a_model_with_the_other_decoder_cannot_be_started_from(analysis: Analysis) -> None:
-    options = CodecOptions(shape=SHAPE, start_from="tiny")
+    options = CodecOptions(shape=CodecShape(), start_from="tiny")
     known = Analysis.load(Path(str(locate("tiny").dit.parent / ANALYSIS)))
     with pytest.raises(ConfigError, match="the other kind of decoder"):
         _start(options, known, "decoder")

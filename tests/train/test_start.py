@@ -59,4 +59,4 @@ def test_the_analysis_of_the_model_to_start_from_is_taken_only_where_it_is_of_th
     Run(chosen, torch.device("cpu"), {}).stage("analysis")
     found = Analysis.load(tmp_path / ANALYSIS)
     assert (found.bands, found.phases) == (WIDE if wide else NARROW, phases)
-    assert found.same_as(Analysis.load(model_folder("tiny") / ANALYSIS)) == (not wide and phases)
+    assert found.same_as(Analysis.load(model_folder("tiny") / ANALYSIS)) == (wide and not phases)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import soundfile
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from PIL import Image
 
 from echo.types import SAMPLE_RATE
 from train.evaluation.heard import Heard
@@ -19,6 +21,7 @@ SHOWN = 4
 _TOP_HZ = 8000
 _WINDOW = 1024
 _TITLE_LENGTH = 60
+_COLOURS = 64
 
 
 def examples(items: Sequence[Item], count: int = SHOWN) -> list[int]:
@@ -45,8 +48,22 @@ def draw(path: Path, items: Sequence[Item], columns: Mapping[str, Sequence[Heard
         short = text if len(text) <= _TITLE_LENGTH else text[: _TITLE_LENGTH - 1] + "…"
         grid[row][0].set_ylabel(f"{items[place].recording.speaker} ({items[place].group})", fontsize=7)
         grid[row][0].set_xlabel(short, fontsize=7, loc="left")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=100, metadata={"Software": None})
+    _save(figure, path, dpi=100)
+
+
+def draw_rows(path: Path, rows: Mapping[str, Mapping[str, Heard]]) -> None:
+    """Write a PNG of sounds by row and column, which every row has alike; time to scale within a row."""
+    titles = list(next(iter(rows.values())))
+    figure = Figure(figsize=(4.2 * len(titles), 1.6 * len(rows)), layout="constrained")
+    grid = figure.subplots(len(rows), len(titles), squeeze=False, sharey=True)
+    for axes_of_row, (name, columns) in zip(grid, rows.items(), strict=True):
+        longest = max(len(heard.samples) for heard in columns.values()) / SAMPLE_RATE
+        for axes, heard in zip(axes_of_row, columns.values(), strict=True):
+            _spectrogram(axes, heard, longest)
+        axes_of_row[0].set_ylabel(name, fontsize=7)
+    for axes, title in zip(grid[0], titles, strict=True):
+        axes.set_title(title, fontsize=10)
+    _save(figure, path, dpi=80)
 
 
 def save_sounds(folder: Path, items: Sequence[Item], columns: Mapping[str, Sequence[Heard]]) -> None:
@@ -56,6 +73,14 @@ def save_sounds(folder: Path, items: Sequence[Item], columns: Mapping[str, Seque
         for name, heard in columns.items():
             stem = f"{number}-{name}".replace("/", "-")
             soundfile.write(folder / f"{stem}.flac", np.clip(heard[place].samples, -1, 1), SAMPLE_RATE)
+
+
+def _save(figure: Figure, path: Path, *, dpi: int) -> None:
+    """Write a PNG of few colours, which spectrograms need no more of: a third of the size."""
+    drawn = io.BytesIO()
+    figure.savefig(drawn, dpi=dpi)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.open(drawn).convert("RGB").quantize(_COLOURS).save(path, optimize=True)
 
 
 def _spectrogram(axes: Axes, heard: Heard, seconds: float) -> None:

@@ -98,18 +98,21 @@ def described(record: Mapping[str, Any], file: str) -> str:
 
 def voices(record: Mapping[str, Any]) -> str:
     """The bundled voices as a markdown table."""
-    rows = [
-        [
-            f"`{name}`",
-            f"{found['teacher']['rate']:.2f}",
-            f"{found['generated']['rate']:.2f}",
-            _written(found["pitch_hz"], 0),
-            _written(found["pitch_error_percent"], 1),
-        ]
-        for name, found in record["results"]["voices"].items()
-    ]
-    titles = ["voice", "WER: teacher", "generated", "pitch of the clip, Hz", "error of the pitch, %"]
-    return markdown(titles, rows)
+    rows = []
+    for name, found in record["results"]["voices"].items():
+        taught, made = found["teacher"], found["generated"]
+        rows.append(
+            [
+                f"`{name}`",
+                f"{found['gender']}, {found['accent']}",
+                *(_written(column["opinion"]["mean"], 2) for column in (taught, made)),
+                *(_written(column["whisper"]["rate"], 2) for column in (taught, made)),
+                *(_written(column["speaker"]["likeness"], 2) for column in (taught, made)),
+                _written(made["pitch"]["error_percent"], 1),
+            ]
+        )
+    titles = ["opinion: teacher", "generated", "WER: teacher", "generated", "likeness: teacher", "generated"]
+    return markdown(["voice", "", *titles, "error of the pitch, %"], rows)
 
 
 #: Largest errors of times of words that are aimed at, in milliseconds.

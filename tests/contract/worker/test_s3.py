@@ -29,6 +29,7 @@ from tests.contract.worker.examples import answer_of, promised, run_example, sha
 from tests.contract.worker.hub import REPOSITORY, fill_cache
 from tests.contract.worker.process import LocalServer
 from tests.processes import ROOT, free_port
+from train.tiny.prompts import VOICES
 from worker.jobs import Jobs
 from worker.speaker import Speaker
 from worker.storage import Storage, UploadFailed
@@ -245,7 +246,7 @@ def plays(data: bytes) -> float:
 def test_the_worker_says_on_one_page_what_it_found(running: Ceph, worker: LocalServer) -> None:
     page = worker.log[: worker.log.index("takes jobs")]
     for line in (
-        "6 clips in ",
+        f"{len(VOICES)} clips in ",
         f"bucket {BUCKET} at {running.url}, region us-east-1, URLs live 3600 s; it answers",
         f"{REPOSITORY} (in the cache)",
         "the SDK's local server on",
@@ -293,7 +294,7 @@ def test_the_health_example(running: Ceph, worker: LocalServer, tmp_path: Path) 
     answer = answer_of(tmp_path)
     assert shape(answer) == promised("Health")
     assert answer["output"]["status"] == "healthy"
-    assert answer["output"]["checks"]["audio_files"] == 6
+    assert answer["output"]["checks"]["audio_files"] == len(VOICES)
 
 
 def test_the_same_seed_is_the_same_file(running: Ceph, worker: LocalServer) -> None:

@@ -44,6 +44,7 @@ from echo.model.network.dit import EchoDiT
 from echo.settings import Settings, load_settings
 from echo.stream import FrameStream
 from echo.types import SAMPLE_RATE, BlockPlan, BlockSpec, Utterance
+from train.tiny.codec import CodecShape
 
 GIGA = 1e9
 
@@ -222,7 +223,7 @@ def test_weights_of_a_step_are_those_of_the_modules_it_runs() -> None:
 
 
 def test_bytes_of_decoding_are_those_of_the_decoding_modules() -> None:
-    config = shapes(locate("tiny").config)[1]
+    config = CodecShape().config()
     autoencoder = Autoencoder(config)
     quantizer = autoencoder.quantizer
     modules = (quantizer.post_module, quantizer.upsample, autoencoder.decoder)

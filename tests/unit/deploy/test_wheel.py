@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.processes import ROOT
+from train.tiny.prompts import VOICES
 
 pytestmark = pytest.mark.slow
 
@@ -40,7 +41,7 @@ def source_files(*folders: str) -> set[str]:
 
 def test_the_wheel_has_every_file_of_its_packages(wheel: Path) -> None:
     packages = source_files("compat", "echo", "engines", "routes", "scale", "server", "worker")
-    clips = {f"audio_prompts/tiny_{name}.flac" for name in ("anna", "beth", "clara", "dan", "eric", "frank")}
+    clips = {f"audio_prompts/{name}.flac" for name in VOICES}
     others = {"presets.toml", "audio_prompts/README.md", "audio_prompts/voices.json"}
     bundled = {f"echo/assets/{name}" for name in clips | others}
     with zipfile.ZipFile(wheel) as archive:

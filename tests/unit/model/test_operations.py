@@ -119,5 +119,5 @@ def test_a_block_is_decoded_with_few_passes_over_its_samples(model: EchoModel) -
     latents = torch.randn(BLOCK.size, 80)
     with torch.inference_mode():
         state = model.decode([None], [latents])()[0][1]
-    with at_most(426, mib=65):
+    with at_most(200, mib=30):
         model.decode([state], [latents])()

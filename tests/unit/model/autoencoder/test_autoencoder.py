@@ -19,8 +19,11 @@ from echo.model.autoencoder.pca import Pca
 from echo.model.files.weights import random_autoencoder
 from tests.closeness import assert_close
 from tests.unit.small_echo import CPU, narrow_release, small_autoencoder, small_pca
+from train.tiny.codec import CodecShape
 
 TINY = json.loads((resources.files("echo") / "assets" / "tiny" / "config.json").read_text())["ae"]
+#: A small S1-DAC in the dialect of this project: other rates, two kinds of transformers, none in the encoder.
+SMALL = json.loads(json.dumps(asdict(CodecShape().config())))
 GOLDEN = json.loads((Path(__file__).parents[3] / "golden" / "vectors" / "config.json").read_text())["ae"]
 
 
@@ -86,36 +89,40 @@ def test_released_keys_and_shapes(released: Autoencoder, key: str, shape: tuple[
     assert tuple(released.state_dict()[key].shape) == shape
 
 
-def test_golden_and_tiny_dialects_of_the_config() -> None:
-    golden, tiny = AutoencoderConfig.from_dict(GOLDEN), AutoencoderConfig.from_dict(TINY)
+def test_three_dialects_of_the_config() -> None:
+    golden, small, tiny = (AutoencoderConfig.from_dict(one) for one in (GOLDEN, SMALL, TINY))
     assert golden.quantizer.pre_module == golden.quantizer.post_module
     assert golden.encoder_transformers[3] is not None
     assert golden.encoder_transformers[3].n_head == 2
-    assert tiny.encoder_transformers == (None,) * len(tiny.encoder_rates)
-    assert (tiny.quantizer.post_module.input_dim, tiny.quantizer.post_module.dim) == (128, 192)
-    assert len(tiny.decoder_rates) == 5
+    assert small.encoder_transformers == (None,) * len(small.encoder_rates)
+    assert small.quantizer.post_module is not None
+    assert (small.quantizer.post_module.input_dim, small.quantizer.post_module.dim) == (128, 192)
+    assert len(small.decoder_rates) == 5
     assert count(on_meta(golden)) == 2_098_709
+    assert tiny.spectral is not None
+    assert tiny.spectral_encoder is not None
+    assert tiny.quantizer.post_module is tiny.quantizer.pre_module is None
 
 
 def test_counts_of_transformer_layers_and_what_is_not_needed_may_stand_in_a_config() -> None:
-    counted = {key: value for key, value in TINY.items() if key != "encoder_transformers"}
+    counted = {key: value for key, value in SMALL.items() if key != "encoder_transformers"}
     counted |= {
-        "encoder_transformer_layers": [0] * len(TINY["encoder_rates"]),
-        "decoder_transformer_layers": [0] * len(TINY["decoder_rates"]),
+        "encoder_transformer_layers": [0] * len(SMALL["encoder_rates"]),
+        "decoder_transformer_layers": [0] * len(SMALL["decoder_rates"]),
         "sample_rate": 44100,
         "causal": True,
     }
-    assert AutoencoderConfig.from_dict(counted) == AutoencoderConfig.from_dict(TINY)
+    assert AutoencoderConfig.from_dict(counted) == AutoencoderConfig.from_dict(SMALL)
 
 
-@pytest.mark.parametrize("config", [RELEASED, AutoencoderConfig.from_dict(TINY), AutoencoderConfig.from_dict(GOLDEN)])
+@pytest.mark.parametrize("config", [RELEASED, *(AutoencoderConfig.from_dict(one) for one in (TINY, SMALL, GOLDEN))])
 def test_config_survives_json(config: AutoencoderConfig) -> None:
     assert AutoencoderConfig.from_dict(json.loads(json.dumps(asdict(config)))) == config
 
 
 def test_longest_signals_follow_from_the_rotary_tables() -> None:
     assert RELEASED.max_encode_latents == RELEASED.max_decode_latents == 4096
-    assert AutoencoderConfig.from_dict(TINY).max_decode_latents == 768
+    assert AutoencoderConfig.from_dict(SMALL).max_decode_latents == 768
     assert RELEASED.samples_per_latent == 2048
 
 
@@ -235,7 +242,7 @@ def test_encoder_and_decoder_are_causal() -> None:
 
 
 def test_signals_longer_than_the_rotary_table_are_refused() -> None:
-    autoencoder = on_meta(AutoencoderConfig.from_dict(TINY))
+    autoencoder = on_meta(AutoencoderConfig.from_dict(SMALL))
     with pytest.raises(ValueError, match="1 to 768 latents at a time, got 769"):
         autoencoder.decode_zq(torch.empty(1, 128, 769, device="meta"))
     with pytest.raises(ValueError, match="got 769"):

@@ -197,14 +197,16 @@ def test_state_size_of_the_release_shape(small: tuple[Autoencoder, Pca]) -> None
     assert StreamingDecoder(*small).start().nbytes == 0
 
 
-def test_unequal_empty_or_too_long_pieces_are_refused(tiny: tuple[Autoencoder, Pca]) -> None:
+def test_unequal_empty_or_too_long_pieces_are_refused(
+    tiny: tuple[Autoencoder, Pca], small: tuple[Autoencoder, Pca]
+) -> None:
     decoder = StreamingDecoder(*tiny)
     with pytest.raises(ValueError, match=r"equally many each, got \[4, 5\]"):
         decoder.decode_batch([None, None], [latents_of(0, 4), latents_of(0, 5)])
     with pytest.raises(ValueError, match="at least 1 latent"):
         decoder.decode(decoder.start(), latents_of(0, 0))
-    with pytest.raises(ValueError, match="768 latents in all"):
-        decoder.decode(DecodeState(position=760), latents_of(0, 9))
+    with pytest.raises(ValueError, match="4096 latents in all"):
+        StreamingDecoder(*small).decode(DecodeState(position=4_090), latents_of(0, 9))
 
 
 def test_silence_latents_decode_to_silence(tiny: tuple[Autoencoder, Pca]) -> None:

@@ -369,8 +369,8 @@ def test_a_config_for_another_transformer_is_named(release: Path) -> None:
     assert "num_layers" in refusal(release)
 
 
-def test_all_weights_are_fused_at_load_because_a_compiled_forward_cannot() -> None:
-    loaded = random_echo("tiny", dtype=torch.float32)
+def test_all_weights_are_fused_at_load_because_a_compiled_forward_cannot(release: Path) -> None:
+    loaded = load_echo(str(release), dtype=torch.float32)
     for part in (loaded.dit, loaded.autoencoder):
         fused = [module for module in part.modules() if isinstance(module, Fused)]
         assert fused
