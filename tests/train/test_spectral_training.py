@@ -32,7 +32,7 @@ from train.tiny.codec import (
     _start,
     load_codec,
 )
-from train.tiny.codec_data import INT16, Material, doubled, draw
+from train.tiny.codec_data import INT16, REACH, Material, doubled, draw
 from train.tiny.codec_encoder import EncoderOptions, EncoderTask, fit_quantizer
 from train.tiny.codec_model import embedded, trainable, weight_normed
 from train.tiny.corpus import RATE, Recording, Split
@@ -249,7 +249,8 @@ ENCODED = replace(SHAPE, spectral_encoder=SpectralEncoderShape(dim=16, layers=1)
 def encoding(material: Material, analysis: Analysis | None) -> EncoderTask:
     torch.manual_seed(0)
     options = EncoderOptions(batch=2, length=8, warm_up=1)
-    whole = material.latents.float(), doubled(F.pad(material.samples.float() / INT16, (20, 20))[None])[0]
+    samples = F.pad(material.samples.float() / INT16, (REACH // 2, REACH // 2))
+    whole = material.latents.float(), doubled(samples[None])[0]
     return EncoderTask(
         trainable(ENCODED.config()), material, options, seed=1, held_out=[whole], start=None, analysis=analysis
     )
