@@ -190,6 +190,22 @@ def test_speakers_far_from_the_median_pace_are_left_out(utterances: Utterances) 
     assert Batches(slow, replace(OPTIONS, slower=3.0, faster=0.1), seed=1).speakers == 2
 
 
+@pytest.mark.parametrize("whole", [0.0, 1.0])
+def test_balance_draws_speakers_alike_however_much_they_say(utterances: Utterances, whole: float) -> None:
+    rare = (utterances.ids == utterances.ids[0]).all(1)
+    uneven = replace(utterances, speaker=(~rare).long())
+
+    def share(balance: float) -> float:
+        options = replace(OPTIONS, buckets=(64,), whole=whole, balance=balance, slower=9.0, faster=0.1)
+        batches = Batches(uneven, options, seed=1)
+        ids = [row for step in range(60) for row in batches.draw(step)[0].ids]
+        return sum(torch.equal(row[:16], utterances.ids[0, :16].long()) for row in ids) / len(ids)
+
+    assert share(0.0) == pytest.approx(0.2, abs=0.06)  # it has two of ten utterances
+    assert share(0.5) == pytest.approx(1 / 3, abs=0.06)
+    assert share(1.0) == pytest.approx(0.5, abs=0.06)
+
+
 def test_the_wanted_attention_lies_on_the_byte_that_is_spoken(utterances: Utterances) -> None:
     inputs, targets = Batches(utterances, OPTIONS, seed=1).fixed([0, 1], 32, seed=0)
     timed = (targets.centres >= 0) & inputs.text_mask

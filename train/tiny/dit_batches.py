@@ -37,6 +37,8 @@ class BatchOptions:
     tail_weight       loss weight of the latents behind the end of speech
     encoded           share of references through the codec's encoder, where there are any
     slower, faster    speakers with fewer or more latents per byte than these multiples of the median are left out
+    balance           0: every utterance is drawn as often as any other, 1: every speaker; between: a speaker of n
+                      utterances counts as n ** (1 - balance)
     """
 
     frames: int = 2048
@@ -51,6 +53,7 @@ class BatchOptions:
     encoded: float = 0.5
     slower: float = 1.5
     faster: float = 0.67
+    balance: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -125,6 +128,7 @@ class Batches:
         if not len(chosen):
             raise ValueError(f"no utterance belongs to the split {split}")
         self._chosen = chosen[np.isin(self._speaker[chosen], self._paced())]
+        self._weight = self._balanced()
         self._buckets: list[tuple[int, np.ndarray]] = []
         low = 0
         for size in options.buckets:
@@ -170,15 +174,15 @@ class Batches:
             buckets = [bucket for bucket in self._buckets if longest is None or bucket[0] <= longest] or self._buckets[
                 :1
             ]
-            share = np.array([size * len(rows) for size, rows in buckets], dtype=np.float64)
+            share = np.array([size * self._weight[rows].sum() for size, rows in buckets])
             size, pool = buckets[int(rng.choice(len(buckets), p=share / share.sum()))]
             if rng.random() < options.long_padding:
                 size = options.buckets[-1]
-            rows = rng.choice(pool, max(2, options.frames // size))
+            rows = self._choice(pool, max(2, options.frames // size), rng)
             start = np.zeros(len(rows), dtype=np.int64)
         else:
             size = int(rng.choice(options.crop_lengths))
-            rows = rng.choice(self._chosen, max(2, options.frames // (size + size // 2)))
+            rows = self._choice(self._chosen, max(2, options.frames // (size + size // 2)), rng)
             start = np.array([rng.choice([s for s in CROP_STARTS if s == 0 or s < n]) for n in self._length[rows]])
         return self._assemble(rows, start, size, rng, generator)
 
@@ -300,6 +304,17 @@ class Batches:
 
     def _patches(self, latents: Tensor) -> Tensor:
         return latents.reshape(len(latents), -1, self._patch * latents.shape[2])
+
+    def _choice(self, pool: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+        weight = self._weight[pool]
+        drawn: np.ndarray = rng.choice(pool, count, p=weight / weight.sum())
+        return drawn
+
+    def _balanced(self) -> np.ndarray:
+        """How often every utterance is drawn, relative to the others; [utterances]."""
+        count = np.bincount(self._speaker[self._chosen], minlength=int(self._speaker.max()) + 1)
+        weight: np.ndarray = np.maximum(count, 1)[self._speaker] ** -self._options.balance
+        return weight
 
     def _paced(self) -> np.ndarray:
         """Speakers whose pace is near the median: the text encoder, which places bytes in time, knows no speaker."""
