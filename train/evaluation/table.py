@@ -79,6 +79,8 @@ def described(record: Mapping[str, Any], file: str) -> str:
     results, where = record["results"], record["environment"]
     if record["evaluation"] == "voices":
         about, lines = f"{len(results['texts'])} held-out texts", voices(record)
+    elif record["evaluation"] == "gap":
+        about, lines = f"{results['texts']} texts of each kind by kokoro", gap(record)
     elif record["evaluation"] == "times":
         about, lines = f"{results['texts']} held-out texts by flite", times(record)
     else:
@@ -113,6 +115,34 @@ def voices(record: Mapping[str, Any]) -> str:
         )
     titles = ["opinion: teacher", "generated", "WER: teacher", "generated", "likeness: teacher", "generated"]
     return markdown(["voice", "", *titles, "error of the pitch, %"], rows)
+
+
+_VOICES = (("own", "the voice that said them"), ("best known", "hibari's"))
+
+
+def gap(record: Mapping[str, Any]) -> str:
+    """Words and opinion by whether text and voice are known, as a markdown table."""
+    results = record["results"]
+    checkpoints = results["checkpoints"]
+    names = [checkpoint["name"] for checkpoint in checkpoints]
+    rows = []
+    for texts, taught in results["teacher"].items():
+        for voice, title in _VOICES:
+            said = [taught if voice == "own" else None, *(checkpoint[texts][voice] for checkpoint in checkpoints)]
+            rows.append(
+                [
+                    texts,
+                    title,
+                    *(_with_error(found["whisper"], "rate", 3) if found else "–" for found in said),
+                    *(_with_error(found["opinion"], "mean", 2) if found else "–" for found in said),
+                ]
+            )
+    titles = [f"{what}: {column}" for what in ("WER", "opinion") for column in ("teacher", *names)]
+    return markdown(["texts", "voice", *titles], rows)
+
+
+def _with_error(figures: Mapping[str, float | None], name: str, digits: int) -> str:
+    return f"{_written(figures[name], digits)} ± {_written(figures['uncertainty'], digits)}"
 
 
 #: Largest errors of times of words that are aimed at, in milliseconds.
