@@ -75,8 +75,8 @@ _KOKORO_RATE, HIBARI_RATE = 165.0, 170.0
 """Words per minute of Kokoro's voices on average and of hibari's, at their own speed."""
 _HIBARI_FAMILY = _Family("heart", 40, (0.58, 1.2), (0.84, 1.04), (3, 13, 23, 33), "hibari")
 """Pitch 0.62 with formants 0.88 still has a predicted opinion of 3.95 of 5, 0.88 with 0.95 has 4.11."""
-_HIBARI_WEIGHT, _OLD_WEIGHT = 45.0, 1.5
-"""hibari's voice costs a seventieth of Kokoro's: a quarter of the speech is its, for the sake of many texts."""
+_HIBARI_WEIGHT, _OLD_WEIGHT = 170.0, 1.5
+"""hibari's voice costs a seventieth of Kokoro's: most of the speech is its, for the sake of many texts."""
 _ESPEAK = (
     *(("m1", 50, 45), ("m3", 40, 50), ("m5", 60, 60), ("m7", 35, 50), ("max", 55, 40), ("robert", 65, 55)),
     *(("f1", 50, 55), ("f2", 40, 45), ("f4", 60, 50), ("linda", 30, 45), ("steph", 55, 60), ("shelby", 45, 40)),
