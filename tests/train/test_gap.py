@@ -18,7 +18,7 @@ from train.evaluation.heldout import Item
 from train.evaluation.parts import Opinion, Words
 from train.evaluation.record import recorded
 from train.evaluation.systems import Checkpoint
-from train.evaluation.table import described
+from train.evaluation.table import load, publish
 from train.tiny.corpus import Corpus
 
 from .small_speech import say, write_corpus
@@ -61,7 +61,9 @@ def test_each_text_is_said_in_its_own_voice_and_in_the_best_known_one(corpus: Co
         gap.items_of(corpus, "heldout_text", 3)
 
 
-def test_the_table_tells_new_texts_from_strange_voices(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_table_tells_new_texts_from_strange_voices(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     class Deaf:
         def words(self, samples: Audio) -> list[str]:
             return ["mama"] if len(samples) % 2 else []
@@ -77,7 +79,13 @@ def test_the_table_tells_new_texts_from_strange_voices(corpus: Corpus, monkeypat
     monkeypatch.setattr(gap, "generate", generated)
     parts = [Words(Deaf(), "whisper"), Opinion(lambda samples: 3.0 + len(samples) % 2)]
     results = gap.evaluate([Checkpoint("new", TINY_MODEL), Checkpoint("old", TINY_MODEL)], corpus, 2, parts)
-    table = described(recorded("gap", "gap", [], "cpu", results), "gap.json")
+    record = recorded("gap", "gap", [], "cpu", results)
+    publish(record, None, tmp_path)
+    assert not list(tmp_path.glob("*.json"))
+    publish(record, "words", tmp_path)
+    assert load(tmp_path / "words.json") == record
+    table = capsys.readouterr().out.split("*Generated")[-1]
+    assert "words.json" in table
     titles = "| texts | voice | WER: teacher | WER: new | WER: old | opinion: teacher | opinion: new | opinion: old |"
     assert titles in table
     assert "2 texts of each kind by kokoro" in table

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 
 from echo.types import SAMPLE_RATE, Audio
-from train.evaluation.bundled import Likeness, clip_of, items_of, judged, show
+from train.evaluation.bundled import Likeness, beside_teacher, clip_of, items_of, show
 from train.evaluation.distance import edits
 from train.evaluation.heard import Heard, of_teacher
 from train.evaluation.parts import Opinion, Pitch, Words
@@ -103,13 +103,13 @@ def test_a_bundled_voice_is_judged_beside_its_teacher(tmp_path: Path) -> None:
         return np.array([np.cos(angle), np.sin(angle)], np.float32)
 
     parts = [Opinion(lambda samples: 4.0), Words(Deaf(), "whisper"), Likeness(pitch_alone, clips), Pitch()]
-    found = judged(items, [of_teacher(item.recording) for item in items], parts)
+    found = beside_teacher(items, [of_teacher(item.recording) for item in items], parts)
     assert found["teacher"] == found["generated"]
     assert found["generated"]["opinion"]["mean"] == 4.0
     assert found["generated"]["whisper"]["rate"] == pytest.approx(7 / 9)
     assert found["generated"]["speaker"] == {"likeness": pytest.approx(1.0, abs=0.01), "first": 1.0}
     assert found["seconds"] == 2.0
-    other = judged(
+    other = beside_teacher(
         items, [of_teacher(items_of(SPEAKERS[VOICES["tiny_anna"]], clips[0], texts, Hummer())[0].recording)] * 2, parts
     )
     assert other["generated"]["speaker"]["first"] == 0.0

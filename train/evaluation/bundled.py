@@ -22,7 +22,6 @@ import soxr
 import torch
 from tqdm import tqdm
 
-from bench.record import write_record
 from echo.errors import LoadError
 from echo.settings import HOME
 from echo.sources import TINY_MODEL
@@ -35,10 +34,10 @@ from train.evaluation.judges.speaker import Embedding, SpeakerEncoder
 from train.evaluation.judges.speaker import similarity as cosine
 from train.evaluation.judges.whisper import Whisper
 from train.evaluation.page import draw_rows
-from train.evaluation.parts import Figures, Opinion, Part, Pitch, Row, Words
+from train.evaluation.parts import Figures, Opinion, Part, Pitch, Row, Words, judged
 from train.evaluation.record import recorded
 from train.evaluation.systems import Checkpoint, generate, open_voice
-from train.evaluation.table import RESULTS, described
+from train.evaluation.table import publish
 from train.tiny.corpus import RATE, Corpus, Recording
 from train.tiny.prompts import VOICES
 from train.tiny.teacher.library import TeacherMissing
@@ -94,16 +93,10 @@ def items_of(speaker: Speaker, clip: Recording, texts: Sequence[str], studio: St
     return made
 
 
-def judged(items: Sequence[Item], generated: Sequence[Heard], parts: Sequence[Part]) -> dict[str, Any]:
+def beside_teacher(items: Sequence[Item], generated: Sequence[Heard], parts: Sequence[Part]) -> dict[str, Any]:
     """Figures of one voice: what every part says of the teacher and of what was generated."""
     columns = {"teacher": [of_teacher(item.recording) for item in items], "generated": generated}
-    found: dict[str, dict[str, Figures]] = {
-        name: {
-            part.name: part.figures([part.row(item, one) for item, one in zip(items, heard, strict=True)])
-            for part in parts
-        }
-        for name, heard in columns.items()
-    }
+    found = {name: judged(items, heard, parts) for name, heard in columns.items()}
     return found | {"seconds": round(sum(len(heard.at_corpus_rate) for heard in generated) / RATE, 2)}
 
 
@@ -128,7 +121,7 @@ def evaluate(
         for name, of_voice in tqdm(items.items(), desc="voices"):
             first, *generated = generate(voice, of_voice, lambda: None)
             shown[name] = {"teacher": of_teacher(of_voice[0].recording), "generated": first}
-            voices[name] = {**_about(name), **judged(of_voice[1:], generated, parts)}
+            voices[name] = {**_about(name), **beside_teacher(of_voice[1:], generated, parts)}
     if page is not None:
         show(page, shown)
     return {"checkpoint": {"name": checkpoint.name, "digest": checkpoint.digest()}, "texts": texts, "voices": voices}
@@ -170,9 +163,7 @@ def main() -> None:
     except (ValueError, FileNotFoundError, LoadError, TeacherMissing, JudgeMissing) as error:
         sys.exit(str(error))
     record = recorded("voices", "train.evaluation.bundled", sys.argv[1:], "cpu", results)
-    if given.keep:
-        write_record(RESULTS / f"{given.keep}.json", record)
-    tqdm.write(described(record, f"{given.keep or 'not kept'}.json"), file=sys.stdout)
+    publish(record, given.keep)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,6 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from bench.record import write_record
 from echo.errors import LoadError
 from echo.sources import TINY_MODEL
 from train.evaluation.heard import of_teacher
@@ -28,10 +27,10 @@ from train.evaluation.heldout import Item, reference
 from train.evaluation.judges.opinion import DistillMos
 from train.evaluation.judges.packages import JudgeMissing
 from train.evaluation.judges.whisper import Whisper
-from train.evaluation.parts import Figures, Opinion, Part, Words
+from train.evaluation.parts import Opinion, Part, Words, judged
 from train.evaluation.record import recorded
 from train.evaluation.systems import Checkpoint, generate, open_voice
-from train.evaluation.table import RESULTS, described
+from train.evaluation.table import publish
 from train.tiny.corpus import Corpus, Split
 
 _TEACHER = "kokoro"
@@ -62,13 +61,6 @@ def in_best_known(items: Sequence[Item], corpus: Corpus) -> list[Item]:
         raise ValueError(f"The corpus has no recording of {BEST_KNOWN}.")
     clip = corpus[reference(corpus, known[0])]
     return [replace(item, reference=clip) for item in items]
-
-
-def judged(items: Sequence[Item], heard: Sequence[Any], parts: Sequence[Part]) -> dict[str, Figures]:
-    """What every part says of the utterances."""
-    return {
-        part.name: part.figures([part.row(item, one) for item, one in zip(items, heard, strict=True)]) for part in parts
-    }
 
 
 def evaluate(checkpoints: Sequence[Checkpoint], corpus: Corpus, count: int, parts: Sequence[Part]) -> dict[str, Any]:
@@ -113,9 +105,7 @@ def main() -> None:
     except (ValueError, FileNotFoundError, LoadError, JudgeMissing) as error:
         sys.exit(str(error))
     record = recorded("gap", "train.evaluation.gap", sys.argv[1:], "cpu", results)
-    if given.keep:
-        write_record(RESULTS / f"{given.keep}.json", record)
-    tqdm.write(described(record, f"{given.keep or 'not kept'}.json"), file=sys.stdout)
+    publish(record, given.keep)
 
 
 if __name__ == "__main__":

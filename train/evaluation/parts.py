@@ -44,6 +44,13 @@ class Part(Protocol):
         ...
 
 
+def judged(items: Sequence[Item], heard: Sequence[Heard], parts: Sequence[Part]) -> dict[str, Figures]:
+    """What every part says of the utterances."""
+    return {
+        part.name: part.figures([part.row(item, one) for item, one in zip(items, heard, strict=True)]) for part in parts
+    }
+
+
 class Listener(Protocol):
     """Transcribes speech."""
 

@@ -20,6 +20,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from bench.record import write_record
 from bench.text import markdown
 from train.evaluation.figures import LINES, Column, Results, generated
 
@@ -72,6 +73,13 @@ def fill(text: str, folder: Path) -> str:
     if not count:
         raise ValueError("no <!-- evaluation:begin NAME --> … <!-- evaluation:end --> in the file")
     return text
+
+
+def publish(record: Mapping[str, Any], name: str | None, folder: Path = RESULTS) -> None:
+    """Print a result's table, and keep the result as ``NAME.json`` in ``folder`` if it has a name."""
+    if name:
+        write_record(folder / f"{name}.json", record)
+    tqdm.write(described(record, f"{name or 'not kept'}.json"), file=sys.stdout)
 
 
 def described(record: Mapping[str, Any], file: str) -> str:

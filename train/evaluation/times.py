@@ -30,7 +30,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 import echo
-from bench.record import write_record
 from echo.engines.heads import TextHeads
 from echo.engines.load import load_weights
 from echo.errors import LoadError
@@ -48,7 +47,7 @@ from echo.types import Audio
 from train.evaluation.heard import resampled
 from train.evaluation.record import recorded
 from train.evaluation.systems import Checkpoint
-from train.evaluation.table import RESULTS, described
+from train.evaluation.table import publish
 from train.tiny.corpus import RATE
 from train.tiny.latents import HOP, Analysis
 from train.tiny.teacher.flite import Flite
@@ -107,9 +106,7 @@ def main() -> None:
     except (ValueError, FileNotFoundError, LoadError, TeacherMissing) as error:
         sys.exit(str(error))
     record = recorded("times", "train.evaluation.times", sys.argv[1:], "cpu", results)
-    if given.keep:
-        write_record(RESULTS / f"{given.keep}.json", record)
-    tqdm.write(described(record, f"{given.keep or 'not kept'}.json"), file=sys.stdout)
+    publish(record, given.keep)
 
 
 def evaluate(checkpoint: Checkpoint, count: int) -> Mapping[str, Any]:
