@@ -1,4 +1,5 @@
 import json
+import pickle
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -96,6 +97,13 @@ def test_recordings_of_a_speaker_are_found(corpus: Corpus) -> None:
     found = [corpus.of_speaker(speaker) for speaker in corpus.speakers]
     assert sum(map(len, found)) == len(corpus)
     assert all(corpus[index].speaker == "rms" for index in corpus.of_speaker("rms"))
+
+
+def test_a_part_of_a_corpus_reads_the_same_and_carries_no_more(corpus: Corpus) -> None:
+    part = corpus.part([5, 2])
+    assert [part.describe(index) for index in range(len(part))] == [corpus.describe(5), corpus.describe(2)]
+    assert np.array_equal(part[1].samples, corpus[2].samples)
+    assert len(pickle.dumps(part)) < len(pickle.dumps(corpus)) / 5
 
 
 def test_other_processes_read_the_same(folder: Path) -> None:

@@ -52,6 +52,9 @@ class Shelf:
     def __getitem__(self, index: int) -> Recording:
         return self._recordings[index]
 
+    def part(self, indices: Sequence[int]) -> Shelf:
+        return Shelf([self._recordings[index] for index in indices])
+
     def split(self, name: str) -> list[int]:
         return list(range(len(self))) if name == "train" else []
 

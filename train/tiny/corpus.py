@@ -137,6 +137,10 @@ class Corpus:
         """Indices of everything that one speaker says, whatever the split."""
         return [index for index, entry in enumerate(self._entries) if entry["speaker"] == speaker]
 
+    def part(self, indices: Sequence[int]) -> Self:
+        """Return a corpus of these recordings alone, in this order: small enough to be sent to another process."""
+        return type(self)(self._folder, [self._entries[index] for index in indices])
+
     def seconds(self, index: int) -> float:
         """Duration of a recording, without reading its samples."""
         return float(self._entries[index]["samples"] / RATE)

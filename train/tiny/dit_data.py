@@ -151,9 +151,8 @@ def build(
             pool.submit(
                 _write_shard,
                 folder / f"{number:05d}.safetensors",
-                corpus,
+                corpus.part(group),
                 analysis,
-                group,
                 [split_of[index] for index in group],
             )
             for number, group in enumerate(groups, start=first)
@@ -181,8 +180,8 @@ def load(folder: Path) -> Utterances:
     return Utterances.gather(items, speakers, splits, keys)
 
 
-def _write_shard(path: Path, corpus: Corpus, analysis: Analysis, indices: Sequence[int], splits: Sequence[int]) -> int:
-    recordings = [corpus[index] for index in indices]
+def _write_shard(path: Path, corpus: Corpus, analysis: Analysis, splits: Sequence[int]) -> int:
+    recordings = [corpus[index] for index in range(len(corpus))]
     items = [describe(recording, analysis) for recording in recordings]
     tensors = {name: torch.cat([item[name] for item in items]) for name in items[0]}
     for name in ("latents", "ids", "phones"):
@@ -194,7 +193,7 @@ def _write_shard(path: Path, corpus: Corpus, analysis: Analysis, indices: Sequen
     }
     with atomic_write(path) as unfinished:
         save_file(tensors, unfinished, metadata=names)
-    return len(indices)
+    return len(recordings)
 
 
 def _names(path: Path, name: str) -> list[str]:
