@@ -294,7 +294,7 @@ class Runtime:
                 max_wait_s=settings.max_queue_wait_s,
                 client_share=settings.client_share,
             ),
-            rules=replace(_service_rules(settings, info.chunk_rules), engine_options=options),
+            rules=replace(_service_rules(settings, info), engine_options=options),
             workers=self.workers,
             metrics=self.metrics,
             tracing=self.tracing,
@@ -418,15 +418,15 @@ def _clones(settings: Settings, voices: VoiceLibrary, decoders: DecoderPool) -> 
     )
 
 
-def _service_rules(settings: Settings, engine: ChunkRules) -> ServiceRules:
+def _service_rules(settings: Settings, info: EngineInfo) -> ServiceRules:
     chunks = replace(
-        engine,
+        info.chunk_rules,
         enabled=settings.chunking,
         chars_per_s=settings.chunk_chars_per_second,
         words_per_s=settings.chunk_words_per_second,
     )
     return ServiceRules(
-        text=replace(_text_rules(settings), keep_uppercase=_uppercase_words(settings)),
+        text=replace(_text_rules(settings), keep_uppercase=_uppercase_words(settings), spell_out=info.words_only),
         chunks=chunks,
         join=JoinRules(),
         limits=RequestLimits(

@@ -201,7 +201,9 @@ class SpeechSteps:
         if not request.times:
             return None
         chunks = [segment.utterance.text for segment in segments]
-        return SpeechTimes(source, chunks, self.engine.info.sample_rate, request.speed)
+        return SpeechTimes(
+            source, chunks, self.engine.info.sample_rate, request.speed, spelled_out=self.rules.text.spell_out
+        )
 
     def seed(self, request: SpeechRequest) -> int:
         """Return the request's seed, or draw one."""

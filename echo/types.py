@@ -180,6 +180,8 @@ class TextRules:
     normalize_exclamation: bool = True
     strip_markup: bool = True
     keep_uppercase: frozenset[str] = frozenset()
+    #: Numbers, units, symbols and abbreviations become words (``EngineInfo.words_only``).
+    spell_out: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -406,6 +408,8 @@ class EngineInfo:
     chunk_rules: ChunkRules = field(default_factory=ChunkRules)
     #: Emotion fields of a job that the engine takes, by their names there (``emo_vector``, ...); empty: it has none.
     emotions: frozenset[str] = frozenset()
+    #: Whether it has learnt to read words alone, so that all else is spelled out for it.
+    words_only: bool = False
     #: Whether it generates in blocks, and so takes block sizes, steps and guidance.
     blocks: bool = True
     #: Options of its own.

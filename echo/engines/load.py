@@ -152,6 +152,7 @@ def describe(loaded: LoadedEcho, device: torch.device, concurrent: int) -> Engin
         num_layers=loaded.dit.config.num_layers,
         chunk_rules=ChunkRules(**given.get("chunks", {})),
         concurrent=concurrent,
+        words_only=given.get("words_only", False),
     )
 
 

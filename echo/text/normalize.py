@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
+from echo.text.words import spell_out
 from echo.types import TextRules
 
 # Replacements and deletions of the reference streaming server, in its order.
@@ -61,6 +62,8 @@ def preprocess(text: str, rules: TextRules, *, sentence_start: bool = True) -> s
     """
     text = unicodedata.normalize("NFC", _limit_marks(text)).translate(_PLAIN)
     text = _TIMES.sub(" times ", text)
+    if rules.spell_out:
+        text = spell_out(text)
     for old, new in _REPLACEMENTS:
         text = text.replace(old, new)
     text = text.translate(_DELETED)

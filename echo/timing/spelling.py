@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 
+from echo.text.words import expansions
+
 _WORD = re.compile(r"\S+")
 _TAG = re.compile(r"\[S\d+\]")
 #: How many characters must agree for text to count as passed that has been left out (markup, directions), and the most
@@ -88,16 +90,22 @@ class _Letters:
         return at
 
 
-def find_words(source: str, chunks: Sequence[str]) -> list[list[Written]]:
+def find_words(source: str, chunks: Sequence[str], *, spelled_out: bool = False) -> list[list[Written]]:
     """Return for every chunk, as it is spelled, the source's words in it; a word that no chunk has is in none.
 
-    Spelling changes capitals and marks, takes markup and directions out, and puts speaker tags in. Letters and digits
-    are compared, in order, whatever their case.
+    Spelling changes capitals and marks, takes markup and directions out, puts speaker tags in and, if it has
+    ``spelled_out`` numbers and the like, makes words of them. Letters and digits are compared, in order, whatever their
+    case.
     """
-    written = list(_chars(source))
+    written = list(_spelled_out(source) if spelled_out else _chars(source))
     spelled = [char for index, chunk in enumerate(chunks) for char in _chars(chunk, index)]
     found: list[list[Written]] = [[] for _ in chunks]
-    at = {written[a].place: spelled[b] for a, b in _matched(_Letters(written), _Letters(spelled))}
+    at: dict[int, _Char] = {}
+    ends: dict[int, int] = {}
+    for a, b in _matched(_Letters(written), _Letters(spelled)):
+        place = written[a].place
+        if at.setdefault(place, spelled[b]).chunk == spelled[b].chunk:
+            ends[place] = spelled[b].end
     for word in _WORD.finditer(source):
         chars = [(place, at[place]) for place in range(*word.span()) if place in at]
         if not chars:
@@ -105,7 +113,7 @@ def find_words(source: str, chunks: Sequence[str]) -> list[list[Written]]:
         chunk = chars[0][1].chunk
         inside = [(place, char) for place, char in chars if char.chunk == chunk]
         bytes_ = tuple((place, char.byte) for place, char in inside)
-        found[chunk].append(Written(word.start(), word.end(), bytes_, inside[-1][1].end))
+        found[chunk].append(Written(word.start(), word.end(), bytes_, ends[inside[-1][0]]))
     firsts = [words[0].place for words in found if words]
     return [list(_marked(source, words, chunk, firsts)) for words, chunk in zip(found, chunks, strict=True)]
 
@@ -138,6 +146,22 @@ def _chars(text: str, chunk: int = 0) -> Iterator[_Char]:
         elif not unicodedata.combining(char):
             begins = True
         byte += len(char.encode("utf-8", errors="ignore"))
+
+
+def _spelled_out(text: str) -> Iterator[_Char]:
+    """Letters of a text as it is spelled out. Those of "ten" for "10" are spread over the places of the figures."""
+    done = 0
+    for found in expansions(text):
+        yield from _shifted(text[done : found.start], done)
+        places = [place for place in range(found.start, found.end) if not text[place].isspace()]
+        for char in _chars(found.words):
+            yield replace(char, place=places[char.place * len(places) // len(found.words)])
+        done = found.end
+    yield from _shifted(text[done:], done)
+
+
+def _shifted(text: str, start: int) -> Iterator[_Char]:
+    return (replace(char, place=start + char.place) for char in _chars(text))
 
 
 def _tagged(text: str) -> set[int]:

@@ -55,13 +55,15 @@ class SpeechTimes:
     word before it to the next. ``push`` and ``end`` are called by one thread at a time.
     """
 
-    def __init__(self, source: str, chunks: Sequence[str], rate: int, speed: float = 1.0) -> None:
+    def __init__(
+        self, source: str, chunks: Sequence[str], rate: int, speed: float = 1.0, *, spelled_out: bool = False
+    ) -> None:
         self.source = source
         self.words: list[Timed] = []
         self.method = TimesMethod.ATTENTION if chunks else TimesMethod.ESTIMATE
         self._rate = rate
         self._speed = speed
-        self._chunks = [_Chunk(words) for words in find_words(source, chunks)]
+        self._chunks = [_Chunk(words) for words in find_words(source, chunks, spelled_out=spelled_out)]
         self._marks: list[Mark] = []
         self._end_s = 0.0
 

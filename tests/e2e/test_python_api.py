@@ -72,6 +72,21 @@ def test_stream_with_times_yields_the_same_samples_and_every_word_once(speech: S
     assert len(pieces[0].words) < len(words)
 
 
+def test_the_embedded_model_reads_figures_as_words(speech: Speech, spoken: Audio) -> None:
+    figures = speech.speak("Room 12, at 5:30.", seed=1)
+    np.testing.assert_array_equal(figures, speech.speak("Room twelve, at five thirty.", seed=1))
+    assert len(figures) != len(spoken)
+
+
+def test_figures_have_times_as_they_were_written(speech: Speech) -> None:
+    text = "It took 1,234 people and $5.50."
+    words = [word for piece in speech.stream(text, seed=1, times=True) for word in piece.words]
+    assert [word.text for word in words] == text.split()
+    # Nine syllables take longer than one.
+    lengths = {word.text: word.end_s - word.start_s for word in words}
+    assert lengths["1,234"] > 2 * lengths["took"]
+
+
 @pytest.mark.parametrize("text", [".", "*sighs*", "🙂"])
 def test_nothing_to_speak_is_a_tenth_of_a_second_of_silence(speech: Speech, text: str) -> None:
     assert speech.speak(text).tolist() == [0.0] * 4410

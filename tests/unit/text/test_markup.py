@@ -17,6 +17,7 @@ from echo.types import ChunkRules, TextRules
 DOC = Path(__file__).parents[3] / "docs" / "text.md"
 STRIPPING = "It speaks"
 NOT_STRIPPING = "It speaks without stripping"
+EMBEDDED = "The embedded model speaks"
 
 bounded = settings(max_examples=60, deadline=None, derandomize=True, database=None)
 
@@ -71,12 +72,14 @@ def test_the_page_has_its_examples() -> None:
     headers = [header for header, _, _ in examples()]
     assert headers.count(STRIPPING) > 50
     assert headers.count(NOT_STRIPPING) >= 4
-    assert set(headers) == {STRIPPING, NOT_STRIPPING}
+    assert headers.count(EMBEDDED) > 5
+    assert set(headers) == {STRIPPING, NOT_STRIPPING, EMBEDDED}
 
 
 @pytest.mark.parametrize(("header", "text", "expected"), examples(), ids=lambda value: str(value)[:40])
 def test_the_page_says_what_is_spoken(header: str, text: str, expected: list[str | int]) -> None:
-    assert speak(text, TextRules(strip_markup=header == STRIPPING)) == expected
+    rules = TextRules(strip_markup=header != NOT_STRIPPING, spell_out=header == EMBEDDED)
+    assert speak(text, rules) == expected
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,37 @@ def test_words_are_found_whatever_spelling_has_done(source: str, words: list[tup
 
 
 @pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        (
+            "Room 12, at 5:30 pm.",
+            [("Room", "Room"), ("12,", "twelve"), ("at", "at"), ("5:30", "five thirty"), ("pm.", "pee em")],
+        ),
+        (
+            "It has 1,234,567 parts of $5.50.",
+            [
+                ("It", "It"),
+                ("has", "has"),
+                ("1,234,567", "one million two hundred and thirty-four thousand five hundred and sixty-seven"),
+                ("parts", "parts"),
+                ("of", "of"),
+                ("$5.50.", "five dollars and fifty cents"),
+            ],
+        ),
+        ("The TTS-5 is *sighs* 3rd.", [("The", "The"), ("TTS-5", "tee tee ess five"), ("is", "is"), ("3rd.", "third")]),
+    ],
+)
+def test_words_are_found_where_numbers_are_spelled_out(source: str, words: list[tuple[str, str]]) -> None:
+    chunks = [chunk.text for chunk in split(source, TextRules(spell_out=True), ChunkRules())]
+    found = [
+        (source[word.place : word.end], chunks[index].encode()[word.first : word.last].decode())
+        for index, of_chunk in enumerate(find_words(source, chunks, spelled_out=True))
+        for word in of_chunk
+    ]
+    assert found == words
+
+
+@pytest.mark.parametrize(
     ("source", "marks"),
     [
         ("Fish & chips — or 2 + 3 ... really", {"Fish": ["&"], "chips": ["—"], "2": ["+"], "3": ["..."], "really": []}),
