@@ -27,7 +27,7 @@ from train.evaluation.heard import Heard, of_teacher, resampled
 from train.evaluation.heldout import Item, choose, digest
 from train.evaluation.merge import merged, require_same
 from train.evaluation.page import draw, examples, save_sounds
-from train.evaluation.parts import Clicks, Duration, Part, Pitch, Similarity, measure
+from train.evaluation.parts import Clicks, Duration, Part, Pitch, Similarity, SpeakerLikeness, measure
 from train.evaluation.phone_training import Example, Schedule, batch_loss, frame_classes, roughened, train
 from train.evaluation.phones import SOUNDS, PhoneNet, PhoneRecogniser, sounds_of
 from train.evaluation.recogniser import Recogniser, words_of
@@ -287,6 +287,14 @@ def test_rank_counts_the_clips_that_are_at_least_as_near() -> None:
     assert similarity.rank(east, north, [east, -east]) == 2
     assert similarity.likeness(east, east) == 0
     assert similarity.likeness(east, north) > similarity.likeness(east, -east)
+
+
+def test_too_few_speakers_for_a_ranking_are_reported_before_anything_is_measured() -> None:
+    with pytest.raises(ValueError, match=r"needs 10 speakers, and the set has 2: ask for more --texts"):
+        similarity.require_rivals(["s1", "s2", "s1"])
+    similarity.require_rivals(f"s{number}" for number in range(10))
+    with pytest.raises(ValueError, match="ask for more --texts"):
+        SpeakerLikeness(lambda samples: np.ones(4, np.float32), items(3))
 
 
 def test_rivals_are_nine_other_speakers_the_same_for_the_same_seed() -> None:

@@ -59,7 +59,7 @@ def main() -> None:
     options = Options(parts=given.parts or _measurable(), device=given.device, threads=given.threads)
     try:
         parts = open_parts(options.parts, corpus, items, given.work / "evaluators", given.device)
-    except JudgeMissing as error:
+    except (JudgeMissing, ValueError) as error:
         sys.exit(str(error))
     results, columns = evaluate(items, checkpoints, parts, options)
     record = recorded("tiny", "train.evaluation", sys.argv[1:], given.device, results)

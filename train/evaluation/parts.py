@@ -19,7 +19,7 @@ from train.evaluation.measure import CLICK_THRESHOLD
 from train.evaluation.phones import PhoneRecogniser, sounds_of
 from train.evaluation.pitch import contour, correlation, median_hz, melody_correlation
 from train.evaluation.recogniser import words_of
-from train.evaluation.similarity import Embedding, likeness, rank, rivals
+from train.evaluation.similarity import Embedding, likeness, rank, require_rivals, rivals
 from train.tiny.corpus import RATE
 
 #: Hertz.
@@ -121,6 +121,7 @@ class SpeakerLikeness:
     name, generated_only = "speaker", False
 
     def __init__(self, encoder: Callable[[Audio], SpeakerEmbedding], items: Sequence[Item]) -> None:
+        require_rivals(item.recording.speaker for item in items)
         self._encoder = encoder
         self._clips = {item.reference.key: encoder(item.reference.samples) for item in items}
         self._of_speaker = {item.recording.speaker: self._clips[item.reference.key] for item in items}
@@ -214,6 +215,7 @@ class Similarity:
     name, generated_only = "similarity", False
 
     def __init__(self, embedding: Embedding, items: Sequence[Item]) -> None:
+        require_rivals(item.recording.speaker for item in items)
         self._embedding = embedding
         self.digest = embedding.digest
         self._clips = {item.reference.key: embedding(item.reference.samples) for item in items}

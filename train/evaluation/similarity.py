@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -167,6 +167,12 @@ def rivals(speakers: Sequence[str], own: str, *, seed: int, count: int = CHOICES
     if len(pool) < count:
         raise ValueError(f"A ranking needs {count} other speakers; the set has {len(pool)}.")
     return [pool[i] for i in np.random.default_rng(seed).permutation(len(pool))[:count]]
+
+
+def require_rivals(speakers: Iterable[str]) -> None:
+    """Raise ValueError where a set has too few speakers for a ranking."""
+    if (found := len(set(speakers))) < CHOICES:
+        raise ValueError(f"A ranking needs {CHOICES} speakers, and the set has {found}: ask for more --texts.")
 
 
 def roughened(spectrum: Mel, rng: np.random.Generator) -> Mel:
