@@ -92,6 +92,23 @@ def test_a_cast_need_not_have_natural_voices_or_speakers_to_hold_out(tmp_path: P
     assert corpus.split("train")
 
 
+def test_what_a_speaker_says_for_the_training_is_copied_at_other_speeds(tmp_path: Path) -> None:
+    reader = Speaker("slt", "flite", "slt", 180.0, copies=(0.8, 1.25))
+    corpus = tiny_corpus(tmp_path, hours=0.01, speakers=(reader,))
+    assert corpus.speakers == ("slt", "slt-x0.8", "slt-x1.25")
+    train = [corpus[index] for index in corpus.split("train")]
+    assert {recording.speaker for recording in train} == set(corpus.speakers)
+    assert {corpus[index].speaker for index in corpus.split("heldout_text")} == {"slt"}
+    own = {recording.text: recording for recording in train if recording.speaker == "slt"}
+    slower = [recording for recording in train if recording.speaker == "slt-x0.8"]
+    assert slower
+    for recording in slower:
+        original = own[recording.text]
+        assert len(recording.samples) == pytest.approx(len(original.samples) / 0.8, abs=2)
+        assert recording.characters == pytest.approx(original.characters / np.float32(0.8), abs=1e-3)
+        assert recording.phones[-1].end == pytest.approx(original.phones[-1].end / 0.8, abs=1e-3)
+
+
 def test_recordings_of_a_speaker_are_found(corpus: Corpus) -> None:
     assert corpus.speakers == ("awb", "max", "rms", "slt")
     found = [corpus.of_speaker(speaker) for speaker in corpus.speakers]

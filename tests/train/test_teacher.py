@@ -10,7 +10,7 @@ from train.tiny.teacher.flite import VOICES, Flite
 from train.tiny.teacher.library import TeacherMissing, load_library
 from train.tiny.teacher.phones import PAUSE, PHONES, Span, Speech, Word, character_times, word_bytes
 from train.tiny.teacher.speakers import FASTEST, SLOWEST, Speaker, cast
-from train.tiny.teacher.studio import LEAD_S, LOUDNESS, RATE, TAIL_S, Studio
+from train.tiny.teacher.studio import LEAD_S, LOUDNESS, RATE, TAIL_S, Studio, Take
 from train.tiny.teacher.texts import LONGEST, SHORTEST, Everyday, Texts, sentence_of, wordnet
 from train.tiny.teacher.world import Shift, World
 
@@ -208,6 +208,29 @@ def test_a_speaker_keeps_about_the_announced_rate() -> None:
     takes = [studio.record(Speaker("reader", "flite", "slt", 150.0), text) for text in said]
     minutes = sum(take.phones[-1].start - LEAD_S for take in takes) / 60
     assert sum(len(text.split()) for text in said) / minutes == pytest.approx(150, rel=0.25)
+
+
+def test_a_recording_played_faster_is_higher_and_its_times_come_earlier() -> None:
+    take = Studio().record(Speaker("reader", "flite", "rms", 160.0), "A morning on the moon.")
+    faster = take.played(1.25)
+    assert np.sqrt(np.mean(faster.samples**2)) == pytest.approx(LOUDNESS, rel=0.01)
+    assert faster.samples.dtype == np.float32
+    assert [phone.symbol for phone in faster.phones] == [phone.symbol for phone in take.phones]
+    assert faster.phones[-1].end == pytest.approx(len(faster.samples) / RATE, abs=1e-3)
+    assert faster.characters == pytest.approx(take.characters / 1.25, abs=1e-4)
+    # A tone is higher by the same factor: so is everything else.
+    tone = np.sin(2 * np.pi * 400 * np.arange(RATE) / RATE).astype(np.float32)
+    spectrum = np.abs(np.fft.rfft(Take(tone, (), np.zeros(0, np.float32)).played(1.25).samples))
+    assert np.argmax(spectrum) * 1.25 == pytest.approx(500, abs=2)
+    assert take.played(1.0) is take
+
+
+def test_a_speaker_on_tape_keeps_the_announced_rate() -> None:
+    text = "Good morning, everybody. Nobody ran, of course, and nothing was said about it afterwards."
+    plain, high = (
+        Studio().record(Speaker("reader", "flite", "rms", 160.0, played=played), text) for played in (1.0, 1.2)
+    )
+    assert len(high.samples) == pytest.approx(len(plain.samples), rel=0.05)
 
 
 def test_everyday_sentences_are_filled_speakable_and_varied() -> None:

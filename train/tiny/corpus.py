@@ -26,7 +26,7 @@ import random
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -257,25 +257,29 @@ def _record_shard(folder: Path, name: str, speakers: Sequence[Speaker], shard_se
     for line in lines:
         if not held_out and offset >= shard_seconds * RATE:
             break
-        take = _take(studio, line)
-        if take is None:
-            continue
-        stored = np.rint(take.samples * _INT16).astype("<i2")
-        index.append(_entry(f"{name}-{len(index):04d}", line, take, offset))
-        samples.append(stored)
-        offset += len(stored)
+        for spoken, take in _takes(studio, line):
+            stored = np.rint(take.samples * _INT16).astype("<i2")
+            index.append(_entry(f"{name}-{len(index):04d}", spoken, take, offset))
+            samples.append(stored)
+            offset += len(stored)
     with atomic_write(folder / f"{name}.s16") as path:
         path.write_bytes(np.concatenate(samples).tobytes())
     with atomic_write(folder / f"{name}.jsonl") as path:
         path.write_text("".join(index), encoding="utf-8")
 
 
-def _take(studio: Studio, line: _Line) -> Take | None:
+def _takes(studio: Studio, line: _Line) -> Iterator[tuple[_Line, Take]]:
+    """What becomes of a line: the take and its copies, as far as they are short enough; nothing if it was misread."""
     try:
         take = studio.record(line.speaker, line.text)
     except ValueError:
-        return None  # a teacher reads this text in its own way: draw another
-    return take if len(take.samples) <= LONGEST_S * RATE else None
+        return  # a teacher reads this text in its own way: draw another
+    copies = line.speaker.copies if line.split == "train" else ()
+    for speed in (1.0, *copies):
+        played = take.played(speed)
+        if len(played.samples) <= LONGEST_S * RATE:
+            name = line.speaker.name if speed == 1.0 else f"{line.speaker.name}-x{speed}"
+            yield replace(line, speaker=replace(line.speaker, name=name)), played
 
 
 def _training_lines(speakers: Sequence[Speaker], texts: Texts, rng: random.Random) -> Iterator[_Line]:

@@ -31,8 +31,11 @@ class Speaker:
         voice: The voice of flite or hibari, how eSpeak is tuned, or Kokoro's style.
         words_per_minute: Speaking rate on average over the texts.
         shift: What makes this speaker of a voice by the WORLD vocoder; None is the voice itself.
+        played: How many times as fast as it was spoken the recording is played, which makes another speaker of a voice
+            for nothing. A voice that can speak slower or faster keeps the rate above.
         weight: How often the speaker is drawn, relative to the others.
         held_out: Never trained on.
+        copies: Speeds at which what it says for the training is played as well, each as a speaker of its own.
     """
 
     name: str
@@ -40,8 +43,10 @@ class Speaker:
     voice: str | Tuning | Style
     words_per_minute: float
     shift: Shift | None = None
+    played: float = 1.0
     weight: float = 1.0
     held_out: bool = False
+    copies: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +78,13 @@ _FAMILIES = (
 )
 _KOKORO_RATE, HIBARI_RATE = 165.0, 170.0
 """Words per minute of Kokoro's voices on average and of hibari's, at their own speed."""
+_KOKORO_COPIES = (0.93, 1.08)
+"""A copy costs nothing, Kokoro's speech most of the time. So near to 1 the pace stays within what is trained on."""
 _HIBARI_FAMILY = _Family("heart", 40, (0.58, 1.2), (0.84, 1.04), (3, 13, 23, 33), "hibari")
 """Pitch 0.62 with formants 0.88 still has a predicted opinion of 3.95 of 5, 0.88 with 0.95 has 4.11."""
-_HIBARI_WEIGHT, _OLD_WEIGHT = 170.0, 1.5
+_PLAYED = (0.84, 0.87, 0.9, 0.93, 0.96, 1.04, 1.08, 1.12, 1.16, 1.2, 1.25, 1.3)
+"""hibari's voice on a tape recorder: speakers for many texts, as cheap as hibari. Slower would cut its band."""
+_HIBARI_WEIGHT, _PLAYED_WEIGHT, _OLD_WEIGHT = 170.0, 6.0, 1.5
 """hibari's voice costs a seventieth of Kokoro's: most of the speech is its, for the sake of many texts."""
 _ESPEAK = (
     *(("m1", 50, 45), ("m3", 40, 50), ("m5", 60, 60), ("m7", 35, 50), ("max", 55, 40), ("robert", 65, 55)),
@@ -131,15 +140,20 @@ def _natural() -> tuple[Speaker, ...]:
             voice=style_of(entry),
             words_per_minute=round(_KOKORO_RATE * entry["speed"]),
             held_out=entry["held_out"],
+            copies=_KOKORO_COPIES,
         )
         for entry in raw["speaker"]
     )
     plain = Speaker("hibari-heart", "hibari", "heart", HIBARI_RATE, weight=_HIBARI_WEIGHT)
+    played = (
+        Speaker(f"hibari-heart-x{speed}", "hibari", "heart", HIBARI_RATE, played=speed, weight=_PLAYED_WEIGHT)
+        for speed in _PLAYED
+    )
     flite = (
         Speaker(f"flite-{voice}", "flite", voice, min(NATIVE_RATE[voice], FASTEST), weight=_OLD_WEIGHT)
         for voice in ("slt", "rms", "awb")
     )
-    return (*kokoro, plain, *_members(_HIBARI_FAMILY), *flite)
+    return (*kokoro, plain, *played, *_members(_HIBARI_FAMILY), *flite)
 
 
 def _members(family: _Family) -> list[Speaker]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Self
 
 import numpy as np
 import soxr
@@ -39,6 +40,14 @@ class Take:
     samples: NDArray[np.float32]
     phones: tuple[Span, ...]
     characters: NDArray[np.float32]
+
+    def played(self, speed: float) -> Self:
+        """Return the take as a tape recorder plays it ``speed`` times as fast: pitch and resonances rise as well."""
+        if speed == 1.0:
+            return self
+        audio = soxr.resample(self.samples, RATE * speed, RATE, quality="HQ")
+        phones = tuple(Span(phone.symbol, phone.start / speed, phone.end / speed) for phone in self.phones)
+        return type(self)(_levelled(audio), phones, self.characters / np.float32(speed))
 
 
 class Studio:
@@ -92,7 +101,7 @@ class Studio:
         samples = speech.samples
         if speaker.shift is not None:
             samples = self._world.shifted(samples, speech.rate, speaker.shift)
-        return _cut(samples, speech, text)
+        return _cut(samples, speech, text).played(speaker.played)
 
     def _speak(self, speaker: Speaker, text: str) -> Speech:
         voice = speaker.voice
@@ -100,9 +109,10 @@ class Studio:
             return self._kokoro.speak(text, voice)
         if isinstance(voice, Tuning):
             return self._espeak.speak(text, voice)
+        rate = speaker.words_per_minute / speaker.played
         if speaker.teacher == "hibari":
-            return self._hibari.speak(text, speaker.words_per_minute / HIBARI_RATE)
-        return self._flite.speak(text, voice, NATIVE_RATE[voice] / speaker.words_per_minute)
+            return self._hibari.speak(text, rate / HIBARI_RATE)
+        return self._flite.speak(text, voice, NATIVE_RATE[voice] / rate)
 
 
 def _cut(samples: NDArray[np.float64], speech: Speech, text: str) -> Take:
@@ -115,11 +125,16 @@ def _cut(samples: NDArray[np.float64], speech: Speech, text: str) -> Take:
     ramp = np.linspace(0.0, 1.0, round(_FADE_S * RATE))
     audio[: len(ramp)] *= ramp
     audio[-len(ramp) :] *= ramp[::-1]
-    # A peak above full scale is rare at this level; there the whole take is quieter rather than clipped.
-    audio *= min(LOUDNESS / np.sqrt(np.mean(audio**2)), _PEAK / np.abs(audio).max())
+    audio = _levelled(audio)
     phones = (
         Span(PAUSE, 0.0, LEAD_S),
         *(Span(phone.symbol, phone.start - begin, phone.end - begin) for phone in inside),
         Span(PAUSE, end - TAIL_S - begin, end - begin),
     )
-    return Take(audio.astype(np.float32), phones, np.asarray(character_times(text, speech.words) - begin, np.float32))
+    return Take(audio, phones, np.asarray(character_times(text, speech.words) - begin, np.float32))
+
+
+def _levelled(audio: NDArray[np.floating]) -> NDArray[np.float32]:
+    # A peak above full scale is rare at this level; there the whole take is quieter rather than clipped.
+    factor = float(min(LOUDNESS / np.sqrt(np.mean(audio**2)), _PEAK / np.abs(audio).max()))
+    return np.asarray(audio * factor, np.float32)
