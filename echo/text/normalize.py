@@ -6,7 +6,7 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
-from echo.text.words import spell_out
+from echo.text.spell_out import spell_out
 from echo.types import TextRules
 
 # Replacements and deletions of the reference streaming server, in its order.

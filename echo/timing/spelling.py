@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 
-from echo.text.words import expansions
+from echo.text.spell_out import Expansion, expansions
 
 _WORD = re.compile(r"\S+")
 _TAG = re.compile(r"\[S\d+\]")
@@ -153,11 +153,26 @@ def _spelled_out(text: str) -> Iterator[_Char]:
     done = 0
     for found in expansions(text):
         yield from _shifted(text[done : found.start], done)
-        places = [place for place in range(found.start, found.end) if not text[place].isspace()]
-        for char in _chars(found.words):
-            yield replace(char, place=places[char.place * len(places) // len(found.words)])
+        yield from _spread(text, found)
         done = found.end
     yield from _shifted(text[done:], done)
+
+
+def _spread(text: str, found: Expansion) -> Iterator[_Char]:
+    """Letters of an expansion, at places of what it stands for; every word of it within one written word."""
+    places = [place for place in range(found.start, found.end) if not text[place].isspace()]
+    of_place = {place: word for word in _WORD.finditer(text, found.start, found.end) for place in range(*word.span())}
+    spoken: dict[re.Match[str], list[re.Match[str]]] = {}
+    for word in _WORD.finditer(found.words):
+        middle = (word.start() + word.end()) / 2 / len(found.words)
+        spoken.setdefault(of_place[places[int(middle * len(places))]], []).append(word)
+    chars = list(_chars(found.words))
+    for written, words in spoken.items():
+        first, end = words[0].start(), words[-1].end()
+        for char in chars:
+            if first <= char.place < end:
+                offset = (char.place - first) * (written.end() - written.start()) // (end - first)
+                yield replace(char, place=written.start() + offset)
 
 
 def _shifted(text: str, start: int) -> Iterator[_Char]:

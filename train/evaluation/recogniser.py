@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 
 import numpy as np
-from num2words import num2words
 from pocketsphinx import Decoder
 
+from echo.text.spell_out import number_words
 from echo.types import Audio
 from train.evaluation.heard import resampled
 from train.tiny.corpus import RATE
@@ -46,11 +46,6 @@ class Recogniser:
 
 def words_of(text: str) -> list[str]:
     """A text as a recogniser writes it: lower case, numbers as words, no punctuation but apostrophes within words."""
-    spelled = _NUMBER.sub(lambda found: f" {_spelled(found[0])} ", text.lower().replace("’", "'"))
+    spelled = _NUMBER.sub(lambda found: f" {number_words(found[0])} ", text.lower().replace("’", "'"))
     words = (word.strip("'") for word in _NO_WORD.sub(" ", spelled).split())
     return [word for word in words if word]
-
-
-def _spelled(number: str) -> str:
-    plain = number.replace(",", "")
-    return str(num2words(float(plain) if "." in plain else int(plain)))

@@ -74,6 +74,7 @@ def test_words_are_found_whatever_spelling_has_done(source: str, words: list[tup
                 ("$5.50.", "five dollars and fifty cents"),
             ],
         ),
+        ("5 %, 3 °C.", [("5", "Five"), ("%,", "percent"), ("3", "three"), ("°C.", "degrees Celsius")]),
         ("The TTS-5 is *sighs* 3rd.", [("The", "The"), ("TTS-5", "tee tee ess five"), ("is", "is"), ("3rd.", "third")]),
     ],
 )

@@ -27,7 +27,7 @@ _CURRENCIES = {
     "€": ("euro", "euros", "cent", "cents"),
     "¥": ("yen", "yen", "sen", "sen"),
 }
-_MULTIPLES = {"k": "thousand", "m": "million", "mn": "million", "b": "billion", "bn": "billion"}
+_MULTIPLES = {"k": "thousand", "m": "million", "mn": "million", "b": "billion", "bn": "billion", "t": "trillion"}
 #: What is measured, and what more than one is called; nothing where that is the same. Capitals count.
 _UNITS = {
     unit: (one, more or one)
@@ -35,6 +35,8 @@ _UNITS = {
         line.strip().split(",")
         for line in """
         %,percent,
+        ¢,cent,cents
+        ℃,degree Celsius,degrees Celsius
         °,degree,degrees
         °C,degree Celsius,degrees Celsius
         °F,degree Fahrenheit,degrees Fahrenheit
@@ -64,25 +66,36 @@ _UNITS = {
         GiB,gibibyte,gibibytes
         TB,terabyte,terabytes
         ms,millisecond,milliseconds
+        sec,second,seconds
+        secs,second,seconds
         min,minute,minutes
+        mins,minute,minutes
+        h,hour,hours
+        hr,hour,hours
         hrs,hour,hours
     """.strip().splitlines()
     )
 }
+#: What an amount may be told by, behind a slash.
+_PER = {"s": "second", "sec": "second", "min": "minute", "h": "hour", "hr": "hour", "mo": "month", "yr": "year"}
+_VULGAR = {"½": "half", "⅓": "third", "¼": "quarter", "⅛": "eighth", "⅔": "two thirds", "¾": "three quarters"}
+_MONTHS = _words("""
+    January February March April May June July August September October November December
+""")
 _NAMES = _words("""
     ay bee see dee ee eff gee aitch eye jay kay ell em en oh pee cue ar ess tee you vee double-you ex why zee
 """)
 _LETTERS = dict(zip("ABCDEFGHIJKLMNOPQRSTUVWXYZ", _NAMES, strict=True))
 #: Said letter by letter although they could be a word; those without a vowel always are.
-_SPELLED = frozenset(_words("AI API ATM CEO CIA CPU DIY EU FAQ FBI GPU IBM ID IP LED RSA UFO UI UK UN URL USA USB"))
-#: Sounds, which are no letters: HMM, SHH, PFFT, ZZZ.
-_SOUND = re.compile(r"H?M+|SH+|BR+|GR+|P?F+T?|PS+T|TS+K|Z+")
+_SPELLED = frozenset(_words("AI API ATM CEO CIA CPU DIY EU FAQ FBI GPU IBM ID IP NYC RSA UFO UI UK UN URL USA USB VIP"))
+#: Sounds, which are no letters: HMM, MHM, SHH, PFFT, BZZT.
+_SOUND = re.compile(r"M*H+M+(?:PH)?|MM+|SH+|BR+|GR+|P?F+T?|PS+T|TS+K|B?Z+T?")
 _ABBREVIATIONS = {
-    "Mr.": "Mister",
-    "Mrs.": "Missus",
-    "Ms.": "Miz",
-    "Dr.": "Doctor",
-    "Prof.": "Professor",
+    "mr.": "Mister",
+    "mrs.": "Missus",
+    "ms.": "Miz",
+    "dr.": "Doctor",
+    "prof.": "Professor",
     "vs.": "versus",
     "e.g.": "for example",
     "i.e.": "that is",
@@ -97,17 +110,22 @@ _SYMBOLS = {
     "×": "times",
     "÷": "divided by",
     "°": "degrees",
+    "²": "squared",
+    "³": "cubed",
+    "№": "number",
 }
 
 _WHOLE = r"(?:\d{1,3}(?:,\d{3})+|\d+)(?!\d)"
-_NUMBER = rf"{_WHOLE}(?:\.\d+)?"
-_MULTIPLE = r"thousand|million|billion|trillion|[kK]|[mM]n?|[bB]n?"
+_NUMBER = rf"(?:{_WHOLE}(?:\.\d+)?|(?<![\w.])\.\d+)"
+_MULTIPLE = r"thousand|million|billion|trillion|[kK]|[mM]n?|[bB]n?|[tT]"
+#: The dot of an abbreviation within a sentence.
+_DOT = r"(?:\.(?=\s*[a-z\d,;:)-]))?"
 _UNIT = "|".join(re.escape(unit) for unit in sorted(_UNITS, key=len, reverse=True))
 
 
 @dataclass(frozen=True, slots=True)
 class Expansion:
-    """A stretch of a text, from ``start`` to before ``end``, and the words that are said for it."""
+    """A stretch of a text, from ``start`` to before ``end``, and the words that are said for it, blanks included."""
 
     start: int
     end: int
@@ -126,22 +144,30 @@ def spell_out(text: str) -> str:
 def expansions(text: str) -> Iterator[Expansion]:
     """Find what is no word, in order. Speaker tags stay.
 
-    Next to a letter or digit the words get a blank, in place of a hyphen if there is one, as in texts to learn from.
+    Next to a letter or digit the words get a blank, in place of a hyphen if there is one, as in texts to learn from. A
+    dash between two amounts is said as "to", a slash behind one as "per".
     """
-    done, last = 0, " "
+    done, last, amount = 0, " ", False
     for found in _PATTERN.finditer(text):
         start, end = found.span()
-        words = _RULES[found.lastgroup or ""](found)
+        kind = found.lastgroup or ""
+        words = _RULES[kind](found)
         if words is None or start < done:  # a hyphen that has become a blank
             continue
         before = after = ""
-        if (text[start - 1 : start].isalnum() and start > done) or (start == done and last[-1] != " "):
+        if amount and kind in _AMOUNTS and start == done + 1 and text[done] in "-–":
+            start, before = done, " to "
+        elif (text[start - 1 : start].isalnum() and start > done) or (start == done and last[-1] != " "):
             before = " "
         elif start - 1 > done and text[start - 1] == "-" and text[start - 2].isalnum():
             start, before = start - 1, " "
-        if text[end : end + 1].isalnum():
+        amount = kind in _AMOUNTS
+        if amount and (per := _UNIT_OF_RATE.match(text, end)):
+            end, words = per.end(), f"{words} per {_PER.get(per[1], per[1])}"
+        mark, beyond = text[end : end + 1], text[end + 1 : end + 2]
+        if mark.isalnum():
             after = " "
-        elif text[end : end + 1] == "-" and text[end + 1 : end + 2].isalnum():
+        elif mark == "-" and beyond.isalnum() and not (amount and beyond.isdigit()):
             end, after = end + 1, " "
         done, last = end, f"{before}{words}{after}"
         yield Expansion(start, end, last)
@@ -195,55 +221,91 @@ def letters(text: str) -> str:
     return " ".join(_LETTERS[char] for char in text)
 
 
-def _number(text: str) -> str:
+def number_words(text: str) -> str:
+    """A number as it is written: ``44.1`` as ``forty-four point one``, one with many figures figure by figure."""
     whole, point, part = text.replace(",", "").partition(".")
+    if not whole:
+        return f"point {digits(part)}"
     said = digits(whole) if len(whole) > _LONGEST or (len(whole) > 1 and whole[0] == "0") else cardinal(int(whole))
     return f"{said} point {digits(part)}" if point else said
 
 
 def _money(found: re.Match[str]) -> str:
-    one, more, small_one, small = _CURRENCIES[found["sign"]]
-    amount, scale = found["amount"], found["scale"]
+    one, more, small_one, small = _CURRENCIES[found["sign"] or found["sign_behind"]]
+    amount, scale = found["amount"] or found["amount_before"], found["scale"]
     if scale:
-        return f"{_number(amount)} {_MULTIPLES.get(scale.lower(), scale)} {more}"
+        return f"{number_words(amount)} {_MULTIPLES.get(scale.lower(), scale)} {more}"
     whole, _, part = amount.partition(".")
     if part and len(part) != 2:
-        return f"{_number(amount)} {more}"
+        return f"{number_words(amount)} {more}"
     cents = f"{cardinal(int(part))} {small_one if int(part) == 1 else small}" if part and int(part) else ""
-    if cents and not int(whole.replace(",", "")):
+    if cents and not whole.strip("0,"):
         return cents
-    said = f"{_number(whole)} {one if whole == '1' else more}"
+    said = f"{number_words(whole)} {one if whole == '1' else more}"
     return f"{said} and {cents}" if cents else said
 
 
 def _clock(found: re.Match[str]) -> str:
     hour, minute = int(found["hour"]), int(found["minute"])
     half = f" {letters(found['half'].upper())} em" if found["half"] else ""
-    if minute == 0:
-        return cardinal(hour) + (half or (" o'clock" if 1 <= hour <= 12 else " hundred"))
-    return f"{cardinal(hour)} {'oh ' if minute < 10 else ''}{cardinal(minute)}{half}"
+    second = f" and {cardinal(int(found['second']))} seconds" if found["second"] else ""
+    if minute or second:
+        return f"{cardinal(hour)} {'oh ' if minute < 10 else ''}{cardinal(minute)}{second}{half}"
+    if not hour:
+        return "midnight"
+    told = found.string[found.end() :].lstrip().startswith("o'clock")
+    return cardinal(hour) + (half or ("" if told else " o'clock" if hour <= 12 else " hundred"))
+
+
+def _date(found: re.Match[str]) -> str | None:
+    """A date with figures: the year first, or as Americans write it; where that cannot be, the day first."""
+    if found["iso_year"]:
+        number, month, day = found["iso_year"], int(found["iso_month"]), int(found["iso_day"])
+    else:
+        number, month, day = found["year"], int(found["month"]), int(found["day"])
+        if month > len(_MONTHS):
+            month, day = day, month
+    if not (1 <= month <= len(_MONTHS) and 1 <= day <= 31):
+        return None
+    return f"{_MONTHS[month - 1]} {ordinal(day)}, {year(int(number))}"
 
 
 def _fraction(found: re.Match[str]) -> str:
     above, below = int(found["above"]), int(found["below"])
-    if not 0 < above < below or below > 10:
-        return f"{_number(found['above'])} {_number(found['below'])}"
-    name = _FRACTIONS.get(below) or ordinal(below)
-    if above == 1:
-        return f"one {name}"
-    return f"{cardinal(above)} {'halves' if below == 2 else name + 's'}"
+    whole = f"{number_words(found['mixed'])} " if found["mixed"] else ""
+    if not 0 < above < below or below > 10:  # "24/7", and what is no fraction at all
+        return f"{whole}{number_words(found['above'])} {number_words(found['below'])}"
+    name = (_FRACTIONS.get(below) or ordinal(below)) + "s" * (above > 1)
+    if whole:
+        return f"{whole}and {'a' if above == 1 else cardinal(above)} {name}"
+    return f"{cardinal(above)} {name}"
+
+
+def _vulgar(found: re.Match[str]) -> str:
+    name = _VULGAR[found["sign_of_part"]]
+    one = " " not in name
+    if found["with"]:
+        return f"{number_words(found['with'])} and {'a ' * one}{name}"
+    return f"{'one ' * one}{name}"
 
 
 def _measure(found: re.Match[str]) -> str:
     one, more = _UNITS[found["unit"]]
-    return f"{_number(found['measured'])} {one if found['measured'] == '1' else more}"
+    single = found["measured"] == "1" or found["joint"] == "-"
+    return f"{number_words(found['measured'])} {one if single else more}"
+
+
+def _multiple(found: re.Match[str]) -> str:
+    """``50K`` as ``fifty thousand``; but ``4K`` and ``8K``, which do not come here, are sizes of pictures."""
+    return f"{number_words(found['times'])} {_MULTIPLES[found['of'].lower()]}"
 
 
 def _plain(found: re.Match[str]) -> str:
     text = found["plain"]
-    if len(text) == 4 and text.isdigit() and ("1100" <= text < "2100"):
-        return year(int(text))
-    return _number(text)
+    said = number_words(text)
+    if len(text) == 4 and text.isdigit() and (1100 <= int(text) < 2100):
+        said = year(int(text))
+    return _plural(said) if found["several"] else said
 
 
 def _ordinal(found: re.Match[str]) -> str:
@@ -252,8 +314,13 @@ def _ordinal(found: re.Match[str]) -> str:
 
 
 def _decade(found: re.Match[str]) -> str:
-    said = year(int(found["ten"])) if len(found["ten"]) == 4 else cardinal(int(found["ten"]))
-    return f"{said[:-1]}ies" if said.endswith("y") else f"{said}s"
+    return _plural(year(int(found["ten"])) if len(found["ten"]) == 4 else cardinal(int(found["ten"])))
+
+
+def _plural(said: str) -> str:
+    if said.endswith("y"):
+        return f"{said[:-1]}ies"
+    return f"{said}es" if said.endswith("x") else f"{said}s"
 
 
 def _acronym(found: re.Match[str]) -> str | None:
@@ -266,41 +333,54 @@ def _acronym(found: re.Match[str]) -> str | None:
 _RULES: dict[str, Callable[[re.Match[str]], str | None]] = {
     "tag": lambda _: None,
     "letter": lambda found: letters(found[0]),
-    "abbreviation": lambda found: _ABBREVIATIONS[found[0]],
+    "abbreviation": lambda found: _ABBREVIATIONS[found[0].lower()],
     "money": _money,
     "time": _clock,
     "ordinal": _ordinal,
     "decade": _decade,
-    "dotted": lambda found: " point ".join(_number(part) for part in found[0].split(".")),
-    "phone": lambda found: ", ".join(digits(part) for part in found[0].split("-")),
-    "range": lambda found: f"{_number(found['low'])} to {_number(found['high'])}",
+    "dotted": lambda found: " point ".join(number_words(part) for part in found[0].split(".")),
+    "phone": lambda found: ", ".join(digits(part) for part in re.findall(r"\d+", found[0])),
+    "date": _date,
+    "ratio": lambda found: f"{number_words(found['left'])} to {number_words(found['right'])}",
     "fraction": _fraction,
-    "count": lambda found: f"number {_number(found['place'])}",
-    "half_day": lambda found: f"{_number(found['clock'])} {letters(found['noon'].upper())} em",
+    "vulgar": _vulgar,
+    "multiple": _multiple,
+    "count": lambda found: f"number {number_words(found['place'])}",
+    "half_day": lambda found: f"{number_words(found['clock'])} {letters(found['noon'].upper())} em",
     "measure": _measure,
     "number": _plain,
     "minus": lambda _: "minus",
     "acronym": _acronym,
     "symbol": lambda found: _SYMBOLS[found[0]],
 }
+#: What may be one end of a range, and told by a unit of time or the like.
+_AMOUNTS = frozenset(_words("money time decade half_day measure multiple number ordinal vulgar"))
+_UNIT_OF_RATE = re.compile(r"/([A-Za-z]+)(?![\w/])")
 _PATTERN = re.compile(
     rf"""
       (?P<tag>\[S\d+\])
-    | (?P<abbreviation>\b(?:{"|".join(re.escape(one) for one in _ABBREVIATIONS)}))
-    | (?P<money>(?P<sign>[$£€¥])\s?(?P<amount>{_NUMBER})(?:\s?(?P<scale>{_MULTIPLE})\b)?)
-    | (?P<time>(?<![\d:])(?P<hour>[01]?\d|2[0-3]):(?P<minute>[0-5]\d)(?![\d:])(?:\s?(?P<half>[apAP])\.?[mM]\b)?)
-    | (?P<ordinal>(?P<rank>{_WHOLE})(?:st|nd|rd|th)\b)
-    | (?P<decade>'?(?<!\d)(?P<ten>(?:1\d|20)\d0|[2-9]0)s\b)
+    | (?P<abbreviation>\b(?i:{"|".join(re.escape(one) for one in _ABBREVIATIONS)}))
+    | (?P<money>(?P<sign>[$£€¥])\s?(?P<amount>{_NUMBER})(?:\s?(?P<scale>{_MULTIPLE})\b)?
+               |(?P<amount_before>{_NUMBER})\s?(?P<sign_behind>[£€])(?!\s?\d))
+    | (?P<date>(?<![\d-])(?P<iso_year>\d{{4}})-(?P<iso_month>\d\d)-(?P<iso_day>\d\d)(?![\d-])
+              |(?<![\d/])(?P<month>\d\d?)/(?P<day>\d\d?)/(?P<year>\d{{4}})(?![\d/]))
+    | (?P<time>(?<![\d:])(?P<hour>[01]?\d|2[0-3]):(?P<minute>[0-5]\d)(?::(?P<second>[0-5]\d))?(?![\d:])
+              (?:\s?(?P<half>[apAP])\.?[mM](?![A-Za-z]){_DOT})?)
+    | (?P<ratio>(?<![\d:])(?P<left>\d+):(?P<right>\d+)(?![\d:]))
+    | (?P<ordinal>(?P<rank>{_WHOLE})(?i:st|nd|rd|th)\b)
+    | (?P<decade>'?(?<!\d)(?P<ten>(?:1\d|20)\d0|[2-9]0)'?s\b)
     | (?P<dotted>\d+(?:\.\d+){{2,}})
-    | (?P<phone>(?<![\d-])(?:\d{{3}}-)?\d{{3}}-\d{{4}}(?![\d-]))
-    | (?P<range>(?<![\d-])(?P<low>{_NUMBER})-(?P<high>{_NUMBER})(?![\d-]))
-    | (?P<fraction>(?<![\d/])(?P<above>\d{{1,4}})/(?P<below>\d{{1,4}})(?![\d/]))
-    | (?P<count>(?:\#|\bNo\.\s?)(?P<place>{_WHOLE}))
-    | (?P<half_day>(?P<clock>\d{{1,2}})\s?(?P<noon>[apAP])\.?[mM]\b)
-    | (?P<measure>(?P<measured>{_NUMBER})\s?(?P<unit>{_UNIT})(?![A-Za-z]))
-    | (?P<number>(?P<plain>{_NUMBER}))
-    | (?P<minus>(?<![\w)-])[-−](?=\d))
-    | (?P<acronym>(?<![A-Z])(?P<capitals>[A-Z]{{2,5}})(?P<plural>s)?(?![A-Za-z]))
+    | (?P<phone>(?<![\d-])(?:\+?1[ -])?(?:\(\d{{3}}\)\s?|\d{{3}}-)?\d{{3}}-\d{{4}}(?![\d-]))
+    | (?P<fraction>(?<![\d/])(?:(?P<mixed>\d{{1,4}})[ -])?(?P<above>\d{{1,4}})/(?P<below>\d{{1,4}})(?![\d/])
+                  (?:rds|ths)?)
+    | (?P<vulgar>(?:(?P<with>\d{{1,4}})\s?)?(?P<sign_of_part>[{"".join(_VULGAR)}]))
+    | (?P<count>\#(?P<place>{_WHOLE}))
+    | (?P<half_day>(?P<clock>\d{{1,2}})\s?(?P<noon>[apAP])\.?[mM](?![A-Za-z]){_DOT})
+    | (?P<measure>(?P<measured>{_NUMBER})(?P<joint>[\s-]?)(?P<unit>{_UNIT})(?![A-Za-z]){_DOT})
+    | (?P<multiple>(?!(?<!\d)[48]K)(?P<times>{_NUMBER})(?P<of>[kKMB])(?!\w))
+    | (?P<number>(?P<plain>{_NUMBER})(?P<several>s\b)?)
+    | (?P<minus>(?<![\w).%°¢£€-])[-−](?=[$£€]?\.?\d))
+    | (?P<acronym>(?<![A-Z_])(?P<capitals>[A-Z]{{2,5}})(?P<plural>s)?(?![A-Za-z_]))
     | (?P<letter>(?<![A-Za-z])[A-Z](?=\d)|(?<=\d)[A-Z](?![A-Za-z]))
     | (?P<symbol>[{re.escape("".join(_SYMBOLS))}])
     """,

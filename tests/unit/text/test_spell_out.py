@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from echo.text import split
-from echo.text.words import cardinal, expansions, ordinal, spell_out, year
+from echo.text.spell_out import cardinal, expansions, ordinal, spell_out, year
 from echo.types import ChunkRules, TextRules
 
 bounded = settings(max_examples=300, deadline=None, derandomize=True, database=None)
@@ -93,9 +93,46 @@ def test_a_year_is_named(number: int, words: str) -> None:
         ("-5 degrees, 30°C", "minus five degrees, thirty degrees Celsius"),
         ("version 1.2.3", "version one point two point three"),
         ("agent 007", "agent zero zero seven"),
-        ("No. 5 is #1", "number five is number one"),
-        ("R2D2, MP3s and 4K", "ar two dee two, em pee three s and four kay"),
+        ("It is #1", "It is number one"),
+        ("R2D2, MP3s and 4K", "ar two dee two, em pee threes and four kay"),
         ("the GPUs of an OpenAI-compatible TTS", "the gee pee yous of an Open ay eye compatible tee tee ess"),
+        ("At 6 p.m. we left, at 9 a.m. Paul came.", "At six pee em we left, at nine ay em. Paul came."),
+        ("He is 5 ft. tall.", "He is five feet tall."),
+        (
+            "the 1939-1945 war, 10–12 people",
+            "the nineteen thirty-nine to nineteen forty-five war, ten to twelve people",
+        ),
+        (
+            "$5-$10, 50%-60%, 5pm-6pm",
+            "five dollars to ten dollars, fifty percent to sixty percent, five pee em to six pee em",
+        ),
+        ("-$5, .5, $.50", "minus five dollars, point five, fifty cents"),
+        (
+            "12/25/2024, 25/12/2010, 2008-01-31",
+            "December twenty-fifth, twenty twenty-four, December twenty-fifth, twenty ten, "
+            "January thirty-first, two thousand and eight",
+        ),
+        (
+            "10:30:45, 16:9, 0:00, 7:00 o'clock",
+            "ten thirty and forty-five seconds, sixteen to nine, midnight, seven o'clock",
+        ),
+        (
+            "$5/month, 100 MB/s, 10 km/h",
+            "five dollars per month, one hundred megabytes per second, ten kilometers an hour",
+        ),
+        (
+            "5€, ½ cup, 3½, 1 1/2, 2/3rds, 10²",
+            "five euros, one half cup, three and a half, one and a half, two thirds, ten squared",
+        ),
+        ("a 5-km run, 1.5M, 50K", "a five kilometer run, one point five million, fifty thousand"),
+        ("HE LED. MHM. HMPH! BZZT.", "HE LED. MHM. HMPH! BZZT."),
+        ("MR. SMITH, 21ST", "Mister SMITH, twenty-first"),
+        ("the 1990's, 80's, ECHO_TTS", "the nineteen nineties, eighties, ECHO_TTS"),
+        (
+            "+1-555-123-4567, (555) 123-4567",
+            "one, five five five, one two three, four five six seven, "
+            "five five five, one two three, four five six seven",
+        ),
         ("STOP! HMM, NASA. SHH!", "STOP! HMM, NASA. SHH!"),
         ("Mr. Smith, e.g. rock & roll", "Mister Smith, for example rock and roll"),
         ("1+2=3", "one plus two equals three"),
@@ -105,6 +142,13 @@ def test_a_year_is_named(number: int, words: str) -> None:
 )
 def test_what_is_no_word_is_spelled_out(written: str, said: str) -> None:
     assert spell_out(written) == said
+
+
+@pytest.mark.parametrize(
+    "text", ["$" + "1" * 5_000 + ".50", "1" * 5_000 + "st", "1" * 5_000 + " km", "1" * 5_000 + "/2"]
+)
+def test_a_number_of_any_length_is_read(text: str) -> None:
+    assert spell_out(text).count("one") >= 4_990
 
 
 @bounded
