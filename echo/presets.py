@@ -287,6 +287,7 @@ class _Table(EngineOptions):
     flat_std: Annotated[Number, Field(ge=0, le=10)] | None = None
     flat_mean: Annotated[Number, Field(ge=0, le=10)] | None = None
     flat_max: Annotated[Number, Field(ge=0, le=10)] | None = None
+    flat_keep: Annotated[StrictInt, Field(ge=0, le=MAX_LATENTS)] | None = None
     sizing: Literal["estimate", "exact"] | None = None
 
 

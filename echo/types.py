@@ -136,6 +136,8 @@ class TailRules:
     flat_std: float = 0.02
     flat_mean: float = 0.02
     flat_max: float = 0.05
+    #: Latents of the flat tail that are spoken: the last sound rings on into it.
+    flat_keep: int = 0
     #: Where no flat tail is found at the end of speech, cut the latents that are (near) zero.
     cut_silent_tail: bool = False
 

@@ -42,7 +42,7 @@ class TailCheck:
         silent = all(zero[-min(self._rules.zero_tail_frames, len(zero)) :])
         if not self._last and not (self._rules.early_stop_on_zero and silent):
             return None
-        end = _start_of(flat, self._n)
+        end = min(self._n, _start_of(flat, self._n) + self._rules.flat_keep)
         if end == self._n and self._rules.cut_silent_tail:
             end -= next((i for i, quiet in enumerate(reversed(zero)) if not quiet), len(zero))
         return max(self._emitted, end)

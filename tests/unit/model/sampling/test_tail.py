@@ -35,6 +35,15 @@ def test_flat_tail_needs_two_windows() -> None:
         assert flat_tail_start(torch.cat((speech(60), torch.zeros(tail, 80)))) == expected
 
 
+def test_the_last_sound_may_ring_on_into_the_flat_tail() -> None:
+    latents = torch.cat((speech(20), torch.zeros(16, 80)))
+    ends = [
+        TailCheck(latents, latents[-32:], TailRules(flat_window=12, flat_keep=keep), last=False).result()
+        for keep in (0, 1, 16, 17)
+    ]
+    assert ends == [20, 21, 36, 36]
+
+
 def test_loud_end_behind_a_gap_is_cut_off_too() -> None:
     assert flat_tail_start(torch.cat((speech(30), torch.zeros(40, 80), speech(5)))) == 30
 
