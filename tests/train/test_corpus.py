@@ -104,6 +104,7 @@ def test_what_a_speaker_says_for_the_training_is_copied_at_other_speeds(tmp_path
     assert slower
     for recording in slower:
         original = own[recording.text]
+        assert (recording.teacher, original.teacher) == ("copy", "flite")
         assert len(recording.samples) == pytest.approx(len(original.samples) / 0.8, abs=2)
         assert recording.characters == pytest.approx(original.characters / np.float32(0.8), abs=1e-3)
         assert recording.phones[-1].end == pytest.approx(original.phones[-1].end / 0.8, abs=1e-3)

@@ -52,6 +52,8 @@ HELD_OUT_OTHER_TEXTS = 12
 """Further texts of every held-out speaker, for reference clips that say something else."""
 _INT16 = 32_767.0
 _BEST_TEACHER = "kokoro"
+#: Whose speech a copy is: nobody's that the evaluation should measure by.
+_COPY = "copy"
 _HELD_OUT_SHARD = "heldout"
 _SOURCES = "texts.json"
 
@@ -278,8 +280,10 @@ def _takes(studio: Studio, line: _Line) -> Iterator[tuple[_Line, Take]]:
     for speed in (1.0, *copies):
         played = take.played(speed)
         if len(played.samples) <= LONGEST_S * RATE:
-            name = line.speaker.name if speed == 1.0 else f"{line.speaker.name}-x{speed}"
-            yield replace(line, speaker=replace(line.speaker, name=name)), played
+            speaker = line.speaker
+            if speed != 1.0:
+                speaker = replace(speaker, name=f"{speaker.name}-x{speed}", teacher=_COPY)
+            yield replace(line, speaker=speaker), played
 
 
 def _training_lines(speakers: Sequence[Speaker], texts: Texts, rng: random.Random) -> Iterator[_Line]:
