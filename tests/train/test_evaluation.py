@@ -439,7 +439,9 @@ def test_evaluation_of_the_shipped_checkpoint_has_every_column_and_every_item() 
     results, heard = evaluate(chosen, [Checkpoint.named("tiny")], parts, Options(parts=("pitch", "duration", "clicks")))
     assert list(heard) == ["teacher", f"{SHIPPED}/latents", f"{SHIPPED}/copy", f"{SHIPPED}/generated"]
     (shipped,) = results["checkpoints"]
-    assert set(results["teacher"]) == {"pitch"}
+    assert set(results["teacher"]) == {"pitch", "clicks"}
+    assert results["teacher"]["clicks"]["all"]["borders"] is None
+    assert results["teacher"]["clicks"]["all"]["elsewhere_per_minute"] >= 0
     assert set(shipped["generated"]) == {"pitch", "duration", "clicks"}
     assert set(results["items"][1]["heard"]) == set(heard)
     assert json.loads(json.dumps(results)) == results

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from pathlib import Path
 
@@ -11,13 +12,14 @@ import pytest
 import soundfile
 
 from echo.types import SAMPLE_RATE, Audio
-from train.evaluation.bundled import Likeness, beside_teacher, clip_of, items_of, show
+from train.evaluation.bundled import OPENING, Likeness, beside_teacher, clip_of, show
 from train.evaluation.distance import edits
 from train.evaluation.heard import Heard, of_teacher
 from train.evaluation.parts import Opinion, Pitch, Words
 from train.evaluation.pitch import contour, median_hz
 from train.evaluation.recogniser import Recogniser, words_of
 from train.evaluation.record import recorded
+from train.evaluation.retold import retold
 from train.evaluation.table import described as table_of
 from train.tiny import prompts
 from train.tiny.prompts import TEXT, VOICES, described, record
@@ -91,7 +93,7 @@ def test_a_bundled_voice_is_judged_beside_its_teacher(tmp_path: Path) -> None:
     record(tmp_path, Hummer())
     clips = [clip_of(tmp_path, name) for name in VOICES]
     texts = ["How many people came?", "She had a dark suit."]
-    items = items_of(SPEAKERS[VOICES["tiny_dan"]], clips[list(VOICES).index("tiny_dan")], texts, Hummer())
+    items = retold(SPEAKERS[VOICES["tiny_dan"]], clips[list(VOICES).index("tiny_dan")], texts, Hummer())
     assert [item.recording.text for item in items] == texts
 
     class Deaf:
@@ -110,12 +112,19 @@ def test_a_bundled_voice_is_judged_beside_its_teacher(tmp_path: Path) -> None:
     assert found["generated"]["speaker"] == {"likeness": pytest.approx(1.0, abs=0.01), "first": 1.0}
     assert found["seconds"] == 2.0
     other = beside_teacher(
-        items, [of_teacher(items_of(SPEAKERS[VOICES["tiny_anna"]], clips[0], texts, Hummer())[0].recording)] * 2, parts
+        items, [of_teacher(retold(SPEAKERS[VOICES["tiny_anna"]], clips[0], texts, Hummer())[0].recording)] * 2, parts
     )
     assert other["generated"]["speaker"]["first"] == 0.0
-    results = {"texts": texts, "voices": {"tiny_dan": {"gender": "male", "accent": "American", **found}}}
+    results = {
+        "texts": texts,
+        "voices": {"tiny_dan": {"gender": "male", "accent": "American", **found}},
+        "opening": {"text": OPENING, "voice": "tiny_anna", "times": 5, **other},
+    }
     table = table_of(recorded("voices", "bundled", [], "cpu", results), "voices.json")
-    assert "| `tiny_dan` | male, American | 4.00 | 4.00 | 0.78 | 0.78 | 1.00 | 1.00 |" in table
+    assert "| `tiny_dan` | male, American | 4.00 | 4.00 | 0.78 | 0.78 | 1.00 | 1.00 | 1.00 |" in table
+    assert "| `tiny_anna` | the README's first sentence, 5 times | 4.00 | 4.00 |" in table
+    readme = " ".join((BUNDLED.parent / "README.md").read_text(encoding="utf-8").split())
+    assert re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", readme).startswith(f"# Echo TTS Server {OPENING}")
 
 
 def test_the_page_has_a_picture_and_two_sounds_of_every_voice(tmp_path: Path) -> None:

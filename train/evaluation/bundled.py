@@ -36,18 +36,25 @@ from train.evaluation.judges.whisper import Whisper
 from train.evaluation.page import draw_rows
 from train.evaluation.parts import Figures, Opinion, Part, Pitch, Row, Words, judged
 from train.evaluation.record import recorded
+from train.evaluation.retold import retold
 from train.evaluation.systems import Checkpoint, generate, open_voice
 from train.evaluation.table import publish
 from train.tiny.corpus import RATE, Corpus, Recording
 from train.tiny.prompts import VOICES
 from train.tiny.teacher.library import TeacherMissing
-from train.tiny.teacher.speakers import Speaker, cast
+from train.tiny.teacher.speakers import cast
 from train.tiny.teacher.studio import Studio
 
 _CLIPS = HOME / "audio_prompts"
 _TEACHER = "kokoro"
 #: What every voice says on the page: the first example of the README.
 SHOWN = "Hello! This voice was made on your own machine."
+#: The README's first sentence, which the default voice says a few times.
+OPENING = (
+    "Text in, streamed speech out: an OpenAI-compatible server for Echo-TTS, a 2.8-billion-parameter diffusion "
+    "transformer that speaks at 44.1 kHz with any voice it has heard a few seconds of."
+)
+_TIMES = 5
 
 
 class Likeness:
@@ -81,18 +88,6 @@ def clip_of(folder: Path, name: str) -> Recording:
     return Recording(name, text, name, "", soxr.resample(samples, rate, RATE), (), np.zeros(0, np.float32))
 
 
-def items_of(speaker: Speaker, clip: Recording, texts: Sequence[str], studio: Studio) -> list[Item]:
-    """The texts as the teacher says them with this speaker, to be said in the voice of the clip."""
-    made = []
-    for text in texts:
-        take = studio.record(speaker, text)
-        said = Recording(
-            f"{clip.key}: {text}", text, clip.speaker, speaker.teacher, take.samples, take.phones, take.characters
-        )
-        made.append(Item(said, clip, "seen"))
-    return made
-
-
 def beside_teacher(items: Sequence[Item], generated: Sequence[Heard], parts: Sequence[Part]) -> dict[str, Any]:
     """Figures of one voice: what every part says of the teacher and of what was generated."""
     columns = {"teacher": [of_teacher(item.recording) for item in items], "generated": generated}
@@ -107,7 +102,7 @@ def evaluate(
     speakers = {speaker.name: speaker for speaker in cast("natural")}
     studio = Studio()
     items = {
-        name: items_of(speakers[chosen], clip_of(_CLIPS, name), [SHOWN, *texts], studio)
+        name: retold(speakers[chosen], clip_of(_CLIPS, name), [SHOWN, *texts], studio)
         for name, chosen in tqdm(VOICES.items(), desc="the teacher speaks")
     }
     parts: list[Part] = [
@@ -116,15 +111,23 @@ def evaluate(
         Likeness(SpeakerEncoder(), [of_voice[0].reference for of_voice in items.values()]),
         Pitch(),
     ]
+    default = next(iter(VOICES))
+    opening = retold(speakers[VOICES[default]], clip_of(_CLIPS, default), [OPENING], studio) * _TIMES
     voices, shown = {}, {}
     with open_voice(checkpoint, threads=threads) as voice:
         for name, of_voice in tqdm(items.items(), desc="voices"):
             first, *generated = generate(voice, of_voice, lambda: None)
             shown[name] = {"teacher": of_teacher(of_voice[0].recording), "generated": first}
             voices[name] = {**_about(name), **beside_teacher(of_voice[1:], generated, parts)}
+        said = beside_teacher(opening, generate(voice, opening, lambda: None), parts)
     if page is not None:
         show(page, shown)
-    return {"checkpoint": {"name": checkpoint.name, "digest": checkpoint.digest()}, "texts": texts, "voices": voices}
+    return {
+        "checkpoint": {"name": checkpoint.name, "digest": checkpoint.digest()},
+        "texts": texts,
+        "voices": voices,
+        "opening": {"text": OPENING, "voice": default, "times": _TIMES, **said},
+    }
 
 
 def show(folder: Path, sounds: Mapping[str, Mapping[str, Heard]]) -> None:

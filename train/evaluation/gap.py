@@ -4,7 +4,8 @@
 
 Two sets of texts, each said by Kokoro's voices of the training: held-out ones, and ones that the same voice said in
 the training. Every text is said twice, in the voice that said it and in that of hibari, which said most of the
-training. The recogniser is Whisper base, the predictor of opinions DistillMOS: `make judge` installs them.
+training; by the teacher too. The recogniser is Whisper base, the predictor of opinions DistillMOS. It needs what
+`make natural-teachers judge` installs.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +29,13 @@ from train.evaluation.judges.packages import JudgeMissing
 from train.evaluation.judges.whisper import Whisper
 from train.evaluation.parts import Opinion, Part, Words, judged
 from train.evaluation.record import recorded
+from train.evaluation.retold import retold
 from train.evaluation.systems import Checkpoint, generate, open_voice
 from train.evaluation.table import publish
 from train.tiny.corpus import Corpus, Split
+from train.tiny.teacher.library import TeacherMissing
+from train.tiny.teacher.speakers import cast
+from train.tiny.teacher.studio import Studio
 
 _TEACHER = "kokoro"
 #: Who said most of the training, see train/tiny/teacher/speakers.py.
@@ -54,30 +58,37 @@ def items_of(corpus: Corpus, split: Split, count: int, *, seed: int = 0) -> list
     raise ValueError(f"The corpus has {len(items)} texts of {_TEACHER} in {split}, but {count} were asked for.")
 
 
-def in_best_known(items: Sequence[Item], corpus: Corpus) -> list[Item]:
-    """The same texts to be said in the voice that said most of the training."""
+def in_best_known(items: Sequence[Item], corpus: Corpus, studio: Studio) -> list[Item]:
+    """The same texts as hibari says them, to be said in its voice, which said most of the training."""
     known = corpus.of_speaker(BEST_KNOWN)
     if not known:
         raise ValueError(f"The corpus has no recording of {BEST_KNOWN}.")
     clip = corpus[reference(corpus, known[0])]
-    return [replace(item, reference=clip) for item in items]
+    speaker = next(speaker for speaker in cast("natural") if speaker.name == BEST_KNOWN)
+    return retold(speaker, clip, [item.recording.text for item in items], studio)
 
 
-def evaluate(checkpoints: Sequence[Checkpoint], corpus: Corpus, count: int, parts: Sequence[Part]) -> dict[str, Any]:
+def evaluate(
+    checkpoints: Sequence[Checkpoint], corpus: Corpus, count: int, parts: Sequence[Part], studio: Studio
+) -> dict[str, Any]:
     """Figures of the teacher and of every checkpoint for each set of texts and each choice of voice."""
-    sets = {name: items_of(corpus, split, count) for name, split in _SPLITS.items()}
+    own = {name: items_of(corpus, split, count) for name, split in _SPLITS.items()}
+    sets = {name: {"own": items, "best known": in_best_known(items, corpus, studio)} for name, items in own.items()}
     found: dict[str, Any] = {
         "texts": count,
         "teacher": {
-            name: judged(items, [of_teacher(i.recording) for i in items], parts) for name, items in sets.items()
+            name: {
+                whose: judged(said, [of_teacher(item.recording) for item in said], parts)
+                for whose, said in voices.items()
+            }
+            for name, voices in sets.items()
         },
         "checkpoints": [],
     }
     for checkpoint in checkpoints:
         of_checkpoint: dict[str, Any] = {"name": checkpoint.name, "digest": checkpoint.digest()}
         with open_voice(checkpoint, threads=1) as voice, tqdm(total=4 * count, desc=checkpoint.name) as bar:
-            for name, items in sets.items():
-                voices = {"own": items, "best known": in_best_known(items, corpus)}
+            for name, voices in sets.items():
                 of_checkpoint[name] = {
                     whose: judged(said, generate(voice, said, bar.update), parts) for whose, said in voices.items()
                 }
@@ -101,8 +112,8 @@ def main() -> None:
     try:
         parts: list[Part] = [Words(Whisper("base"), "whisper"), Opinion(DistillMos())]
         checkpoints = [Checkpoint.named(source) for source in given.checkpoints]
-        results = evaluate(checkpoints, Corpus.open(given.work / "corpus"), given.texts, parts)
-    except (ValueError, FileNotFoundError, LoadError, JudgeMissing) as error:
+        results = evaluate(checkpoints, Corpus.open(given.work / "corpus"), given.texts, parts, Studio())
+    except (ValueError, FileNotFoundError, LoadError, TeacherMissing, JudgeMissing) as error:
         sys.exit(str(error))
     record = recorded("gap", "train.evaluation.gap", sys.argv[1:], "cpu", results)
     publish(record, given.keep)

@@ -270,7 +270,7 @@ class Duration:
 class Clicks:
     """Roughness of the wave where blocks meet, and elsewhere."""
 
-    name, generated_only = "clicks", True
+    name, generated_only = "clicks", False
 
     def row(self, item: Item, heard: Heard) -> Row:
         """Click scores at the borders; how many stretches elsewhere click, and the score that 1 % of them exceed."""
@@ -288,8 +288,8 @@ class Clicks:
         minutes = sum(row["seconds"] for row in rows) / 60
         tails = [row["elsewhere_p99"] for row in rows if row["elsewhere_p99"] is not None]
         return {
-            "borders": len(borders),
-            "at_borders": int((borders > CLICK_THRESHOLD).sum()),
+            "borders": len(borders) or None,  # of a recording: it has no blocks
+            "at_borders": int((borders > CLICK_THRESHOLD).sum()) if len(borders) else None,
             "border_median": float(np.median(borders)) if len(borders) else None,
             "elsewhere_per_minute": sum(row["elsewhere"] for row in rows) / minutes if minutes else None,
             "elsewhere_p99": _mean(tails),

@@ -78,6 +78,7 @@ class Voice:
             max_layers=info.num_layers,
         )
         self._engine = engine
+        self._rules = TextRules(spell_out=info.words_only)
         self.plan: BlockPlan = presets.plan(SpeechOptions(), streaming=True)
 
     def speak(self, text: str, reference: Recording | None, *, seed: int) -> Heard:
@@ -87,7 +88,7 @@ class Voice:
         borders: list[int] = []
         ended, made = True, 0
         limit = self.plan.latents * SAMPLES_PER_LATENT
-        for chunk in split(text, TextRules(), self._engine.info.chunk_rules):
+        for chunk in split(text, self._rules, self._engine.info.chunk_rules):
             utterance = Utterance(text=chunk.text, plan=self.plan, seed=seed, chunk=chunk.index, voice=voice)
             begun = made
             for frame in self._engine.speak(utterance):

@@ -108,21 +108,27 @@ def described(record: Mapping[str, Any], file: str) -> str:
 
 def voices(record: Mapping[str, Any]) -> str:
     """The bundled voices as a markdown table."""
-    rows = []
-    for name, found in record["results"]["voices"].items():
-        taught, made = found["teacher"], found["generated"]
-        rows.append(
-            [
-                f"`{name}`",
-                f"{found['gender']}, {found['accent']}",
-                *(_written(column["opinion"]["mean"], 2) for column in (taught, made)),
-                *(_written(column["whisper"]["rate"], 2) for column in (taught, made)),
-                *(_written(column["speaker"]["likeness"], 2) for column in (taught, made)),
-                _written(made["pitch"]["error_percent"], 1),
-            ]
-        )
+    results = record["results"]
+    rows = [
+        [f"`{name}`", f"{found['gender']}, {found['accent']}", *_beside_teacher(found)]
+        for name, found in results["voices"].items()
+    ]
+    opening = results["opening"]
+    about = f"the README's first sentence, {opening['times']} times"
+    rows.append([f"`{opening['voice']}`", about, *_beside_teacher(opening)])
     titles = ["opinion: teacher", "generated", "WER: teacher", "generated", "likeness: teacher", "generated"]
-    return markdown(["voice", "", *titles, "error of the pitch, %"], rows)
+    return markdown(["voice", "", *titles, "told from the other seven", "error of the pitch, %"], rows)
+
+
+def _beside_teacher(found: Mapping[str, Any]) -> list[str]:
+    columns = found["teacher"], found["generated"]
+    return [
+        *(_written(column["opinion"]["mean"], 2) for column in columns),
+        *(_written(column["whisper"]["rate"], 2) for column in columns),
+        *(_written(column["speaker"]["likeness"], 2) for column in columns),
+        _written(columns[1]["speaker"]["first"], 2),
+        _written(columns[1]["pitch"]["error_percent"], 1),
+    ]
 
 
 _VOICES = (("own", "the voice that said them"), ("best known", "hibari's"))
@@ -136,13 +142,13 @@ def gap(record: Mapping[str, Any]) -> str:
     rows = []
     for texts, taught in results["teacher"].items():
         for voice, title in _VOICES:
-            said = [taught if voice == "own" else None, *(checkpoint[texts][voice] for checkpoint in checkpoints)]
+            said = [taught[voice], *(checkpoint[texts][voice] for checkpoint in checkpoints)]
             rows.append(
                 [
                     texts,
                     title,
-                    *(_with_error(found["whisper"], "rate", 3) if found else "–" for found in said),
-                    *(_with_error(found["opinion"], "mean", 2) if found else "–" for found in said),
+                    *(_with_error(found["whisper"], "rate", 3) for found in said),
+                    *(_with_error(found["opinion"], "mean", 2) for found in said),
                 ]
             )
     titles = [f"{what}: {column}" for what in ("WER", "opinion") for column in ("teacher", *names)]
