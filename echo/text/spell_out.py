@@ -76,7 +76,7 @@ _UNITS = {
     """.strip().splitlines()
     )
 }
-#: What an amount may be told by, behind a slash.
+#: What a rate may be by, behind a slash.
 _PER = {"s": "second", "sec": "second", "min": "minute", "h": "hour", "hr": "hour", "mo": "month", "yr": "year"}
 _VULGAR = {"½": "half", "⅓": "third", "¼": "quarter", "⅛": "eighth", "⅔": "two thirds", "¾": "three quarters"}
 _MONTHS = _words("""
@@ -118,6 +118,13 @@ _SYMBOLS = {
 _WHOLE = r"(?:\d{1,3}(?:,\d{3})+|\d+)(?!\d)"
 _NUMBER = rf"(?:{_WHOLE}(?:\.\d+)?|(?<![\w.])\.\d+)"
 _MULTIPLE = r"thousand|million|billion|trillion|[kK]|[mM]n?|[bB]n?|[tT]"
+_MONTH, _DAY = r"(?:1[0-2]|0?[1-9])", r"(?:3[01]|[12]\d|0?[1-9])"
+#: Groups that a date's parts are in, as it may be written in three ways.
+_YEAR_GROUPS, _MONTH_GROUPS, _DAY_GROUPS = (
+    _words("year year_last"),
+    _words("month month_first month_second"),
+    _words("day day_second day_first"),
+)
 #: The dot of an abbreviation within a sentence.
 _DOT = r"(?:\.(?=\s*[a-z\d,;:)-]))?"
 _UNIT = "|".join(re.escape(unit) for unit in sorted(_UNITS, key=len, reverse=True))
@@ -191,14 +198,16 @@ def cardinal(number: int) -> str:
 
 def ordinal(number: int) -> str:
     """``21`` as ``twenty-first``."""
-    before, joint, last = re.fullmatch(r"(?:(.*)([ -]))?(\S+?)", cardinal(number)).groups("")  # type: ignore[union-attr]
+    said = cardinal(number)
+    place = max(said.rfind(" "), said.rfind("-")) + 1
+    last = said[place:]
     if last in _ORDINALS:
         last = _ORDINALS[last]
     elif last.endswith("y"):
         last = f"{last[:-1]}ieth"
     else:
         last = f"{last}th"
-    return f"{before}{joint}{last}"
+    return f"{said[:place]}{last}"
 
 
 def year(number: int) -> str:
@@ -253,21 +262,15 @@ def _clock(found: re.Match[str]) -> str:
         return f"{cardinal(hour)} {'oh ' if minute < 10 else ''}{cardinal(minute)}{second}{half}"
     if not hour:
         return "midnight"
-    told = found.string[found.end() :].lstrip().startswith("o'clock")
-    return cardinal(hour) + (half or ("" if told else " o'clock" if hour <= 12 else " hundred"))
+    return cardinal(hour) + (half or ("" if found["told"] is not None else " o'clock" if hour <= 12 else " hundred"))
 
 
-def _date(found: re.Match[str]) -> str | None:
+def _date(found: re.Match[str]) -> str:
     """A date with figures: the year first, or as Americans write it; where that cannot be, the day first."""
-    if found["iso_year"]:
-        number, month, day = found["iso_year"], int(found["iso_month"]), int(found["iso_day"])
-    else:
-        number, month, day = found["year"], int(found["month"]), int(found["day"])
-        if month > len(_MONTHS):
-            month, day = day, month
-    if not (1 <= month <= len(_MONTHS) and 1 <= day <= 31):
-        return None
-    return f"{_MONTHS[month - 1]} {ordinal(day)}, {year(int(number))}"
+    number, month, day = (
+        next(filter(None, found.group(*names))) for names in (_YEAR_GROUPS, _MONTH_GROUPS, _DAY_GROUPS)
+    )
+    return f"{_MONTHS[int(month) - 1]} {ordinal(int(day))}, {year(int(number))}"
 
 
 def _fraction(found: re.Match[str]) -> str:
@@ -353,7 +356,7 @@ _RULES: dict[str, Callable[[re.Match[str]], str | None]] = {
     "acronym": _acronym,
     "symbol": lambda found: _SYMBOLS[found[0]],
 }
-#: What may be one end of a range, and told by a unit of time or the like.
+#: Kinds that may be an end of a range ("5 to 6") and have a rate ("5 per second").
 _AMOUNTS = frozenset(_words("money time decade half_day measure multiple number ordinal vulgar"))
 _UNIT_OF_RATE = re.compile(r"/([A-Za-z]+)(?![\w/])")
 _PATTERN = re.compile(
@@ -362,10 +365,11 @@ _PATTERN = re.compile(
     | (?P<abbreviation>\b(?i:{"|".join(re.escape(one) for one in _ABBREVIATIONS)}))
     | (?P<money>(?P<sign>[$£€¥])\s?(?P<amount>{_NUMBER})(?:\s?(?P<scale>{_MULTIPLE})\b)?
                |(?P<amount_before>{_NUMBER})\s?(?P<sign_behind>[£€])(?!\s?\d))
-    | (?P<date>(?<![\d-])(?P<iso_year>\d{{4}})-(?P<iso_month>\d\d)-(?P<iso_day>\d\d)(?![\d-])
-              |(?<![\d/])(?P<month>\d\d?)/(?P<day>\d\d?)/(?P<year>\d{{4}})(?![\d/]))
+    | (?P<date>(?<![\d-])(?P<year>\d{{4}})-(?P<month>{_MONTH})-(?P<day>{_DAY})(?![\d-])
+              |(?<![\d/])(?:(?P<month_first>{_MONTH})/(?P<day_second>{_DAY})|(?P<day_first>{_DAY})/(?P<month_second>{_MONTH}))
+               /(?P<year_last>\d{{4}})(?![\d/]))
     | (?P<time>(?<![\d:])(?P<hour>[01]?\d|2[0-3]):(?P<minute>[0-5]\d)(?::(?P<second>[0-5]\d))?(?![\d:])
-              (?:\s?(?P<half>[apAP])\.?[mM](?![A-Za-z]){_DOT})?)
+              (?:\s?(?P<half>[apAP])\.?[mM](?![A-Za-z]){_DOT}|(?P<told>(?=\s*o'clock)))?)
     | (?P<ratio>(?<![\d:])(?P<left>\d+):(?P<right>\d+)(?![\d:]))
     | (?P<ordinal>(?P<rank>{_WHOLE})(?i:st|nd|rd|th)\b)
     | (?P<decade>'?(?<!\d)(?P<ten>(?:1\d|20)\d0|[2-9]0)'?s\b)

@@ -38,6 +38,7 @@ TEXTS: dict[str, Callable[[int], str]] = {
     "a long number": lambda n: "1" * n,
     "numbers in a row": lambda n: "1." * (n // 2),
     "groups of figures": lambda n: "1,111-" * (n // 6),
+    "times": lambda n: "1:00 " * (n // 5),
     "figures between letters": lambda n: "A1" * (n // 2),
 }
 RULES = [ChunkRules(), ChunkRules(target_s=1, min_s=1, max_s=1, chars_per_s=1.0)]

@@ -106,6 +106,8 @@ def test_a_year_is_named(number: int, words: str) -> None:
             "$5-$10, 50%-60%, 5pm-6pm",
             "five dollars to ten dollars, fifty percent to sixty percent, five pee em to six pee em",
         ),
+        ("2024-13-45", "twenty twenty-four to thirteen to forty-five"),
+        ("99/99/2024", "ninety-nine/ninety-nine/twenty twenty-four"),
         ("-$5, .5, $.50", "minus five dollars, point five, fifty cents"),
         (
             "12/25/2024, 25/12/2010, 2008-01-31",
